@@ -1,0 +1,1 @@
+"""Serves the publish folder over HTTP."""

@@ -1,0 +1,1 @@
+"""Puts CRLs where caches fetch them."""

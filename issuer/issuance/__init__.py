@@ -1,0 +1,1 @@
+"""Orders in, certificates out: flow 1."""

@@ -1,0 +1,1 @@
+"""The admin API, revocation with its siblings, and the jobs behind it: flow 2."""

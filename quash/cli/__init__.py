@@ -1,0 +1,1 @@
+"""The `quash` command, one module per group of verbs."""

@@ -1,0 +1,1 @@
+"""Formats and rules, pure: no I/O, no clock, no keys."""

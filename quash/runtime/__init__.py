@@ -1,0 +1,1 @@
+"""Clock, configuration, state folder, logging, health, sockets between processes, the supervisor."""

@@ -1,0 +1,281 @@
+"""The configuration: one TOML per deployment, read into frozen models that reject unknown keys.
+
+What the rules forbid cannot be configured (G25): each limit stands beside its field with the id of its row. Secrets are
+named by file path, never by value.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from quash.errors import QuashError
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+# An issuer's name is also its OCSP path: lower case, so it never begins as the base64 of a request does, with `M`.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+KeyKind = Literal["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"]
+
+
+class Model(BaseModel):
+    """Frozen; unknown keys are errors, so that a misspelt limit never goes unnoticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Database(Model):
+    """Where the record of status lives."""
+
+    url: str = ""
+    """Of any PostgreSQL >= 15, without user or password; empty: the embedded server in the state folder."""
+    owner_url: str = ""
+    """For `quash init` alone: connects as a role that may create roles and the database `url` names."""
+    pool_size: Annotated[int, Field(ge=2, le=100)] = 8
+
+
+class Responder(Model):
+    """OCSP over HTTP."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: Annotated[int, Field(ge=1, le=256)] = 2
+    base_url: str = ""
+    """What certificates carry before `/<issuer>`; empty: http, host and port above. At most 60 characters (A32)."""
+    max_body: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 * 1024
+    max_header: Annotated[int, Field(ge=1024, le=65536)] = 8 * 1024
+    fresh_seconds: Annotated[int, Field(ge=2)] = 60
+    """Newest applied heartbeat at most this old: misses are `unauthorized`; older: `tryLater`."""
+    unready_seconds: Annotated[int, Field(ge=2)] = 2 * HOUR
+    """Stale for longer: not ready, alarm."""
+    good_seconds: Annotated[int, Field(ge=2)] = DAY
+    """Stale for longer: `good` becomes `tryLater` too; `revoked` is served until its nextUpdate."""
+
+
+class Listener(Model):
+    """A TCP address."""
+
+    host: str = "127.0.0.1"
+    port: Port
+
+
+class CrlOrigin(Listener):
+    """CRLs and CA certificates over HTTP."""
+
+    port: Port = 8081
+    base_url: str = ""
+    """What CRLDPs and caIssuers carry before the path; empty: http, host and port above."""
+
+
+class IssuerApi(Listener):
+    port: Port = 8442
+
+
+class Admin(Listener):
+    port: Port = 8443
+    sibling_batch: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Siblings revoked in the transaction of their cause; more become a job."""
+
+
+class Metrics(Listener):
+    port: Port = 9090
+
+
+class Issuance(Model):
+    """Flow 1."""
+
+    require_validation: bool = True
+    """Identifiers must have been validated; the demo alone says false."""
+    visible_at: tuple[str, ...] = ()
+    """Responders that must answer `good` for both CertID hashes before a release; empty: `responder.base_url`."""
+    visible_timeout: Annotated[int, Field(ge=1, le=900)] = 60
+    """A7 allows 15 minutes."""
+    resume_seconds: Annotated[int, Field(ge=60, le=DAY)] = HOUR
+    """A reservation that a crash left is signed on when younger, else its serial is revoked."""
+
+
+class Presign(Model):
+    """Flow 4 and the first answers."""
+
+    validity: Annotated[int, Field(ge=8 * HOUR, le=4 * DAY - 1)] = 2 * DAY - 1
+    """nextUpdate - thisUpdate, seconds; intervals are inclusive, hence the odd second (A1, A4, G3)."""
+    refresh_every: Annotated[int, Field(ge=HOUR, le=23 * HOUR)] = 20 * HOUR
+    """A4; G3 wants a new answer every day."""
+    buckets: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Of an issuer that `init` makes: slices of its serials that are refreshed one after the other."""
+
+    @model_validator(mode="after")
+    def _refreshed_in_time(self) -> Self:
+        """A3: a new answer at the latest at half the validity, and 8 hours before nextUpdate."""
+        if self.refresh_every > min(self.validity // 2, self.validity - 8 * HOUR):
+            raise ValueError("presign.refresh_every must be at most half of presign.validity and leave 8 hours (A3)")
+        return self
+
+
+class Crl(Model):
+    """Flow 3."""
+
+    every: Annotated[int, Field(ge=60, le=4 * DAY)] = DAY
+    """Regular schedule, seconds (B3: 4 days when certificates may lack OCSP)."""
+    validity: Annotated[int, Field(ge=HOUR, le=10 * DAY - 1)] = 4 * DAY - 1
+    """nextUpdate - thisUpdate, seconds (B2)."""
+    coalesce: Annotated[float, Field(ge=0, le=600)] = 0.2
+    """A scope that became dirty waits this long for more of the burst, seconds."""
+    root_validity: Annotated[int, Field(ge=DAY, le=365 * DAY - 1)] = 183 * DAY - 1
+    """Of CRLs that the root signs by explicit command (B2, G4)."""
+
+    @model_validator(mode="after")
+    def _overlap(self) -> Self:
+        if self.validity < 2 * self.every:
+            raise ValueError(
+                "crl.validity must be at least twice crl.every, so that one late CRL never lets the last one expire"
+            )
+        return self
+
+
+class OcspSigner(Model):
+    """The delegated OCSP signer of one issuer (A13-A17)."""
+
+    key: KeyKind = "ec-p256"
+    days: Annotated[int, Field(ge=1, le=400)] = 30
+    """Online issuers: 30 days; the root's is 13 months, since its key is offline."""
+
+
+class Issuer(Model):
+    """One CA of the hierarchy that `quash init` makes."""
+
+    name: Name
+    kind: Literal["root", "sub-ca"]
+    parent: Name | None = None
+    key: KeyKind
+    subject: dict[Literal["C", "O", "CN"], str]
+    """C, O and CN (G35: the company's name in every CA's name); OU cannot be written (G4)."""
+    days: Annotated[int, Field(ge=1, le=9132)]
+    """D14: a root 2922 to 9132 days."""
+    shards: Annotated[int, Field(ge=0, le=4096)] = 0
+    """CRL shards of its certificates; 0: one full CRL."""
+    max_age: Annotated[int, Field(ge=1, le=3600)] = 1800
+    """Seconds that caches may keep an OCSP answer (A36, G1)."""
+    policy: Literal["dv", "ov"] | None = None
+    """The one reserved policy OID of a sub-CA (D15)."""
+    ocsp_signer: OcspSigner = OcspSigner()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if set(self.subject) != {"C", "O", "CN"}:
+            raise ValueError(f"issuer {self.name}: subject needs C, O and CN (D14, D15)")
+        if (self.kind == "root") != (self.parent is None):
+            raise ValueError(f"issuer {self.name}: a root has no parent, a sub-ca has one")
+        return self
+
+
+class Profile(Model):
+    """What an order names: an issuer and the kind of leaf it makes. It can only narrow the rules (G25)."""
+
+    name: Name
+    issuer: Name
+    kind: Literal["dv", "ov"]
+    days: Annotated[int, Field(ge=1, le=398)] = 199
+    """Limited again at issuance by the dated table of `quash.pki.rules` (D2, D-4)."""
+
+
+class Keys(Model):
+    """Where private keys are. PEM files are encrypted; their passphrases are read from files."""
+
+    ca_passphrase_file: Path | None = None
+    """Empty: `secrets/ca.passphrase` in the state folder, made by `init`."""
+    ocsp_passphrase_file: Path | None = None
+    """Empty: `secrets/ocsp.passphrase`."""
+    offline_passphrase_file: Path | None = None
+    """Of the root's key; empty: `secrets/offline.passphrase`. Move both away after `init`."""
+
+
+class Config(Model):
+    """Everything a deployment sets."""
+
+    database: Database = Database()
+    responder: Responder = Responder()
+    crl_origin: CrlOrigin = CrlOrigin()
+    issuer: IssuerApi = IssuerApi()
+    admin: Admin = Admin()
+    metrics: Metrics = Metrics()
+    issuance: Issuance = Issuance()
+    presign: Presign = Presign()
+    crl: Crl = Crl()
+    keys: Keys = Keys()
+    issuers: tuple[Issuer, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        names = [issuer.name for issuer in self.issuers]
+        if len(set(names)) != len(names):
+            raise ValueError("issuers: a name stands twice")
+        for issuer in self.issuers:
+            if issuer.parent is not None and issuer.parent not in names:
+                raise ValueError(f"issuer {issuer.name}: parent {issuer.parent} is not configured")
+        for profile in self.profiles:
+            if profile.issuer not in names:
+                raise ValueError(f"profile {profile.name}: issuer {profile.issuer} is not configured")
+        return self
+
+    @property
+    def ocsp_base(self) -> str:
+        """The URL that certificates carry before `/<issuer>`."""
+        return self.responder.base_url.rstrip("/") or f"http://{self.responder.host}:{self.responder.port}"
+
+    @property
+    def crl_base(self) -> str:
+        """The URL that CRLDPs and caIssuers carry before the path."""
+        return self.crl_origin.base_url.rstrip("/") or f"http://{self.crl_origin.host}:{self.crl_origin.port}"
+
+    @property
+    def visible_at(self) -> tuple[str, ...]:
+        """The responders that are asked, as a stranger would, whether an answer is out."""
+        return self.issuance.visible_at or (self.ocsp_base,)
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Reads a configuration and applies `key.path=value` overrides; raises `config.*` errors that name the key."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise QuashError("config.missing", f"{path} does not exist; name one with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise QuashError("config.syntax", f"{path}: {error}") from None
+    for override in overrides:
+        _set(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise QuashError("config.invalid", f"{path}: {_explain(error)}") from None
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, sep, text = override.partition("=")
+    if not sep or not key:
+        raise QuashError("config.override", f"--set takes key.path=value, not {override!r}")
+    *folders, leaf = key.split(".")
+    for folder in folders:
+        child = tree.setdefault(folder, {})
+        if not isinstance(child, dict):
+            raise QuashError("config.override", f"--set {key}: {folder} is not a table")
+        tree = child
+    tree[leaf] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """A TOML value where the text is one (numbers, booleans, lists), else the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {e['msg']}" for e in error.errors())

@@ -1,0 +1,1 @@
+"""Applies the feed to this node's cache."""
