@@ -1,0 +1,238 @@
+"""The edge that both private APIs share: mutual TLS, operators, problem documents (RFC 9457).
+
+Who asks is decided by the SHA-256 of the client certificate, looked up on every request, so that a disabled operator
+is out at once (F6, F9). HTTP is spoken here and in the two `api` modules alone; use cases raise `QuashError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from prometheus_client import Counter, Histogram
+from pydantic import BaseModel, ValidationError
+from quash.store.database import Pool
+
+from quash.errors import Kind, QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.log import logger
+from quash.runtime.state import State
+from quash.store import operators
+from quash.store.operators import Operator
+
+MAX_BODY = 64 * 1024
+OPERATOR = web.RequestKey("operator", Operator)
+_CODE = "X-Quash-Code"
+
+STATUS = {
+    Kind.INPUT: 400,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.REFUSED: 422,
+    Kind.INTERNAL: 500,
+    Kind.UNAVAILABLE: 503,
+}
+# What aiohttp refuses before a handler runs: (status to send, error).
+_REFUSALS = {
+    404: QuashError("request.no_such_path", "there is nothing at this path", Kind.NOT_FOUND),
+    405: QuashError("request.method", "this path does not take this method: see Allow", Kind.INPUT),
+    413: QuashError("request.too_large", f"send at most {MAX_BODY} octets", Kind.INPUT),
+}
+_REQUESTS = Counter("quash_api_requests_total", "Requests to the private APIs", ["route", "method", "code"])
+_SECONDS = Histogram("quash_api_request_seconds", "Time of requests to the private APIs", ["route", "method"])
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """What the APIs serve with: their certificate and key, and the one CA whose client certificates may knock."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path
+
+
+def tls_files(state: State) -> TlsFiles:
+    """Where `quash init` puts them."""
+    return TlsFiles(state.secrets / "api.pem", state.secrets / "api.key", state.operators / "ca.pem")
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.3 only, a client certificate of our own CA or no connection (F11).
+
+    No session tickets: each connection shows its certificate again.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+        context.load_verify_locations(files.client_ca)
+    except OSError as error:
+        raise QuashError(
+            "api.no_certificate",
+            f"cannot read {files.certificate} and its companions: run quash init",
+            Kind.UNAVAILABLE,
+        ) from error
+    return context
+
+
+def application(pool: Pool, clock: Clock) -> web.Application:
+    """An application whose every request comes from an active operator and whose every error is a problem document.
+
+    Routes are added by the caller; their handlers call `require` first.
+    """
+    return web.Application(middlewares=[_observe(clock), _problems, _authenticate(pool)], client_max_size=MAX_BODY)
+
+
+@asynccontextmanager
+async def listening(app: web.Application, files: TlsFiles, host: str, port: int) -> AsyncIterator[int]:
+    """Serves `app` inside the block and yields the port (of use where 0 was asked for)."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=10)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls_context(files)).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def require(request: web.Request, *roles: str) -> Operator:
+    """The operator that asks; raises `operator.role` (403) unless it has one of these roles."""
+    operator: Operator = request[OPERATOR]
+    if operator.role not in roles:
+        raise QuashError(
+            "operator.role",
+            f"{operator.name} has the role {operator.role}; this needs {' or '.join(roles)}: choose with --as",
+            Kind.FORBIDDEN,
+        )
+    return operator
+
+
+async def read(request: web.Request, model: type[Body]) -> Body:
+    """The JSON body as a model; raises `request.content_type`, `request.malformed_json`, `request.invalid`."""
+    # Nothing else, so that a browser holding a client certificate cannot be made to post a form here.
+    if request.content_type != "application/json":
+        raise QuashError("request.content_type", "send the body as application/json", Kind.INPUT)
+    try:
+        tree = orjson.loads(await request.read())
+    except orjson.JSONDecodeError as error:
+        raise QuashError("request.malformed_json", f"the body is not JSON: {error}", Kind.INPUT) from None
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+        raise QuashError("request.invalid", said, Kind.INPUT) from None
+
+
+def answer(value: object, status: int = 200) -> web.Response:
+    """A JSON answer; none of them may be kept by a cache."""
+    return web.Response(
+        body=orjson.dumps(value),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def problem(error: QuashError, status: int | None = None) -> web.Response:
+    """RFC 9457; `code` and `kind` let our own client raise the same error again."""
+    status = status or STATUS[error.kind]
+    document = {
+        "type": f"urn:quash:problem:{error.code}",
+        "title": error.code,
+        "status": status,
+        "detail": error.message,
+        "code": error.code,
+        "kind": error.kind.value,
+    }
+    return web.Response(
+        body=orjson.dumps(document),
+        status=status,
+        content_type="application/problem+json",
+        headers={"Cache-Control": "no-store", _CODE: error.code},
+    )
+
+
+def _observe(clock: Clock) -> Any:
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Counts and logs each request: who, what, how it ended (F1, F3)."""
+        began = clock.monotonic()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        response = await handler(request)
+        code = response.headers.get(_CODE, "ok")
+        seconds = clock.monotonic() - began
+        _REQUESTS.labels(route, request.method, code).inc()
+        _SECONDS.labels(route, request.method).observe(seconds)
+        operator = request.get(OPERATOR)
+        logger().info(
+            "api.request",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            code=code,
+            operator=operator.name if operator else None,
+            ms=round(seconds * 1000, 1),
+        )
+        return response
+
+    return observe
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever went wrong into a problem document; an unforeseen fault is logged and told without detail."""
+    try:
+        return await handler(request)
+    except QuashError as error:
+        return problem(error)
+    except web.HTTPException as error:
+        refusal = _REFUSALS.get(error.status)
+        if refusal is None:
+            raise
+        response = problem(refusal, error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception:  # noqa: BLE001 - the edge: nothing may pass it unanswered
+        logger().exception("api.fault", method=request.method, path=request.path)
+        fault = QuashError("internal", "this is a fault of ours: the log of the API says more", Kind.INTERNAL)
+        return problem(fault)
+
+
+def _authenticate(pool: Pool) -> Any:
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async with pool.acquire() as conn:
+            operator = await operators.find(conn, _fingerprint(request))
+        if operator is None:
+            raise QuashError("operator.unknown", "this client certificate belongs to no operator", Kind.FORBIDDEN)
+        if not operator.active:
+            raise QuashError("operator.disabled", f"the operator {operator.name} is disabled", Kind.FORBIDDEN)
+        request[OPERATOR] = operator
+        return await handler(request)
+
+    return authenticate
+
+
+def _fingerprint(request: web.Request) -> bytes:
+    """SHA-256 of the client certificate, which TLS has already verified against the operators' CA."""
+    transport = request.transport
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    if certificate is None:
+        raise QuashError("operator.no_certificate", "connect with a client certificate", Kind.FORBIDDEN)
+    return hashlib.sha256(certificate).digest()

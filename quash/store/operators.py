@@ -1,0 +1,69 @@
+"""Operators: who may ask the APIs for what. One row per client certificate; rows are disabled, never deleted (F9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quash.store.database import Connection
+
+ROLES = ("viewer", "operator", "officer", "auditor")
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person with one client certificate; `fingerprint` is the SHA-256 of its DER."""
+
+    fingerprint: bytes
+    name: str
+    person: str
+    role: str
+    state: str
+
+    @property
+    def active(self) -> bool:
+        return self.state == "active"
+
+    @property
+    def actor(self) -> str:
+        """How acts name this operator."""
+        return f"operator:{self.name}"
+
+
+_COLUMNS = "fingerprint, name, person, role, state"
+
+
+async def find(conn: Connection, fingerprint: bytes) -> Operator | None:
+    """The operator of a client certificate, active or not."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from operator where fingerprint = $1",  # noqa: S608 - constant columns
+        fingerprint,
+    )
+    return Operator(**row) if row else None
+
+
+async def add(conn: Connection, operator: Operator, added_at: int) -> None:
+    """Registers a client certificate; again with the same fingerprint changes nothing."""
+    await conn.execute(
+        "insert into operator (fingerprint, name, person, role, state, added_at) values ($1, $2, $3, $4, $5, $6)"
+        " on conflict (fingerprint) do nothing",
+        operator.fingerprint,
+        operator.name,
+        operator.person,
+        operator.role,
+        operator.state,
+        added_at,
+    )
+
+
+async def set_state(conn: Connection, fingerprint: bytes, state: str) -> bool:
+    """Disables or enables a client certificate, effective with its next request; False: nobody has it."""
+    done = await conn.fetchval(
+        "update operator set state = $2 where fingerprint = $1 returning true", fingerprint, state
+    )
+    return bool(done)
+
+
+async def everyone(conn: Connection) -> list[Operator]:
+    """All operators by name, for the quarterly review of F9."""
+    rows = await conn.fetch(f"select {_COLUMNS} from operator order by name, fingerprint")  # noqa: S608
+    return [Operator(**row) for row in rows]
