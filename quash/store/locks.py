@@ -1,0 +1,73 @@
+"""Advisory locks that decide races between issuing and revoking. They belong to a session: keep the connection.
+
+A session that dies drops its locks, so whoever acts under one commits on the same connection: a lost lock is then a
+lost commit, never a second holder's mistake. No transaction needs to be open while a lock is held. Take them in the
+order order, kill switch, key. Behind a pooler they need session pooling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from quash.store.database import Connection
+
+
+def _key(kind: str, name: bytes) -> int:
+    """A lock number of 64 bits; a chance collision makes two things wait for each other and nothing worse."""
+    digest = hashlib.sha256(b"quash.lock." + kind.encode() + b":" + name).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+@asynccontextmanager
+async def spki_lock(conn: Connection, spki_sha256: bytes) -> AsyncIterator[None]:
+    """Excludes issuing for a public key against blocking it, by SHA-256 of its SPKI.
+
+    Issuing holds it from its last look at the blocked keys until the certificate is committed; blocking holds it from
+    before its transaction until after the commit. So blocking sees the certificate as a sibling (C8), or issuing sees
+    the key blocked (C9): never neither.
+    """
+    async with _held(conn, "pg_advisory_lock($1)", "pg_advisory_unlock($1)", _key("spki", spki_sha256)):
+        yield
+
+
+@asynccontextmanager
+async def kill_switch_lock(conn: Connection, *, stop: bool) -> AsyncIterator[None]:
+    """Excludes signing (shared, `stop=False`) against throwing the kill switch (`stop=True`), of any issuer (G21).
+
+    When a stop has committed under the lock, nothing that was under way will still be signed.
+    """
+    shared = "" if stop else "_shared"
+    key = _key("kill-switch", b"")
+    async with _held(conn, f"pg_advisory_lock{shared}($1)", f"pg_advisory_unlock{shared}($1)", key):
+        yield
+
+
+@asynccontextmanager
+async def try_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[bool]:
+    """Yields whether this session alone works on the order; it does not wait."""
+    key = _key("order", order_id.bytes)
+    if not await conn.fetchval("select pg_try_advisory_lock($1)", key):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        await _release(conn, "pg_advisory_unlock($1)", key)
+
+
+@asynccontextmanager
+async def _held(conn: Connection, lock: str, unlock: str, key: int) -> AsyncIterator[None]:
+    await conn.execute(f"select {lock}", key)
+    try:
+        yield
+    finally:
+        await _release(conn, unlock, key)
+
+
+async def _release(conn: Connection, unlock: str, key: int) -> None:
+    """A closed connection holds nothing; and its error must not hide the one that closed it."""
+    if not conn.is_closed():
+        await conn.execute(f"select {unlock}", key)

@@ -1,0 +1,116 @@
+"""Orders: the durable side of flow 1. An order goes pending -> ready -> issued, or from pending to refused.
+
+pending: nothing is signed for certain; its serial, once set, is committed (T1).
+ready: the certificate is committed (T3) and waits for its OCSP answers. issued: handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from quash.errors import Kind, QuashError
+from quash.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order; times are Unix seconds, `csr` is DER, `code` and `detail` say why it was refused."""
+
+    id: UUID
+    created_at: int
+    operator: str
+    profile: str
+    csr: bytes
+    state: str
+    code: str | None
+    detail: str | None
+    issuer_id: int | None
+    serial: bytes | None
+    updated_at: int
+
+    @property
+    def final(self) -> bool:
+        return self.state in ("issued", "refused")
+
+
+_COLUMNS = "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at"
+
+
+async def add(conn: Connection, order: Order) -> None:
+    """Stores a new order as it is, pending or refused."""
+    await conn.execute(
+        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",  # noqa: S608
+        order.id,
+        order.created_at,
+        order.operator,
+        order.profile,
+        order.csr,
+        order.state,
+        order.code,
+        order.detail,
+        order.issuer_id,
+        order.serial,
+        order.updated_at,
+    )
+
+
+async def get(conn: Connection, order_id: UUID) -> Order | None:
+    row = await conn.fetchrow(f"select {_COLUMNS} from certificate_order where id = $1", order_id)  # noqa: S608
+    return Order(**row) if row else None
+
+
+async def unfinished(conn: Connection, limit: int) -> Sequence[Order]:
+    """Orders that somebody must still drive, oldest first."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from certificate_order where state in ('pending', 'ready')"  # noqa: S608 - constant columns
+        " order by created_at, id limit $1",
+        limit,
+    )
+    return [Order(**row) for row in rows]
+
+
+async def set_serial(conn: Connection, order_id: UUID, issuer_id: int, serial: bytes, at: int) -> None:
+    """Binds the serial of T1 to its order, once: an order never commits to two serials."""
+    await _change(
+        conn,
+        "set issuer_id = $2, serial = $3, updated_at = $4 where id = $1 and state = 'pending' and serial is null",
+        order_id,
+        issuer_id,
+        serial,
+        at,
+    )
+
+
+async def set_ready(conn: Connection, order_id: UUID, at: int) -> None:
+    await _change(conn, "set state = 'ready', updated_at = $2 where id = $1 and state = 'pending'", order_id, at)
+
+
+async def set_issued(conn: Connection, order_id: UUID, at: int) -> None:
+    """Releases a ready order; an order that is issued already stays as it is."""
+    await _change(
+        conn,
+        "set state = 'issued', updated_at = case state when 'issued' then updated_at else $2 end"
+        " where id = $1 and state in ('ready', 'issued')",
+        order_id,
+        at,
+    )
+
+
+async def refuse(conn: Connection, order_id: UUID, code: str, detail: str, at: int) -> None:
+    await _change(
+        conn,
+        "set state = 'refused', code = $2, detail = $3, updated_at = $4 where id = $1 and state = 'pending'",
+        order_id,
+        code,
+        detail,
+        at,
+    )
+
+
+async def _change(conn: Connection, change: str, order_id: UUID, *values: object) -> None:
+    """Raises `order.conflict` when the order is not in the state that the change starts from."""
+    done = await conn.fetchval(f"update certificate_order {change} returning true", order_id, *values)
+    if not done:
+        raise QuashError("order.conflict", f"order {order_id} is in another state: look at it again", Kind.CONFLICT)
