@@ -1,1 +1,30 @@
-"""Private keys behind a handle: encrypted PEM files and PKCS#11 tokens."""
+"""Private keys behind a handle: encrypted PEM files and PKCS#11 tokens.
+
+Only `issuer.signer` and `responder.presign` import this package (an import contract).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quash.errors import QuashError
+from quash.keys.handle import KeyHandle, KeyUnavailable
+from quash.keys.pem import KeyKind, generate_pem_key, open_pem_key
+from quash.keys.token import Pkcs11Key
+from quash.keys.uri import parse_pkcs11_uri, pem_path
+
+__all__ = ["KeyHandle", "KeyKind", "KeyUnavailable", "generate_pem_key", "open_key", "pem_path"]
+
+
+def open_key(ref: str, keys_dir: Path, passphrase_file: Path | None) -> KeyHandle:
+    """Opens the key that a reference names.
+
+    `pem:a/b.pem` is an encrypted PKCS#8 file below `keys_dir`; `pkcs11:` is an RFC 7512 URI, whose `pin-source` comes
+    before `passphrase_file`. Raises `key.bad_reference`, or `KeyUnavailable` with what to repair.
+    """
+    if ref.startswith("pem:"):
+        return open_pem_key(pem_path(ref, keys_dir), passphrase_file)
+    if ref.startswith("pkcs11:"):
+        where = parse_pkcs11_uri(ref)
+        return Pkcs11Key(where, where.pin_source or passphrase_file)
+    raise QuashError("key.bad_reference", "a key reference begins with pem: or pkcs11:")

@@ -1,0 +1,176 @@
+"""Issuers, their certificates, and the kill switch that stops one or all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quash.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA: a name with a key. `subject` and `spki` are DER and stand as they are in all that it signs (B1, D13).
+
+    `kind` is root, sub-ca or imported. `key_ref` is None for an issuer whose key the CA signer may not have (the root).
+    `profiles` are the leaf profiles that it issues; `max_age` is in seconds.
+    """
+
+    id: int
+    name: str
+    kind: str
+    parent: int | None
+    subject: bytes
+    spki: bytes
+    signature_algorithm: str
+    key_ref: str | None
+    ocsp_path: str
+    max_age: int
+    bucket_count: int
+    shard_count: int
+    profiles: tuple[str, ...]
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerCertificate:
+    """One certificate of an issuer; times are Unix seconds."""
+
+    issuer_id: int
+    sha256: bytes
+    der: bytes
+    not_before: int
+    not_after: int
+
+
+_COLUMNS = (
+    "id, name, kind, parent, subject, spki, signature_algorithm, key_ref, ocsp_path, max_age, bucket_count,"
+    " shard_count, profiles, created_at"
+)
+_CERTIFICATE_COLUMNS = "issuer_id, sha256, der, not_before, not_after"
+
+
+def _issuer(row: Any) -> Issuer:
+    return Issuer(**{**row, "profiles": tuple(row["profiles"])})
+
+
+async def add(
+    conn: Connection,
+    *,
+    name: str,
+    kind: str,
+    parent: int | None,
+    subject: bytes,
+    spki: bytes,
+    signature_algorithm: str,
+    key_ref: str | None,
+    ocsp_path: str,
+    max_age: int,
+    bucket_count: int,
+    shard_count: int,
+    profiles: Sequence[str],
+    created_at: int,
+) -> Issuer:
+    """Adds an issuer. Raises a unique violation when its name or OCSP path is taken."""
+    row = await conn.fetchrow(
+        "insert into issuer (name, kind, parent, subject, spki, signature_algorithm, key_ref, ocsp_path, max_age,"  # noqa: S608 - constant columns
+        " bucket_count, shard_count, profiles, created_at)"
+        f" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) returning {_COLUMNS}",
+        name,
+        kind,
+        parent,
+        subject,
+        spki,
+        signature_algorithm,
+        key_ref,
+        ocsp_path,
+        max_age,
+        bucket_count,
+        shard_count,
+        list(profiles),
+        created_at,
+    )
+    return _issuer(row)
+
+
+async def set_profiles(conn: Connection, issuer_id: int, profiles: Sequence[str]) -> None:
+    """Replaces the leaf profiles that an issuer offers; what it issued keeps its own."""
+    await conn.execute("update issuer set profiles = $2 where id = $1", issuer_id, list(profiles))
+
+
+async def get(conn: Connection, issuer_id: int) -> Issuer | None:
+    row = await conn.fetchrow(f"select {_COLUMNS} from issuer where id = $1", issuer_id)  # noqa: S608 - constant columns
+    return _issuer(row) if row else None
+
+
+async def find_by_name(conn: Connection, name: str) -> Issuer | None:
+    row = await conn.fetchrow(f"select {_COLUMNS} from issuer where name = $1", name)  # noqa: S608 - constant columns
+    return _issuer(row) if row else None
+
+
+async def find_by_profile(conn: Connection, profile: str) -> Issuer | None:
+    """The issuer that offers a leaf profile; the newest when several do, so that a successor takes over."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from issuer where $1 = any(profiles) order by id desc limit 1",  # noqa: S608 - constant columns
+        profile,
+    )
+    return _issuer(row) if row else None
+
+
+async def all_issuers(conn: Connection) -> list[Issuer]:
+    """Every issuer, oldest first: a parent stands before its children."""
+    rows = await conn.fetch(f"select {_COLUMNS} from issuer order by id")  # noqa: S608 - constant columns
+    return [_issuer(row) for row in rows]
+
+
+async def add_certificate(conn: Connection, issuer_id: int, der: bytes, not_before: int, not_after: int) -> None:
+    """Adds a certificate of an issuer; the same again changes nothing."""
+    await conn.execute(
+        "insert into issuer_certificate (issuer_id, sha256, der, not_before, not_after) values ($1, $2, $3, $4, $5)"
+        " on conflict do nothing",
+        issuer_id,
+        hashlib.sha256(der).digest(),
+        der,
+        not_before,
+        not_after,
+    )
+
+
+async def certificates(conn: Connection, issuer_id: int) -> list[IssuerCertificate]:
+    """The certificates of an issuer, the one that lasts longest first."""
+    rows = await conn.fetch(
+        f"select {_CERTIFICATE_COLUMNS} from issuer_certificate"  # noqa: S608 - constant columns
+        " where issuer_id = $1 order by not_after desc, sha256",
+        issuer_id,
+    )
+    return [IssuerCertificate(**row) for row in rows]
+
+
+async def certificate(conn: Connection, issuer_id: int) -> IssuerCertificate | None:
+    """The certificate that chains and caIssuers URLs show: the one that lasts longest."""
+    found = await certificates(conn, issuer_id)
+    return found[0] if found else None
+
+
+async def is_stopped(conn: Connection, issuer_id: int) -> bool:
+    """Whether the kill switch stops this issuer (G21): its own newest row says so, or the newest for all issuers."""
+    stopped = await conn.fetchval(
+        "select coalesce(bool_or(stopped), false) from"
+        " (select distinct on (issuer_id) stopped from kill_switch where issuer_id = $1 or issuer_id is null"
+        "  order by issuer_id, id desc) newest",
+        issuer_id,
+    )
+    return bool(stopped)
+
+
+async def set_stopped(conn: Connection, issuer_id: int | None, *, stopped: bool, at: int, act_id: int) -> None:
+    """Throws or releases the kill switch of one issuer, or of all (None)."""
+    await conn.execute(
+        "insert into kill_switch (issuer_id, stopped, at, act_id) values ($1, $2, $3, $4)",
+        issuer_id,
+        stopped,
+        at,
+        act_id,
+    )

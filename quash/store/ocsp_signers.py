@@ -1,0 +1,80 @@
+"""Delegated OCSP signers (A13-A17). Their ids stand in records, so a row is never deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from quash.store.database import Connection
+
+State = Literal["active", "retiring", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class OcspSigner:
+    """One delegated signer: `certificate` is DER, issued by the issuer itself; times are Unix seconds.
+
+    active: signs new answers. retiring: answers of its making are still served. retired: none is.
+    """
+
+    id: int
+    issuer_id: int
+    certificate: bytes
+    key_ref: str
+    signature_algorithm: str
+    not_before: int
+    not_after: int
+    state: State
+    created_at: int
+
+
+_COLUMNS = "id, issuer_id, certificate, key_ref, signature_algorithm, not_before, not_after, state, created_at"
+
+
+async def add(
+    conn: Connection,
+    *,
+    issuer_id: int,
+    certificate: bytes,
+    key_ref: str,
+    signature_algorithm: str,
+    not_before: int,
+    not_after: int,
+    created_at: int,
+) -> OcspSigner:
+    """Adds an active signer."""
+    row = await conn.fetchrow(
+        "insert into ocsp_signer (issuer_id, certificate, key_ref, signature_algorithm, not_before, not_after, state,"  # noqa: S608
+        f" created_at) values ($1, $2, $3, $4, $5, $6, 'active', $7) returning {_COLUMNS}",
+        issuer_id,
+        certificate,
+        key_ref,
+        signature_algorithm,
+        not_before,
+        not_after,
+        created_at,
+    )
+    return OcspSigner(**row)
+
+
+async def active(conn: Connection, issuer_id: int) -> OcspSigner | None:
+    """The signer of an issuer's new answers: the newest active one."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from ocsp_signer"  # noqa: S608 - constant columns
+        " where issuer_id = $1 and state = 'active' order by id desc limit 1",
+        issuer_id,
+    )
+    return OcspSigner(**row) if row else None
+
+
+async def in_service(conn: Connection) -> list[OcspSigner]:
+    """Every signer, of any issuer, whose answers may still be served: active and retiring ones, oldest first."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from ocsp_signer where state <> 'retired' order by id"  # noqa: S608 - constant columns
+    )
+    return [OcspSigner(**row) for row in rows]
+
+
+async def set_state(conn: Connection, signer_id: int, state: State) -> None:
+    """Moves a signer along active, retiring, retired."""
+    await conn.execute("update ocsp_signer set state = $2 where id = $1", signer_id, state)
