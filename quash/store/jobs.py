@@ -44,7 +44,7 @@ async def add(
     """Adds a running job and hints its runner, both with the commit of the transaction."""
     row = await conn.fetchrow(
         "insert into job (kind, state, spki_sha256, reason, revoked_at, total, done, act_id, created_at, updated_at)"
-        f" values ('siblings', 'running', $1, $2, $3, $4, $5, $6, $7, $7) returning {_COLUMNS}",  # noqa: S608
+        f" values ('siblings', 'running', $1, $2, $3, $4, $5, $6, $7, $7) returning {_COLUMNS}",
         spki_sha256,
         reason,
         revoked_at,
@@ -59,14 +59,14 @@ async def add(
 
 async def running(conn: Connection) -> list[Job]:
     """Unfinished jobs, oldest first."""
-    rows = await conn.fetch(f"select {_COLUMNS} from job where state = 'running' order by id")  # noqa: S608
+    rows = await conn.fetch(f"select {_COLUMNS} from job where state = 'running' order by id")
     return [Job(**row) for row in rows]
 
 
 async def get_running_for_update(conn: Connection, job_id: int) -> Job | None:
     """The job, locked until the transaction ends; None: it is done, or another runner works on it."""
     row = await conn.fetchrow(
-        f"select {_COLUMNS} from job where id = $1 and state = 'running' for update skip locked",  # noqa: S608
+        f"select {_COLUMNS} from job where id = $1 and state = 'running' for update skip locked",
         job_id,
     )
     return Job(**row) if row else None
@@ -98,5 +98,5 @@ async def covers_key(conn: Connection, spki_sha256: bytes, *, reason: int, revok
 
 async def find_by_act(conn: Connection, act_id: int) -> Job | None:
     """The job that an act caused."""
-    row = await conn.fetchrow(f"select {_COLUMNS} from job where act_id = $1", act_id)  # noqa: S608 - constant columns
+    row = await conn.fetchrow(f"select {_COLUMNS} from job where act_id = $1", act_id)
     return Job(**row) if row else None

@@ -35,7 +35,7 @@ _COLUMNS = "fingerprint, name, person, role, state"
 async def find(conn: Connection, fingerprint: bytes) -> Operator | None:
     """The operator of a client certificate, active or not."""
     row = await conn.fetchrow(
-        f"select {_COLUMNS} from operator where fingerprint = $1",  # noqa: S608 - constant columns
+        f"select {_COLUMNS} from operator where fingerprint = $1",
         fingerprint,
     )
     return Operator(**row) if row else None
@@ -65,5 +65,5 @@ async def set_state(conn: Connection, fingerprint: bytes, state: str) -> bool:
 
 async def everyone(conn: Connection) -> list[Operator]:
     """All operators by name, for the quarterly review of F9."""
-    rows = await conn.fetch(f"select {_COLUMNS} from operator order by name, fingerprint")  # noqa: S608
+    rows = await conn.fetch(f"select {_COLUMNS} from operator order by name, fingerprint")
     return [Operator(**row) for row in rows]
