@@ -58,7 +58,7 @@ class _Login:
     users: int = 0
 
 
-_logins: dict[pkcs11.Token, _Login] = {}
+_logins: dict[tuple[str, bytes], _Login] = {}  # by library and token serial: token objects compare by identity
 _logins_lock = threading.Lock()
 
 
@@ -67,8 +67,9 @@ class Pkcs11Key:
 
     def __init__(self, where: TokenKey, pin_file: Path | None) -> None:
         self._where = where
-        self._token = _find_token(where)
-        self._session: pkcs11.Session | None = _open_session(self._token, pin_file)
+        token = _find_token(where)
+        self._login = (where.module, token.serial)
+        self._session: pkcs11.Session | None = _open_session(self._login, token, pin_file)
         try:
             self._key = _find(self._session, where, pkcs11.ObjectClass.PRIVATE_KEY)
             public = _find(self._session, where, pkcs11.ObjectClass.PUBLIC_KEY)
@@ -103,7 +104,7 @@ class Pkcs11Key:
         if self._session is not None:
             session, self._session = self._session, None
             _quietly(session.close)
-            _log_out(self._token)
+            _log_out(self._login)
 
 
 def _spki(public: pkcs11.PublicKey, where: TokenKey) -> bytes:
@@ -112,13 +113,13 @@ def _spki(public: pkcs11.PublicKey, where: TokenKey) -> bytes:
     return _SPKI[public.key_type](public)
 
 
-def _open_session(token: pkcs11.Token, pin_file: Path | None) -> pkcs11.Session:
+def _open_session(login: tuple[str, bytes], token: pkcs11.Token, pin_file: Path | None) -> pkcs11.Session:
     """A session of its own below the process's one login."""
-    _log_in(token, pin_file)
+    _log_in(login, token, pin_file)
     try:
         return token.open()
     except pkcs11.PKCS11Error as error:
-        _log_out(token)
+        _log_out(login)
         raise KeyUnavailable(f"token {token.label}: no session ({type(error).__name__}); is it there?") from None
 
 
@@ -134,15 +135,15 @@ def _find_token(where: TokenKey) -> pkcs11.Token:
         raise _unavailable(where, error) from None
 
 
-def _log_in(token: pkcs11.Token, pin_file: Path | None) -> None:
+def _log_in(identity: tuple[str, bytes], token: pkcs11.Token, pin_file: Path | None) -> None:
     with _logins_lock:
-        login = _logins.get(token)
+        login = _logins.get(identity)
         if login is None:
             if pin_file is None:
                 raise KeyUnavailable(f"token {token.label}: no PIN; add pin-source=file:/... to the key's reference")
             pin = read_passphrase(pin_file).decode()
             try:
-                login = _logins[token] = _Login(token.open(user_pin=pin))
+                login = _logins[identity] = _Login(token.open(user_pin=pin))
             except pkcs11.PKCS11Error as error:
                 raise KeyUnavailable(
                     f"token {token.label}: login failed ({type(error).__name__}); check {pin_file}", "key.login_failed"
@@ -150,12 +151,12 @@ def _log_in(token: pkcs11.Token, pin_file: Path | None) -> None:
         login.users += 1
 
 
-def _log_out(token: pkcs11.Token) -> None:
+def _log_out(identity: tuple[str, bytes]) -> None:
     with _logins_lock:
-        login = _logins[token]
+        login = _logins[identity]
         login.users -= 1
         if login.users == 0:
-            del _logins[token]
+            del _logins[identity]
             _quietly(login.session.close)
 
 
