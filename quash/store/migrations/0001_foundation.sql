@@ -19,7 +19,7 @@ create table act (
     action text not null,
     subject jsonb not null
 );
-create index act_tx on act (tx);
+create index act_tx on act (tx, id);
 
 create table issuer (
     id smallint generated always as identity primary key,
@@ -102,7 +102,9 @@ create table revocation (
     primary key (issuer_id, serial, version),
     foreign key (issuer_id, serial) references certificate
 );
-create index revocation_tx on revocation (tx);
+create index revocation_tx on revocation (tx, id);
+-- One scope's revocations, those that its CRL does not cover yet (tx), and how many there are (version 1), from the index alone.
+create index revocation_scope on revocation (issuer_id, coalesce(shard, -1), tx) include (version);
 
 create table blocked_key (
     spki_sha256 bytea primary key check (octet_length(spki_sha256) = 32),
@@ -131,7 +133,7 @@ create table outbox (
     serial bytea,                         -- of kind certificate
     bucket integer                        -- of kind bucket: every certificate in it
 );
-create index outbox_tx on outbox (tx);
+create index outbox_tx on outbox (tx, id);
 
 -- The unit of refresh (flow 4).
 create table bucket (
@@ -168,7 +170,7 @@ create table feed (
     issuer_id smallint,
     payload bytea not null
 ) partition by range (written_at);
-create index feed_tx on feed (tx);
+create index feed_tx on feed (tx, id);
 
 -- One CRL of an issuer: full (shard null) or a shard.
 create table crl_scope (
@@ -182,7 +184,8 @@ create table crl_scope (
 );
 create unique index crl_scope_shard on crl_scope (issuer_id, shard) nulls not distinct;
 
--- Every CRL that was signed for publication. `number` is taken before publishing, so it never comes back (B7).
+-- Every CRL that was begun. Its `number` is committed before anything is signed, so it never comes back (B7): a crash skips
+-- a number. `size` and `sha256` follow with the signature, `published_at` with the publication.
 create table crl (
     issuer_id smallint not null,
     scope text not null,
@@ -190,8 +193,8 @@ create table crl (
     this_update bigint not null,
     next_update bigint not null,
     entries integer not null,
-    size bigint not null,
-    sha256 bytea not null,
+    size bigint,
+    sha256 bytea,
     covers pg_snapshot not null,          -- a revocation is covered when its transaction is visible in it
     scheduled boolean not null,           -- regularly scheduled, in the sense of B13
     published_at bigint,
@@ -199,6 +202,7 @@ create table crl (
     primary key (issuer_id, scope, number),
     foreign key (issuer_id, scope) references crl_scope
 );
+create index crl_scheduled on crl (issuer_id, scope, number) where scheduled and published_at is not null;
 
 -- The CA signer's own log: what it signed, kept before the bytes leave it. Append-only.
 create table signing_log (
