@@ -1,0 +1,85 @@
+"""Buckets: fixed slices of an issuer's serials, the unit of refresh and of dropping feed partitions.
+
+A refresh writes to the bucket's row alone, never to a row per certificate, so that a cycle over millions leaves no dead
+tuples behind. `pass_xmin` is the xmin of a snapshot that was taken before the pass read anything: each feed row of a
+transaction below it was committed before, so the pass, which committed since, says at least as much (see feed.drop_partition).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quash.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One bucket; `due_at` in Unix seconds, `bucket_count` that of its issuer."""
+
+    issuer_id: int
+    bucket: int
+    due_at: int
+    bucket_count: int
+
+
+async def add(conn: Connection, issuer_id: int, bucket_count: int, due_at: int) -> None:
+    """Makes the buckets of a new issuer; those that exist stay as they are."""
+    await conn.execute(
+        "insert into bucket (issuer_id, bucket, due_at) select $1, b, $3 from generate_series(0, $2 - 1) as b"
+        " on conflict do nothing",
+        issuer_id,
+        bucket_count,
+        due_at,
+    )
+
+
+async def next_due(conn: Connection, now: int, without_issuers: Iterable[int] = ()) -> Bucket | None:
+    """The bucket that has been due longest; None: none is due. `without_issuers` are left out."""
+    row = await conn.fetchrow(
+        "select b.issuer_id, b.bucket, b.due_at, i.bucket_count from bucket b join issuer i on i.id = b.issuer_id"
+        " where b.due_at <= $1 and b.issuer_id <> all($2::smallint[]) order by b.due_at, b.issuer_id, b.bucket limit 1",
+        now,
+        list(without_issuers),
+    )
+    return Bucket(**row) if row else None
+
+
+async def mark_due(conn: Connection, keys: Iterable[tuple[int, int]], now: int) -> None:
+    """Makes buckets (issuer id, bucket) due now, those that were due before at their older time."""
+    issuer_ids, numbers = [], []
+    for issuer_id, bucket in sorted(keys):
+        issuer_ids.append(issuer_id)
+        numbers.append(bucket)
+    await conn.execute(
+        "update bucket b set due_at = least(b.due_at, $3) from unnest($1::smallint[], $2::integer[]) as k (issuer_id, bucket)"
+        " where b.issuer_id = k.issuer_id and b.bucket = k.bucket",
+        issuer_ids,
+        numbers,
+        now,
+    )
+
+
+async def snapshot_xmin(conn: Connection) -> int:
+    """The xmin of a snapshot taken now, outside of any transaction: every transaction below it has ended."""
+    return int(await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())"))
+
+
+async def finish_pass(
+    conn: Connection, bucket: Bucket, *, passed_at: int, pass_xmin: int, due_at: int
+) -> None:
+    """Records a complete pass that began at `passed_at`; in the transaction of its last feed rows, or a later one."""
+    await conn.execute(
+        "update bucket set passed_at = $3, pass_xmin = $4, due_at = $5 where issuer_id = $1 and bucket = $2",
+        bucket.issuer_id,
+        bucket.bucket,
+        passed_at,
+        pass_xmin,
+        due_at,
+    )
+
+
+async def oldest_due(conn: Connection) -> int | None:
+    """The smallest `due_at` of all buckets: an alarm compares it with the clock (A4)."""
+    value = await conn.fetchval("select min(due_at) from bucket")
+    return None if value is None else int(value)

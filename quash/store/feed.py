@@ -1,0 +1,79 @@
+"""The feed: what nodes apply, append-only, in partitions of time. `quash.cache.layout` knows the payloads.
+
+Written by the presigner alone, each batch in one transaction that also compares its lease's fence; read by followers
+with `quash.store.news`. Partitions are made ahead of time and dropped by functions of the owner (0003_feed.sql), so the
+presigner itself may neither create nor drop a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from quash.store.database import Connection
+
+URGENT, BULK = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRow:
+    """One row to append; kinds: records, template, issuer, heartbeat. `issuer_id` is None for rows of several issuers."""
+
+    lane: int
+    kind: str
+    issuer_id: int | None
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition holds the rows with starts_at <= written_at < ends_at, in Unix seconds."""
+
+    starts_at: int
+    ends_at: int
+
+
+async def append(conn: Connection, rows: Sequence[FeedRow], written_at: int) -> None:
+    """Appends rows and queues the hint; the caller's transaction makes them visible all at once.
+
+    Raises asyncpg's CheckViolationError when no partition holds `written_at`.
+    """
+    await conn.executemany(
+        "insert into feed (written_at, lane, kind, issuer_id, payload) values ($1, $2, $3, $4, $5)",
+        [(written_at, row.lane, row.kind, row.issuer_id, row.payload) for row in rows],
+    )
+    await conn.execute("select pg_notify('feed', '')")
+
+
+async def partitions(conn: Connection) -> list[Partition]:
+    """The partitions that exist, oldest first."""
+    rows = await conn.fetch("select starts_at, ends_at from feed_partition order by starts_at")
+    return [Partition(**row) for row in rows]
+
+
+async def add_partition(conn: Connection, starts_at: int, ends_at: int) -> bool:
+    """Makes the partition of a span of time; False when one begins there already."""
+    return bool(await conn.fetchval("select feed_add_partition($1, $2)", starts_at, ends_at))
+
+
+async def drop_partition(conn: Connection, starts_at: int, now: int) -> bool:
+    """Drops a partition that is over and no longer needed; False when it is needed, or is being read this moment.
+
+    Needed: some bucket has no complete pass whose snapshot began after the partition's last row. See 0003_feed.sql for why.
+    """
+    try:
+        return bool(await conn.fetchval("select feed_drop_partition($1, $2)", starts_at, now))
+    except asyncpg.LockNotAvailableError:
+        return False
+
+
+async def floor(conn: Connection) -> int:
+    """Rows of transactions below this one may have been dropped: a follower that stands below it rebuilds."""
+    return int(await conn.fetchval("select below from feed_floor"))
+
+
+async def database_time(conn: Connection) -> float:
+    """The database server's own clock, Unix seconds: to compare with ours, never to decide by."""
+    return float(await conn.fetchval("select extract(epoch from clock_timestamp())::float8"))

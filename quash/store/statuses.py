@@ -1,0 +1,96 @@
+"""What OCSP must say of a certificate, as the database has it: the presigner's reading side.
+
+Version 0 is good; the greatest version of a revocation counts (B25). A status says nothing of whether it may be signed:
+`responder.presign.permit` decides that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from quash.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateStatus:
+    """The status of one certificate. `reason` is None for good; `revoked_at` and `not_after` are Unix seconds.
+
+    `proven`: it was once verified that the issuer signed a certificate with this serial; that stays true for ever.
+    """
+
+    issuer_id: int
+    serial: bytes
+    state: str
+    bucket: int
+    not_after: int
+    version: int
+    reason: int | None
+    revoked_at: int
+    proven: bool
+
+
+_SELECT = """
+select c.issuer_id, c.serial, c.state, c.bucket, c.not_after, coalesce(r.version, 0)::integer as version, r.reason,
+       coalesce(r.revoked_at, 0) as revoked_at, p.serial is not null as proven
+from {source}
+left join proven_certificate p on p.issuer_id = c.issuer_id and p.serial = c.serial
+left join lateral (
+    select version, reason, revoked_at from revocation r
+    where r.issuer_id = c.issuer_id and r.serial = c.serial order by version desc limit 1
+) r on true
+"""
+_OF = (
+    _SELECT.format(
+        source="unnest($1::smallint[], $2::bytea[]) as k (issuer_id, serial)"
+        " join certificate c on c.issuer_id = k.issuer_id and c.serial = k.serial"
+    )
+    + "where c.not_after >= $3"
+)
+_IN_BUCKET = _SELECT.format(source="certificate c") + "where c.issuer_id = $1 and c.bucket = $2 and c.not_after >= $3"
+
+
+async def of(conn: Connection, keys: Collection[tuple[int, bytes]], now: int) -> list[CertificateStatus]:
+    """The statuses of these certificates (issuer id, serial) that have not expired, in any order."""
+    rows = await conn.fetch(_OF, [key[0] for key in keys], [key[1] for key in keys], now)
+    return [CertificateStatus(**row) for row in rows]
+
+
+async def in_bucket(conn: Connection, issuer_id: int, bucket: int, now: int) -> list[CertificateStatus]:
+    """The statuses of a bucket's certificates that have not expired, all of one snapshot.
+
+    A certificate is unexpired through the second of its notAfter, and its revocation is answered as long (A41).
+    """
+    return [CertificateStatus(**row) for row in await conn.fetch(_IN_BUCKET, issuer_id, bucket, now)]
+
+
+async def certificates(conn: Connection, keys: Collection[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
+    """The DER of those of these certificates (issuer id, serial) that have one."""
+    rows = await conn.fetch(
+        "select c.issuer_id, c.serial, c.der from unnest($1::smallint[], $2::bytea[]) as k (issuer_id, serial)"
+        " join certificate c on c.issuer_id = k.issuer_id and c.serial = k.serial where c.der is not null",
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+    )
+    return {(row["issuer_id"], row["serial"]): row["der"] for row in rows}
+
+
+async def add_proven(conn: Connection, keys: Collection[tuple[int, bytes]]) -> None:
+    """Remembers that these certificates (issuer id, serial) were verified; the same again changes nothing."""
+    await conn.execute(
+        "insert into proven_certificate (issuer_id, serial) select * from unnest($1::smallint[], $2::bytea[])"
+        " on conflict do nothing",
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+    )
+
+
+async def not_revoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) -> list[bytes]:
+    """Those of these serials that the database does not hold revoked: it has lost something that was published."""
+    rows = await conn.fetch(
+        "select s.serial from unnest($2::bytea[]) as s (serial)"
+        " where not exists (select from revocation r where r.issuer_id = $1 and r.serial = s.serial)",
+        issuer_id,
+        serials,
+    )
+    return [row["serial"] for row in rows]
