@@ -62,9 +62,8 @@ class Process:
 Main = Callable[[Process], Awaitable[None]]
 
 
-def die_with_parent(sig: int = signal.SIGTERM) -> None:
+def die_with(parent: int, sig: int = signal.SIGTERM) -> None:
     """Asks the kernel to end this process when its parent ends, killed or not (Linux); called in the child."""
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sig)
     if os.getppid() != parent:  # it died before the call
         os.kill(os.getpid(), sig)

@@ -1,0 +1,74 @@
+"""The `quash` command: registers the verbs, each of which lives in a module of its own.
+
+Verbs are imported when they are run, so that a process loads only what its security context allows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import click
+import typer
+from typer.main import get_command
+
+# verb -> (module, attribute): a typer app or a function
+VERBS: dict[str, tuple[str, str]] = {
+    "up": ("quash.cli.up", "up"),
+    "serve": ("quash.cli.serve", "serve"),
+    "init": ("quash.cli.init", "init"),
+    "issue": ("quash.cli.issue", "issue"),
+    "revoke": ("quash.cli.revoke", "revoke"),
+    "status": ("quash.cli.status", "status"),
+    "import": ("quash.cli.importing", "import_app"),
+    "crl": ("quash.cli.crl", "crl_app"),
+    "cache": ("quash.cli.cache", "cache_app"),
+    "root": ("quash.cli.root", "root_app"),
+}
+HELP = {
+    "up": "Run every process under one supervisor.",
+    "serve": "Run one process.",
+    "init": "Make schema, roles, hierarchy and operator certificates.",
+    "issue": "Have a certificate issued for a CSR.",
+    "revoke": "Revoke a certificate, and with keyCompromise its siblings.",
+    "status": "Say what a certificate's status is.",
+    "import": "Take over an existing CA.",
+    "crl": "List, build and verify CRLs.",
+    "cache": "Look into this node's OCSP cache.",
+    "root": "Use the offline root key, by explicit command.",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists every verb but imports only the one that is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name]
+        target = getattr(importlib.import_module(module), attribute)
+        if isinstance(target, typer.Typer):
+            command: click.Command = get_command(target)  # type: ignore[assignment,unused-ignore]
+        else:
+            app = typer.Typer(add_completion=False)
+            app.command()(target)
+            command = get_command(app)  # type: ignore[assignment,unused-ignore]
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, HELP[verb]) for verb in VERBS])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one verb; usage errors exit with 2, as bad input does everywhere."""
+    group = LazyGroup("quash", help="Certificate revocation: OCSP, CRLs, and the CA behind them.")
+    group.main(args=list(arguments) if arguments is not None else None, prog_name="quash")
+
+
+if __name__ == "__main__":
+    main()

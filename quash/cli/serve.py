@@ -1,0 +1,64 @@
+"""`quash serve NAME`: one process in the foreground, as the supervisor and service units run it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from typing import Annotated
+
+import typer
+import uvloop
+
+from quash.cli.common import (
+    DEFAULT_CONFIG,
+    DEFAULT_STATE,
+    ConfigOption,
+    SetOption,
+    StateOption,
+    context,
+    reports_errors,
+)
+from quash.errors import QuashError
+from quash.runtime.config import Config
+from quash.runtime.process import Main, Process, die_with, run
+from quash.runtime.supervisor import INSTANCE, LISTEN_FD, SUPERVISOR_PID, listening_socket
+
+# process -> module whose `main` runs it; only the process itself imports it (security contexts)
+PROCESSES = {
+    "ca-signer": "issuer.signer.main",
+    "presigner": "responder.presign.main",
+    "follower": "responder.follow.main",
+    "responder": "responder.serve.main",
+    "issuer": "issuer.issuance.main",
+    "admin": "issuer.revocation.main",
+    "jobs": "issuer.revocation.jobs",
+    "crl-builder": "crlgen.build.main",
+    "crl-origin": "crlgen.origin.main",
+}
+
+
+@reports_errors
+def serve(
+    process: Annotated[str, typer.Argument(help="One of: " + ", ".join(PROCESSES))],
+    config: ConfigOption = DEFAULT_CONFIG,
+    state: StateOption = DEFAULT_STATE,
+    set_: SetOption = None,
+) -> None:
+    """Runs one process until it is told to stop."""
+    if process not in PROCESSES:
+        raise QuashError("serve.unknown", f"no process {process!r}; there are {', '.join(PROCESSES)}")
+    if SUPERVISOR_PID in os.environ:
+        die_with(int(os.environ[SUPERVISOR_PID]))
+    deployment = context(config, state, set_)
+    main: Main = importlib.import_module(PROCESSES[process]).main
+    listen = _listener(deployment.config) if process == "responder" else None
+    instance = os.environ.get(INSTANCE, process)
+    uvloop.run(run(Process(instance, deployment.config, deployment.state, listen=listen), main))
+
+
+def _listener(config: Config) -> socket.socket:
+    """The supervisor's listening socket when there is one, else this process's own."""
+    if LISTEN_FD in os.environ:
+        return socket.socket(fileno=int(os.environ[LISTEN_FD]))
+    return listening_socket(config.responder.host, config.responder.port)
