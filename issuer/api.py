@@ -18,13 +18,13 @@ import orjson
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ValidationError
-from quash.store.database import Pool
 
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
 from quash.runtime.state import State
 from quash.store import operators
+from quash.store.database import Pool, acquire
 from quash.store.operators import Operator
 
 MAX_BODY = 64 * 1024
@@ -216,7 +216,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 def _authenticate(pool: Pool) -> Any:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        async with pool.acquire() as conn:
+        async with acquire(pool) as conn:
             operator = await operators.find(conn, _fingerprint(request))
         if operator is None:
             raise QuashError("operator.unknown", "this client certificate belongs to no operator", Kind.FORBIDDEN)

@@ -45,6 +45,15 @@ class Reservation:
     created_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class CrlScope:
+    """Where the CRL of a shard is: `url` stands in its IDP when `idp`, `path` is its path on the CRL origin."""
+
+    url: str
+    path: str
+    idp: bool
+
+
 _COLUMNS = "issuer_id, serial, state, profile, der, spki_sha256, ski, not_before, not_after, shard, bucket"
 
 
@@ -117,6 +126,14 @@ async def complete(conn: Connection, issuer_id: int, serial: bytes, der: bytes) 
         )
 
 
+async def crl_scope(conn: Connection, issuer_id: int, shard: int | None) -> CrlScope | None:
+    """The scope that lists certificates of this shard (None: the full CRL)."""
+    row = await conn.fetchrow(
+        "select url, path, idp from crl_scope where issuer_id = $1 and shard is not distinct from $2", issuer_id, shard
+    )
+    return CrlScope(**row) if row else None
+
+
 async def get(conn: Connection, issuer_id: int, serial: bytes) -> Certificate | None:
     """One certificate by its primary key."""
     row = await conn.fetchrow(
@@ -172,3 +189,11 @@ async def siblings(
         limit,
     )
     return [Certificate(**row) for row in rows]
+
+
+async def count_siblings(conn: Connection, spki_sha256: bytes, unexpired_at: int) -> int:
+    """How many `siblings` would give without a limit."""
+    count = await conn.fetchval(
+        "select count(*) from certificate where spki_sha256 = $1 and not_after >= $2", spki_sha256, unexpired_at
+    )
+    return int(count)

@@ -55,6 +55,18 @@ async def latest(conn: Connection, issuer_id: int, serial: bytes) -> Revocation 
     return Revocation(**row) if row else None
 
 
+async def latest_of(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> list[Revocation]:
+    """The revocations that count for these certificates (issuer id, serial), those that are revoked, in any order."""
+    rows = await conn.fetch(
+        f"select distinct on (issuer_id, serial) {_COLUMNS} from revocation"
+        " where (issuer_id, serial) in (select * from unnest($1::smallint[], $2::bytea[]))"
+        " order by issuer_id, serial, version desc",
+        [issuer_id for issuer_id, _ in keys],
+        [serial for _, serial in keys],
+    )
+    return [Revocation(**row) for row in rows]
+
+
 async def history(conn: Connection, issuer_id: int, serial: bytes) -> list[Revocation]:
     """Every version, first to last."""
     rows = await conn.fetch(
@@ -66,7 +78,7 @@ async def history(conn: Connection, issuer_id: int, serial: bytes) -> list[Revoc
 
 
 async def add(conn: Connection, rows: Sequence[Revocation]) -> None:
-    """Appends versions. Raises a unique violation when one of them exists."""
+    """Appends versions and, at commit, hints the CRL builder. Raises a unique violation when one of them exists."""
     await conn.execute(
         f"insert into revocation ({_COLUMNS}) select * from unnest($1::smallint[], $2::bytea[], $3::smallint[],"
         " $4::smallint[], $5::bigint[], $6::bigint[], $7::integer[], $8::bigint[])",
@@ -79,6 +91,7 @@ async def add(conn: Connection, rows: Sequence[Revocation]) -> None:
         [row.shard for row in rows],
         [row.act_id for row in rows],
     )
+    await conn.execute("select pg_notify('crl', '')")
 
 
 # What a keyCompromise as of $3 still has to change among the unexpired certificates of a key (C8, B25), in every state.
