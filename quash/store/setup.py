@@ -1,0 +1,69 @@
+"""Makes the database fit for use: database, roles, schema. `quash init` calls it; again changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from quash.errors import QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store.database import EMBEDDED_DATABASE, connect_once, connecting
+from quash.store.embedded import SUPERUSER
+from quash.store.migrate import Migration, migrate
+from quash.store.passwords import read_password
+from quash.store.roles import OWNER, create_roles, quoted
+
+_NEW_DATABASE = "template template0 encoding 'UTF8' locale 'C'"  # C: indexes do not depend on the system's locales
+
+
+async def set_up(config: Config, state: State, clock: Clock) -> list[Migration]:
+    """Makes what is missing on a running server and returns the migrations it applied.
+
+    With `database.url` and no `database.owner_url`, roles and database must exist and the password files be in place.
+    """
+    admin = _admin(config, state)
+    if admin is not None:
+        await _make_database(config, state, admin)
+    owner = await connect_once(config, state, OWNER)
+    try:
+        return await migrate(owner, int(clock.now()))
+    finally:
+        await owner.close()
+
+
+def _admin(config: Config, state: State) -> dict[str, Any] | None:
+    if config.database.owner_url:
+        return {"dsn": config.database.owner_url}
+    if config.database.url:
+        return None
+    return {
+        "host": str(state.run / "pg"),
+        "user": SUPERUSER,
+        "password": read_password(state, SUPERUSER),
+        "database": "postgres",
+    }
+
+
+async def _make_database(config: Config, state: State, arguments: dict[str, Any]) -> None:
+    name = _database_name(config)
+    with connecting():
+        admin = await asyncpg.connect(**arguments)
+    try:
+        if not await admin.fetchval("select true from pg_database where datname = $1", name):
+            await admin.execute(f"create database {quoted(name)} {_NEW_DATABASE}")
+        await create_roles(admin, state, name)
+    finally:
+        await admin.close()
+
+
+def _database_name(config: Config) -> str:
+    if not config.database.url:
+        return EMBEDDED_DATABASE
+    name = unquote(urlsplit(config.database.url).path.lstrip("/"))
+    if not name:
+        raise QuashError("store.url_without_database", "database.url must end in /<database>")
+    return name
