@@ -1,0 +1,296 @@
+"""CRLs: entries and lists written from ready-made octets, and a strict reader of its own for what is published.
+
+Profile of BR 7.2: v2; authorityKeyIdentifier (keyIdentifier only) and cRLNumber, not critical (B7); a critical
+issuingDistributionPoint for a shard (B15); entries carry at most a reasonCode (B8). The writer makes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from quash.errors import QuashError
+from quash.pki import der
+from quash.pki.algorithms import SignatureAlgorithm
+from quash.pki.der import utc_or_generalized_time
+from quash.pki.reasons import ALLOWED_REASONS, Reason
+
+OID_AUTHORITY_KEY_IDENTIFIER = der.oid("2.5.29.35")
+OID_CRL_NUMBER = der.oid("2.5.29.20")
+OID_ISSUING_DISTRIBUTION_POINT = der.oid("2.5.29.28")
+OID_REASON_CODE = der.oid("2.5.29.21")
+NUMBER_LIMIT = 1 << 159  # B7
+
+_V2 = der.integer(1)
+_TRUE = bytes.fromhex("0101ff")
+_EXTENSIONS, _DISTRIBUTION_POINT, _FULL_NAME, _URI, _KEY_IDENTIFIER = 0xA0, 0xA0, 0xA0, 0x86, 0x80
+_ONLY: dict[Literal["user", "ca"], bytes] = {"user": bytes.fromhex("8101ff"), "ca": bytes.fromhex("8201ff")}
+
+
+def _reason_extensions(reason: Reason) -> bytes:
+    """crlEntryExtensions with the reason alone; unspecified is said by saying nothing (B10)."""
+    if reason is Reason.unspecified:
+        return b""
+    value = der.tlv(der.OCTET_STRING, der.tlv(der.ENUMERATED, bytes((reason,))))
+    return der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, OID_REASON_CODE, value))
+
+
+_REASON_EXTENSIONS = {int(reason): _reason_extensions(reason) for reason in ALLOWED_REASONS}
+_REASONS = {extensions: reason for reason, extensions in _REASON_EXTENSIONS.items()}
+# Entry header and serial header at once, by (octets of the serial, octets after it).
+_ENTRY_HEADS = {
+    (serial, rest): bytes((der.SEQUENCE,)) + der.length(2 + serial + rest) + bytes((der.INTEGER, serial))
+    for serial in range(1, 65)
+    for rest in (15, 17, 29, 31)
+}
+
+
+def entry(serial: bytes, revoked_at: int, reason: int) -> bytes:
+    """One element of revokedCertificates; `serial` byte for byte as in the certificate (B8).
+
+    Raises `crl.reason_not_allowed` for what may not be published (B11).
+    """
+    try:
+        rest = utc_or_generalized_time(revoked_at) + _REASON_EXTENSIONS[reason]
+    except KeyError:
+        raise QuashError("crl.reason_not_allowed", f"reason {reason} may not be published (B11)") from None
+    return _ENTRY_HEADS[len(serial), len(rest)] + serial + rest
+
+
+def _extension(oid: bytes, value: bytes, *, critical: bool = False) -> bytes:
+    return der.tlv(der.SEQUENCE, oid, _TRUE if critical else b"", der.tlv(der.OCTET_STRING, value))
+
+
+def _issuing_distribution_point(url: str, only: Literal["user", "ca"] | None) -> bytes:
+    name = der.tlv(_DISTRIBUTION_POINT, der.tlv(_FULL_NAME, der.tlv(_URI, url.encode("ascii"))))
+    return der.tlv(der.SEQUENCE, name, _ONLY[only] if only else b"")
+
+
+def tbs_cert_list(
+    *,
+    algorithm: SignatureAlgorithm,
+    issuer: bytes,
+    this_update: int,
+    next_update: int,
+    entries: Iterable[bytes],
+    authority_key_id: bytes,
+    number: int,
+    idp_url: str | None,
+    only: Literal["user", "ca"] | None,
+) -> bytes:
+    """DER TBSCertList: what the CA signer signs.
+
+    `issuer`: the CA's subject, byte for byte (B1). Times: Unix seconds, nextUpdate inclusive. `entries`: made by
+    `entry`, one by one or already joined, in the order wanted; none at all leaves the list out (B9).
+    `authority_key_id`: the issuer's SKI. `idp_url`: a shard's URL as in the CRLDP (B15), None for a full CRL (B14),
+    which then has no `only`.
+    Raises `crl.number_range`, `crl.validity`, `crl.scope`.
+    """
+    if not 0 <= number < NUMBER_LIMIT:
+        raise QuashError("crl.number_range", "a CRL number is at least 0 and below 2^159 (B7)")
+    if this_update > next_update:
+        raise QuashError("crl.validity", "nextUpdate is before thisUpdate (B2)")
+    if only and idp_url is None:
+        raise QuashError("crl.scope", "a CRL of one kind of certificate needs the URL of its distribution point (B15)")
+    extensions = [
+        _extension(OID_AUTHORITY_KEY_IDENTIFIER, der.tlv(der.SEQUENCE, der.tlv(_KEY_IDENTIFIER, authority_key_id))),
+        _extension(OID_CRL_NUMBER, der.integer(number)),
+    ]
+    if idp_url is not None:
+        value = _issuing_distribution_point(idp_url, only)
+        extensions.append(_extension(OID_ISSUING_DISTRIBUTION_POINT, value, critical=True))
+    revoked = b"".join(entries)
+    return der.tlv(
+        der.SEQUENCE,
+        _V2,
+        algorithm.identifier,
+        issuer,
+        utc_or_generalized_time(this_update),
+        utc_or_generalized_time(next_update),
+        *((bytes((der.SEQUENCE,)) + der.length(len(revoked)), revoked) if revoked else ()),
+        der.tlv(_EXTENSIONS, der.tlv(der.SEQUENCE, *extensions)),
+    )
+
+
+def certificate_list(tbs: bytes, algorithm: SignatureAlgorithm, raw_signature: bytes) -> bytes:
+    """DER CertificateList: the CRL to publish."""
+    signature = der.tlv(der.BIT_STRING, b"\0", algorithm.encode(raw_signature))
+    return der.tlv(der.SEQUENCE, tbs, algorithm.identifier, signature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crl:
+    """A CRL as read.
+
+    `tbs`: the octets under the signature. `algorithm`: its DER AlgorithmIdentifier. `signature`: as in the BIT STRING
+    (`SignatureAlgorithm.decode` makes it raw). `issuer`: DER Name. Times: Unix seconds. `idp_critical` and `only` are
+    False and None without an IDP. `entries`: whole entries in order, for `read_entry`.
+    """
+
+    tbs: bytes
+    algorithm: bytes
+    signature: bytes
+    issuer: bytes
+    this_update: int
+    next_update: int
+    authority_key_id: bytes
+    number: int
+    idp_url: str | None
+    idp_critical: bool
+    only: Literal["user", "ca"] | None
+    entries: list[bytes]
+
+
+def read_crl(data: bytes) -> Crl:
+    """Reads a CRL of the profile above, and no other: strictly, so that it can be the gate before publishing.
+
+    Entries are cut apart, not looked into: that is `read_entry`'s. Nothing is verified. Raises `crl.malformed`.
+    """
+    try:
+        return _certificate_list(data)
+    except (QuashError, ValueError) as error:
+        raise QuashError("crl.malformed", f"this is no CRL of our profile: {error}") from None
+
+
+def _certificate_list(data: bytes) -> Crl:
+    start, end = der.only(data, der.SEQUENCE)
+    tbs_start, tbs_end = der.expect(data, start, der.SEQUENCE, end)
+    _, algorithm_end = der.expect(data, tbs_end, der.SEQUENCE, end)
+    begin, stop = der.expect(data, algorithm_end, der.BIT_STRING, end)
+    if stop != end or data[begin : begin + 1] != b"\0":
+        raise der.malformed("a signature that is not whole octets at the end")
+    algorithm = data[tbs_end:algorithm_end]
+    offset = tbs_start + len(_V2) + len(algorithm)
+    if data[tbs_start:offset] != _V2 + algorithm:  # B1
+        raise der.malformed("version 2 and twice the same signature algorithm belong here")
+    _, issuer_end = der.expect(data, offset, der.SEQUENCE, tbs_end)
+    this_update, times = _time(data, issuer_end, tbs_end)
+    next_update, times = _time(data, times, tbs_end)
+    entries, after = _entries(data, times, tbs_end)
+    return Crl(
+        tbs=data[start:tbs_end],
+        algorithm=algorithm,
+        signature=data[begin + 1 : stop],
+        issuer=data[offset:issuer_end],
+        this_update=this_update,
+        next_update=next_update,
+        entries=entries,
+        **_extensions(data, after, tbs_end)._asdict(),
+    )
+
+
+class _CrlExtensions(NamedTuple):
+    authority_key_id: bytes
+    number: int
+    idp_url: str | None
+    idp_critical: bool
+    only: Literal["user", "ca"] | None
+
+
+def _time(data: bytes, offset: int, end: int) -> tuple[int, int]:
+    """(Unix seconds, where the next field begins); in the one form that B19 allows for that time."""
+    tag, _, start, stop = der.read_tlv(data, offset, end)
+    at = der.read_time(tag, data[start:stop])
+    if data[offset:stop] != utc_or_generalized_time(at):
+        raise der.malformed("a time in the wrong form for its year")
+    return at, stop
+
+
+def _entries(data: bytes, offset: int, end: int) -> tuple[list[bytes], int]:
+    """(entries, where the next field begins); an empty list may not be written (B9)."""
+    tag, _, start, stop = der.read_tlv(data, offset, end)
+    if tag != der.SEQUENCE:
+        return [], offset
+    if start == stop:
+        raise der.malformed("an empty revokedCertificates")
+    entries, position = [], start
+    while position < stop:  # a million times: all of our entries are short, so two octets tell where one ends
+        size = data[position + 1] if position + 1 < stop else 0
+        after = position + 2 + size
+        if data[position] != der.SEQUENCE or size >= 0x80 or after > stop:
+            _, after = der.expect(data, position, der.SEQUENCE, stop)
+        entries.append(data[position:after])
+        position = after
+    return entries, stop
+
+
+def _extensions(data: bytes, offset: int, end: int) -> _CrlExtensions:
+    start, stop = der.expect(data, offset, _EXTENSIONS, end)
+    if stop != end:
+        raise der.malformed("fields after the extensions")
+    found = _read_extensions(data, start, stop)
+    key_id, number = found.pop(OID_AUTHORITY_KEY_IDENTIFIER, None), found.pop(OID_CRL_NUMBER, None)
+    if key_id is None or number is None or key_id[0] or number[0]:
+        raise der.malformed("authorityKeyIdentifier and cRLNumber belong here, not critical (B7)")
+    critical, idp = found.pop(OID_ISSUING_DISTRIBUTION_POINT, (False, None))
+    if found:
+        raise der.malformed("an extension beyond B7 and B15")
+    url, only = (None, None) if idp is None else _read_distribution_point(idp)
+    return _CrlExtensions(_read_key_id(key_id[1]), _read_number(number[1]), url, critical, only)
+
+
+def _read_extensions(data: bytes, start: int, end: int) -> dict[bytes, tuple[bool, bytes]]:
+    """OID as TLV -> (critical, value) of the Extensions that fill [start, end)."""
+    start, stop = der.expect(data, start, der.SEQUENCE, end)
+    if stop != end or start == stop:
+        raise der.malformed("an Extensions field that is empty or more than one")
+    found: dict[bytes, tuple[bool, bytes]] = {}
+    while start < stop:
+        begin, after = der.expect(data, start, der.SEQUENCE, stop)
+        _, value = der.expect(data, begin, der.OID, after)
+        oid = data[begin:value]
+        critical = data[value : value + 3] == _TRUE
+        first, last = der.expect(data, value + 3 * critical, der.OCTET_STRING, after)
+        if last != after or oid in found:
+            raise der.malformed("an extension given twice, or with fields after its value")
+        found[oid] = critical, data[first:last]
+        start = after
+    return found
+
+
+def _read_key_id(value: bytes) -> bytes:
+    start, end = der.only(value, der.SEQUENCE)
+    start, stop = der.expect(value, start, _KEY_IDENTIFIER, end)
+    if stop != end:
+        raise der.malformed("an authorityKeyIdentifier with more than the keyIdentifier")
+    return value[start:stop]
+
+
+def _read_number(value: bytes) -> int:
+    start, end = der.only(value, der.INTEGER)
+    number = der.read_integer(value[start:end])
+    if not 0 <= number < NUMBER_LIMIT:
+        raise der.malformed("a CRL number outside B7")
+    return number
+
+
+def _read_distribution_point(value: bytes) -> tuple[str, Literal["user", "ca"] | None]:
+    start, end = der.only(value, der.SEQUENCE)
+    begin, stop = der.expect(value, start, _DISTRIBUTION_POINT, end)
+    begin, name_end = der.expect(value, begin, _FULL_NAME, stop)
+    begin, url_end = der.expect(value, begin, _URI, name_end)
+    if not url_end == name_end == stop:
+        raise der.malformed("a distribution point of more than one URI")
+    url, rest = value[begin:url_end].decode("ascii"), value[stop:end]
+    for name, flag in _ONLY.items():
+        if rest == flag:
+            return url, name
+    if rest:
+        raise der.malformed("an issuingDistributionPoint beyond B15")
+    return url, None
+
+
+def read_entry(data: bytes) -> tuple[bytes, int, int]:
+    """(serial, Unix seconds of the revocation, reason; 0 when none is given) of one whole entry.
+
+    Raises `crl.malformed` unless the octets are exactly those that `entry` writes for these values.
+    """
+    try:
+        start, end = der.only(data, der.SEQUENCE)
+        start, serial = der.expect(data, start, der.INTEGER, end)
+        der.check_integer(data[start:serial])
+        revoked_at, after = _time(data, serial, end)
+        return data[start:serial], revoked_at, _REASONS[data[after:end]]
+    except (QuashError, KeyError) as error:
+        raise QuashError("crl.malformed", f"this is no CRL entry of our profile: {error}") from None

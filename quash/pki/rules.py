@@ -1,0 +1,140 @@
+"""The rules' numbers and refusals, which no configuration relaxes (G25). Dates are data (D-4), times are Unix seconds.
+
+Intervals are inclusive: `start` to `start + n * DAY - 1` is n days (BR 4.9.9, 6.3.2).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+from quash.errors import Kind, QuashError
+from quash.pki.algorithms import algorithm_for_spki
+
+HOUR, DAY = 3_600, 86_400
+
+# D2, D-4: longest validity of a leaf by the day of its issuance (00:00 UTC), newest first.
+LEAF_VALIDITY = (
+    (1_868_227_200, 47 * DAY),  # 2029-03-15
+    (1_805_068_800, 100 * DAY),  # 2027-03-15
+    (1_773_532_800, 200 * DAY),  # 2026-03-15
+    (0, 398 * DAY),
+)
+
+# A1: 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
+RESPONSE_VALIDITY_MIN, RESPONSE_VALIDITY_MAX = 8 * HOUR, 4 * DAY
+# B2: 10 d when subscriber certificates are covered. CA certificates: 6 months (founding, G4), at their shortest.
+CRL_VALIDITY_MAX_SUBSCRIBERS, CRL_VALIDITY_MAX_CAS = 10 * DAY, 181 * DAY
+
+RSA_MIN_BITS, RSA_MAX_BITS = 2048, 8192  # D40; above 8192 D42 has no list of weak keys to check against
+RSA_MIN_EXPONENT, RSA_MAX_EXPONENT = 1 << 16 | 1, (1 << 256) - 1  # D41
+_SMALL_PRIMES = math.prod(p for p in range(3, 752, 2) if all(p % q for q in range(3, math.isqrt(p) + 1, 2)))
+
+
+def leaf_validity_limit(issued_at: int) -> int:
+    """Longest validity in seconds, inclusive, of a leaf issued at that time (D2): notAfter <= notBefore + limit - 1."""
+    return next(limit for since, limit in LEAF_VALIDITY if issued_at >= since)
+
+
+def check_response_validity(this_update: int, next_update: int) -> None:
+    """Raises `ocsp.validity` outside A1. The A5 cap at the signer's end may not undercut it: renew the signer first."""
+    if not RESPONSE_VALIDITY_MIN <= next_update - this_update + 1 <= RESPONSE_VALIDITY_MAX:
+        raise QuashError("ocsp.validity", "an OCSP response is valid for 8 hours to 4 days (A1)", Kind.REFUSED)
+
+
+def check_crl_validity(this_update: int, next_update: int, *, subscribers: bool) -> None:
+    """Raises `crl.validity` outside B2. `subscribers`: the scope covers other than CA certificates."""
+    limit = CRL_VALIDITY_MAX_SUBSCRIBERS if subscribers else CRL_VALIDITY_MAX_CAS
+    if not 0 < next_update - this_update + 1 <= limit:
+        raise QuashError("crl.validity", f"this CRL is valid for at most {limit // DAY} days (B2)", Kind.REFUSED)
+
+
+def _refuse(code: str, message: str) -> QuashError:
+    return QuashError(code, message, Kind.REFUSED)
+
+
+def check_public_key(spki: bytes) -> None:
+    """Refuses keys outside D40 and D41. Known weak keys (D42-D45) are the issuing checks' business.
+
+    Raises `key.type_not_allowed`, `key.malformed`, `key.not_canonical`, `key.too_small`, `key.too_large`, `key.size`,
+    `key.exponent`, `key.small_factor`, `key.modulus`.
+    """
+    try:
+        name = algorithm_for_spki(spki).name
+        key = load_der_public_key(spki)
+    except QuashError as error:
+        raise error if error.code == "key.type_not_allowed" else _refuse("key.malformed", error.message) from None
+    except ValueError:
+        raise _refuse("key.malformed", "this is no valid public key: make a new one") from None
+    if name == "ed25519":
+        raise _refuse("key.type_not_allowed", "use an RSA key or a named curve P-256, P-384 or P-521 (D40)")
+    # Siblings are found by the SHA-256 of the SPKI (C8), so one key must have one encoding: no compressed points.
+    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
+        raise _refuse("key.not_canonical", "encode the key in DER, with an uncompressed point")
+    if isinstance(key, rsa.RSAPublicKey):
+        _check_rsa(key.public_numbers())
+
+
+def _check_rsa(numbers: rsa.RSAPublicNumbers) -> None:
+    n, bits = numbers.n, numbers.n.bit_length()
+    if bits < RSA_MIN_BITS:
+        raise _refuse("key.too_small", f"an RSA key has at least {RSA_MIN_BITS} bits, this one has {bits} (D40)")
+    if bits > RSA_MAX_BITS:
+        raise _refuse("key.too_large", f"use an RSA key of at most {RSA_MAX_BITS} bits (D42)")
+    if bits % 8:
+        raise _refuse("key.size", "an RSA key's bits are a multiple of 8 (D40)")
+    if not (RSA_MIN_EXPONENT <= numbers.e <= RSA_MAX_EXPONENT and numbers.e % 2):
+        raise _refuse("key.exponent", "use the public exponent 65537 (D41)")
+    if n % 2 == 0 or math.gcd(n, _SMALL_PRIMES) != 1:
+        raise _refuse("key.small_factor", "the modulus has a factor below 752: make a new key (D41)")
+    # A prime p divides 2^n - 2 when n is a power of p; when n is an honest product of two primes it has no chance to.
+    if math.gcd(pow(2, n, n) - 2, n) != 1:
+        raise _refuse("key.modulus", "the modulus is no product of two primes: make a new key (D41)")
+
+
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+
+def _is_ip_address(name: str) -> bool:
+    """An address, or what software takes for one: a last label of digits or 0x… (WHATWG URL, ends in a number)."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        last = name.rstrip(".").rpartition(".")[2]
+        return bool(re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", last))
+    return True
+
+
+def _labels(name: str) -> list[str]:
+    return name.split(".")
+
+
+# In this order, so that each name gets the code that says most. Code -> (does it apply?, what to do).
+_NAME_RULES: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("name.empty", lambda name: not name, "give a DNS name"),
+    ("name.not_ascii", lambda name: not name.isascii(), "names are ASCII only (G29)"),
+    ("name.ip_address", _is_ip_address, "IP addresses are not certified (G28)"),
+    ("name.wildcard", lambda name: "*" in name, "wildcards are not certified (G27)"),
+    ("name.underscore", lambda name: "_" in name, "names have no underscore (D11)"),
+    ("name.trailing_dot", lambda name: name.endswith("."), "write the name without a dot at its end (D11)"),
+    ("name.too_long", lambda name: len(name) > 253, "a DNS name has at most 253 characters"),
+    ("name.not_ldh", lambda name: not all(map(_LABEL.fullmatch, _labels(name))), "labels are letters, digits, hyphens"),
+    ("name.reserved_label", lambda name: any(x[2:4] == "--" for x in _labels(name)), "no -- at 3-4 (D11, G29)"),
+    ("name.single_label", lambda name: "." not in name, "give a fully qualified name (D11)"),
+    ("name.reverse_zone", re.compile(r"(?i:.*\.)?(?i:(?:in-addr|ip6)\.arpa)").fullmatch, "no reverse zone (D11)"),
+)
+
+
+def check_dns_name(name: str) -> None:
+    """Refuses what may not stand in a SAN, by form alone (D11, G27-G29); public suffixes (D12) are issuing checks.
+
+    Raises the codes of `_NAME_RULES`: `name.not_ascii`, `name.ip_address`, `name.wildcard`, `name.underscore`, ...
+    """
+    for code, applies, advice in _NAME_RULES:
+        if applies(name):
+            raise _refuse(code, f"{name[:253]!r}: {advice}")
