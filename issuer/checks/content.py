@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -10,14 +9,12 @@ from typing import Final
 from cryptography import x509
 
 from issuer.checks.csr import SigningRequest
+from issuer.checks.names import check_name
 from issuer.profiles import LeafContent, LeafKind
 from quash.errors import Kind, QuashError
-from quash.pki.rules import check_dns_name
+from quash.pki.names import build_name
 
 MAX_NAMES: Final = 100
-_LENGTHS: Final[Mapping[str, int]] = {"C": 2, "ST": 128, "L": 128, "O": 64}  # D13
-_COUNTRY: Final = re.compile(r"[A-Z]{2}")
-_PLACEHOLDER: Final = re.compile(r"[\W_]*")  # D6: "-", ".", " " and their like
 
 
 def check_content(kind: LeafKind, request: SigningRequest) -> LeafContent:
@@ -43,7 +40,7 @@ def _dns_name(name: x509.GeneralName) -> str:
     if not isinstance(name, x509.DNSName):
         raise QuashError("san.type", "only DNS names stand in a TLS certificate (D11)", Kind.REFUSED)
     lower = name.value.lower()
-    check_dns_name(lower)
+    check_name(lower)
     return lower
 
 
@@ -63,15 +60,5 @@ def _subject(kind: LeafKind, request: SigningRequest) -> Mapping[str, str]:
     for what, group in kind.needs.items():
         if not any(key in subject for key in group):
             raise QuashError(f"subject.{what}_missing", f"the request's subject needs {' or '.join(group)} (D6)")
-    for key, value in subject.items():
-        _check_attribute(key, value)
+    build_name(subject)  # refuses what no certificate may say: lengths, placeholders, country codes (D6, D13)
     return subject
-
-
-def _check_attribute(key: str, value: str) -> None:
-    if key == "C" and not _COUNTRY.fullmatch(value):
-        raise QuashError("subject.country_code", "C is a country code of two capital letters (D13)")
-    if len(value) > _LENGTHS[key]:
-        raise QuashError("subject.too_long", f"{key} has at most {_LENGTHS[key]} characters (D13)")
-    if _PLACEHOLDER.fullmatch(value) or value != value.strip() or not value.isprintable():
-        raise QuashError("subject.placeholder", f"{key} must say something, without spaces around it (D6)")

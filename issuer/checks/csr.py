@@ -10,8 +10,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
 
 from issuer.profiles import SUBJECT_OIDS
 from quash.errors import Kind, QuashError
@@ -65,10 +64,8 @@ def read(data: bytes) -> SigningRequest:
         request = x509.load_der_x509_csr(data)
         subject = tuple((_SHORT_NAMES[a.oid], str(a.value)) for a in request.subject if a.oid in _SHORT_NAMES)
         names = _alternative_names(request)
-        key = request.public_key()
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise _malformed(str(error)) from None
-    _check_key_encoding(key, spki)
     _check_signature(request)
     return SigningRequest(spki, names, subject)
 
@@ -88,14 +85,6 @@ def _alternative_names(request: x509.CertificateSigningRequest) -> tuple[x509.Ge
         return tuple(request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         return ()
-
-
-def _check_key_encoding(key: object, spki: bytes) -> None:
-    """One encoding for one key (D9), so that siblings and blocked keys are found by the hash of the SPKI (C8, C9)."""
-    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        raise QuashError("key.type", "use an RSA key of 2048 bits or more, or a NIST curve (D40)", Kind.INPUT)
-    if key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo) != spki:
-        raise QuashError("key.encoding", "encode the public key as the rules prescribe: points uncompressed (D9)")
 
 
 def _check_signature(request: x509.CertificateSigningRequest) -> None:

@@ -1,4 +1,4 @@
-"""Orders: the durable side of flow 1. An order goes pending -> ready -> issued, or from pending to refused.
+"""Orders: the durable side of flow 1. An order goes pending -> ready -> issued, or from either of the first to refused.
 
 pending: nothing is signed for certain; its serial, once set, is committed (T1).
 ready: the certificate is committed (T3) and waits for its OCSP answers. issued: handed out.
@@ -41,7 +41,7 @@ _COLUMNS = "id, created_at, operator, profile, csr, state, code, detail, issuer_
 async def add(conn: Connection, order: Order) -> None:
     """Stores a new order as it is, pending or refused."""
     await conn.execute(
-        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",  # noqa: S608
+        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         order.id,
         order.created_at,
         order.operator,
@@ -57,16 +57,17 @@ async def add(conn: Connection, order: Order) -> None:
 
 
 async def get(conn: Connection, order_id: UUID) -> Order | None:
-    row = await conn.fetchrow(f"select {_COLUMNS} from certificate_order where id = $1", order_id)  # noqa: S608
+    row = await conn.fetchrow(f"select {_COLUMNS} from certificate_order where id = $1", order_id)
     return Order(**row) if row else None
 
 
-async def unfinished(conn: Connection, limit: int) -> Sequence[Order]:
-    """Orders that somebody must still drive, oldest first."""
+async def unfinished(conn: Connection, limit: int, after: tuple[int, UUID] = (-1, UUID(int=0))) -> Sequence[Order]:
+    """At most `limit` orders that somebody must still drive, behind `after`, by (created_at, id)."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} from certificate_order where state in ('pending', 'ready')"  # noqa: S608 - constant columns
-        " order by created_at, id limit $1",
+        f"select {_COLUMNS} from certificate_order where state in ('pending', 'ready')"
+        " and (created_at, id) > ($2::bigint, $3::uuid) order by created_at, id limit $1",
         limit,
+        *after,
     )
     return [Order(**row) for row in rows]
 
@@ -101,7 +102,8 @@ async def set_issued(conn: Connection, order_id: UUID, at: int) -> None:
 async def refuse(conn: Connection, order_id: UUID, code: str, detail: str, at: int) -> None:
     await _change(
         conn,
-        "set state = 'refused', code = $2, detail = $3, updated_at = $4 where id = $1 and state = 'pending'",
+        "set state = 'refused', code = $2, detail = $3, updated_at = $4"
+        " where id = $1 and state in ('pending', 'ready')",
         order_id,
         code,
         detail,

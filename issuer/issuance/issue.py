@@ -1,0 +1,284 @@
+"""Flow 1, issuing: the recipe. Each step is durable, and an order goes on from its last one after any crash.
+
+ 1. check            profile, request, names, validation, key, kill switch; a refusal is stored and nothing else
+ 2. accept           the order is committed, `pending`
+ 3. draft            serial, validity, CRL shard; a throw-away-signed twin, which is linted
+ 4. T1: reserve      commit serial, TBS and SPKI, `reserved`: from here on the serial counts as issued (A8)
+ 5. re-check         under the key's and the kill switch's locks: blocked key, kill switch, validity limit of the day
+ 6. sign             the CA signer signs the committed bytes, and these only; what it returns is verified
+ 7. T3: commit       certificate, news for the presigner, act, order `ready`; the locks end here
+ 8. answers          every public responder says `good`, for both CertID hashes
+ 9. release          order `issued`: the certificate may leave (answer before release, A7)
+
+An order that fails from 4 on, or was left for too long, has its serial revoked, so that no committed serial stays
+unanswered. Sibling search and revocation see the serial from step 4 on, whatever happens to the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+from uuid import UUID, uuid4
+
+from prometheus_client import Counter, Histogram
+
+from issuer.checks import csr
+from issuer.issuance import prepare
+from issuer.issuance.prepare import Draft, Lint, Plan, Reserved
+from quash.errors import Kind, QuashError
+from quash.pki.reasons import Reason
+from quash.pki.serials import format_serial
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
+from quash.runtime.log import logger
+from quash.store import acts, blocked_keys, certificates, orders, outbox, revocations
+from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer
+from quash.store.locks import kill_switch_lock, spki_lock, try_order_lock
+from quash.store.orders import Order
+from quash.store.revocations import Revocation
+
+SignCertificate = Callable[[int, bytes], Awaitable[bytes]]
+"""The CA signer: (issuer id, serial) of a reservation to the DER of its certificate; the same DER when asked again."""
+
+_PASSING: Final = (Kind.UNAVAILABLE, Kind.INTERNAL)
+"""Faults that say nothing about the order: it waits and is tried again."""
+_PARALLEL: Final = 4
+_FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.5
+
+_ORDERS = Counter("quash_orders_total", "Orders that ended, by code: issued, or the refusal", ["profile", "code"])
+_SECONDS = Histogram("quash_order_seconds", "From an order's acceptance to its release")
+
+
+class Answers(Protocol):
+    """Whether the public gets `good` for a certificate. May be asked as often as one likes; knows no order."""
+
+    async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool: ...
+
+
+async def _unobserved(_step: str) -> None: ...
+
+
+class Issuance:
+    """The issuing use case. Any number of processes may run it on one database; each order has one worker at a time.
+
+    `passed` is told each step of the recipe that is complete (`accept`, `reserve`, `sign`, `commit`, `release`).
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        config: Config,
+        clock: Clock,
+        sign: SignCertificate,
+        answers: Answers,
+        lints: Sequence[Lint] = (),
+        passed: Callable[[str], Awaitable[None]] = _unobserved,
+    ) -> None:
+        self._pool = pool
+        self._config = config
+        self._clock = clock
+        self._sign_certificate = sign
+        self._answers = answers
+        self._lints = lints
+        self._passed = passed
+
+    async def submit(self, actor: str, profile: str, request: str) -> Order:
+        """Steps 1 and 2. Raises the refusal, once the refused order and its act are stored."""
+        now = self._now()
+        order = Order(uuid4(), now, actor, profile, b"", "pending", None, None, None, None, now)
+        async with acquire(self._pool) as conn:
+            try:
+                order = replace(order, csr=csr.decode(request))
+                await prepare.make_plan(conn, self._config, profile, order.csr)
+            except QuashError as error:
+                if error.kind in _PASSING:
+                    raise
+                await self._store_refused(conn, order, error)
+                raise
+            await orders.add(conn, order)
+        await self._passed("accept")
+        return order
+
+    async def finish(self, order_id: UUID, timeout: float) -> Order:
+        """Drives an order until it ends or `timeout` seconds are over; then `step` goes on with it."""
+        deadline, wait = self._clock.monotonic() + timeout, _FIRST_WAIT
+        while True:
+            order = await self._try(order_id)
+            if order.final or self._clock.monotonic() >= deadline:
+                return order
+            await self._clock.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+
+    async def step(self) -> int:
+        """Takes every unfinished order as far as it goes now, whoever left it; returns how many moved."""
+        moved, after = 0, (-1, UUID(int=0))
+        while True:
+            async with acquire(self._pool) as conn:
+                page = await orders.unfinished(conn, _PARALLEL, after)
+            if not page:
+                return moved
+            moved += sum(await asyncio.gather(*map(self._move, page)))
+            after = (page[-1].created_at, page[-1].id)
+
+    async def _move(self, order: Order) -> bool:
+        """Whether the order got on; a fault of one order, whatever it is, holds up no other."""
+        try:
+            return (await self._try(order.id)).state != order.state
+        except Exception:  # noqa: BLE001 - see above
+            logger().exception("order.fault", order=str(order.id))
+            return False
+
+    async def _try(self, order_id: UUID) -> Order:
+        """`advance`, where a passing fault leaves the order as it is."""
+        try:
+            return await self.advance(order_id)
+        except QuashError as error:
+            if error.kind not in _PASSING:
+                raise
+            logger().warning("order.waits", order=str(order_id), code=error.code, detail=error.message)
+        async with acquire(self._pool) as conn:
+            return await self._order(conn, order_id)
+
+    async def advance(self, order_id: UUID) -> Order:
+        """One attempt at steps 3 to 9, from wherever the order stands. Raises passing faults only."""
+        async with acquire(self._pool) as conn, try_order_lock(conn, order_id) as alone:
+            order = await self._order(conn, order_id)
+            if alone and order.state == "pending":
+                order = await self._issue(conn, order)
+        return await self._release(order) if order.state == "ready" else order
+
+    async def _issue(self, conn: Connection, order: Order) -> Order:
+        """Steps 3 to 7, or the refusal."""
+        try:
+            prepare.check_age(order.created_at, self._config.issuance.resume_seconds, self._now())
+            plan = await prepare.make_plan(conn, self._config, order.profile, order.csr)
+            if order.serial is None:
+                draft = await prepare.make_draft(conn, self._config, plan, self._now(), self._lints)
+                order = await self._reserve(conn, order, plan, draft)
+            return await self._sign(conn, order, plan)
+        except QuashError as error:
+            if error.kind in _PASSING:
+                raise
+            return await self._refuse(conn, order, error)
+
+    async def _reserve(self, conn: Connection, order: Order, plan: Plan, draft: Draft) -> Order:
+        """Step 4, T1."""
+        now = self._now()
+        async with conn.transaction():
+            await certificates.reserve(
+                conn,
+                issuer_id=plan.issuer.id,
+                serial=draft.serial,
+                profile=plan.profile.name,
+                tbs=draft.tbs,
+                spki_sha256=plan.spki_sha256,
+                ski=None,
+                not_before=draft.valid.not_before,
+                not_after=draft.valid.not_after,
+                shard=draft.shard,
+                bucket=certificates.bucket_of(draft.serial, plan.issuer.bucket_count),
+                order_id=order.id,
+                created_at=now,
+            )
+            await orders.set_serial(conn, order.id, plan.issuer.id, draft.serial, now)
+        await self._passed("reserve")
+        return replace(order, issuer_id=plan.issuer.id, serial=draft.serial, updated_at=now)
+
+    async def _sign(self, conn: Connection, order: Order, plan: Plan) -> Order:
+        """Steps 5 to 7. The locks and T3 are on one connection: when it is lost, so is the commit."""
+        reserved = await prepare.read_reserved(conn, order)
+        async with kill_switch_lock(conn, stop=False), spki_lock(conn, reserved.spki_sha256):
+            await prepare.recheck(conn, plan)
+            prepare.check_reserved(reserved, plan, self._now())
+            der = await self._sign_certificate(*reserved.key)
+            prepare.check_signed(der, reserved.tbs, plan.issuer_certificate.der)
+            await self._passed("sign")
+            now = self._now()
+            async with conn.transaction():
+                await certificates.complete(conn, *reserved.key, der)
+                await outbox.add_certificates(conn, [reserved.key])
+                await orders.set_ready(conn, order.id, now)
+                await self._act(conn, order, "certificate.issue", spki_sha256=reserved.spki_sha256.hex())
+        await self._passed("commit")
+        return replace(order, state="ready", updated_at=now)
+
+    async def _refuse(self, conn: Connection, order: Order, error: QuashError) -> Order:
+        """Ends a pending order; what is reserved for it is revoked in the same transaction."""
+        if order.serial is None:
+            async with conn.transaction():
+                return await self._end_refused(conn, order, error)
+        reserved = await prepare.read_reserved(conn, order)
+        async with spki_lock(conn, reserved.spki_sha256), conn.transaction():
+            await self._revoke(conn, order, reserved)
+            return await self._end_refused(conn, order, error)
+
+    async def _revoke(self, conn: Connection, order: Order, reserved: Reserved) -> None:
+        """The serial's first revocation, unless a sibling search was here before; the CA signer may have signed it."""
+        if await revocations.latest(conn, *reserved.key) is not None:
+            return
+        compromised = await blocked_keys.is_blocked(conn, reserved.spki_sha256)
+        reason, now = Reason.keyCompromise if compromised else Reason.superseded, self._now()
+        act_id = await self._act(conn, order, "certificate.abandon", reason=reason.name)
+        await revocations.add(conn, [Revocation(*reserved.key, 1, reason, now, now, reserved.shard, act_id)])
+        await outbox.add_certificates(conn, [reserved.key])
+
+    async def _release(self, order: Order) -> Order:
+        """Steps 8 and 9. No connection is held while strangers are asked."""
+        async with acquire(self._pool) as conn:
+            reserved = await prepare.read_reserved(conn, order)
+            ended = await self._ended(conn, reserved)
+            if ended is not None:
+                async with conn.transaction():
+                    return await self._end_refused(conn, order, ended)
+            issuer, certificate = await prepare.read_issuer(conn, reserved.issuer_id)
+        if not await self._answers.good(issuer, certificate.der, reserved.serial):
+            return order
+        now = self._now()
+        async with acquire(self._pool) as conn:
+            await orders.set_issued(conn, order.id, now)
+        _ORDERS.labels(order.profile, "issued").inc()
+        _SECONDS.observe(self._clock.now() - order.created_at)
+        await self._passed("release")
+        return replace(order, state="issued", updated_at=now)
+
+    async def _ended(self, conn: Connection, reserved: Reserved) -> QuashError | None:
+        """Why nobody will ever answer `good` for a certificate that is not handed out yet."""
+        if await revocations.latest(conn, *reserved.key) is not None:
+            return QuashError("certificate.revoked", "it was revoked before it was handed out", Kind.REFUSED)
+        if reserved.valid.not_after < self._now():
+            return QuashError("certificate.expired", "it expired before it was handed out", Kind.REFUSED)
+        return None
+
+    async def _store_refused(self, conn: Connection, order: Order, error: QuashError) -> None:
+        """Step 1's refusal: the order as it would have been, and the act (F1)."""
+        async with conn.transaction():
+            await orders.add(conn, order)
+            await self._end_refused(conn, order, error)
+
+    async def _end_refused(self, conn: Connection, order: Order, error: QuashError) -> Order:
+        """To be called inside a transaction."""
+        now = self._now()
+        await orders.refuse(conn, order.id, error.code, error.message, now)
+        await self._act(conn, order, "order.refuse", code=error.code)
+        _ORDERS.labels(order.profile, error.code).inc()
+        return replace(order, state="refused", code=error.code, detail=error.message, updated_at=now)
+
+    async def _act(self, conn: Connection, order: Order, action: str, **more: str) -> int:
+        subject = {"order": str(order.id), "profile": order.profile, **more}
+        if order.issuer_id is not None and order.serial is not None:
+            issuer, _ = await prepare.read_issuer(conn, order.issuer_id)
+            subject |= {"issuer": issuer.name, "serial": format_serial(order.serial)}
+        return await acts.record(conn, at=self._now(), actor=order.operator, action=action, subject=subject)
+
+    async def _order(self, conn: Connection, order_id: UUID) -> Order:
+        order = await orders.get(conn, order_id)
+        if order is None:
+            raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND)
+        return order
+
+    def _now(self) -> int:
+        return int(self._clock.now())

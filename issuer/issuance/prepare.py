@@ -1,0 +1,169 @@
+"""The reading half of flow 1: from an order to the exact bytes that may be signed for it. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from issuer import profiles
+from issuer.checks import csr
+from issuer.checks.content import check_content
+from issuer.checks.validation import check_validated
+from issuer.profiles import LeafContent, LeafIssuer, LeafKind, Validity
+from quash.errors import Kind, QuashError
+from quash.pki.serials import new_serial
+from quash.runtime.config import Config, Profile
+from quash.store import blocked_keys, certificates, issuers
+from quash.store.database import Connection
+from quash.store.issuers import Issuer, IssuerCertificate
+from quash.store.orders import Order
+
+Lint = Callable[[bytes], None]
+"""Judges the DER of a throw-away-signed twin; raises `QuashError` of kind REFUSED on a finding (D47)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An order that passed every check that needs no serial."""
+
+    profile: Profile
+    kind: LeafKind
+    issuer: Issuer
+    issuer_certificate: IssuerCertificate
+    content: LeafContent
+    spki_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What T1 commits: one serial and the only TBSCertificate that may ever be signed for it."""
+
+    serial: bytes
+    tbs: bytes
+    valid: Validity
+    shard: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What T1 committed, read back. `tbs` until it is signed, `der` from then on."""
+
+    issuer_id: int
+    serial: bytes
+    spki_sha256: bytes
+    shard: int | None
+    valid: Validity
+    tbs: bytes | None
+    der: bytes | None
+
+    @property
+    def key(self) -> tuple[int, bytes]:
+        return self.issuer_id, self.serial
+
+
+async def make_plan(conn: Connection, config: Config, profile_name: str, request: bytes) -> Plan:
+    """Checks an order: profile, request, names, validation, key, kill switch. Raises the first refusal."""
+    profile = next((profile for profile in config.profiles if profile.name == profile_name), None)
+    if profile is None:
+        known = ", ".join(profile.name for profile in config.profiles)
+        raise QuashError("profile.unknown", f"there is no such profile; choose one of: {known}")
+    kind = profiles.KINDS[profile.kind]
+    asked = csr.read(request)
+    content = check_content(kind, asked)
+    check_validated(content.dns_names, (), required=config.issuance.require_validation)
+    issuer = await issuers.find_by_name(conn, profile.issuer)
+    certificate = await issuers.certificate(conn, issuer.id) if issuer else None
+    if issuer is None or certificate is None:
+        raise QuashError("issuer.missing", f"the issuer {profile.issuer} is not set up: run init", Kind.UNAVAILABLE)
+    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(asked.spki).digest())
+    await recheck(conn, plan)
+    return plan
+
+
+async def recheck(conn: Connection, plan: Plan) -> None:
+    """What may change at any moment; it holds only under `spki_lock` and `kill_switch_lock` (C9, G21)."""
+    if await issuers.is_stopped(conn, plan.issuer.id):
+        raise QuashError("issuance.stopped", "the kill switch is on: ask an officer", Kind.REFUSED)
+    if await blocked_keys.is_blocked(conn, plan.spki_sha256):
+        raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
+
+
+async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, lints: Sequence[Lint]) -> Draft:
+    """Chooses serial, validity and shard, builds the twin and lints it."""
+    serial = new_serial()
+    shard = certificates.shard_of(serial, plan.issuer.shard_count)
+    valid = profiles.validity(plan.profile.days, now, plan.issuer_certificate.not_after)
+    profiles.check_validity(valid, now)
+    leaf_issuer = LeafIssuer(
+        subject=plan.issuer.subject,
+        signature_algorithm=plan.issuer.signature_algorithm,
+        certificate=plan.issuer_certificate.der,
+        ocsp_url=f"{config.ocsp_base}/{plan.issuer.ocsp_path}",
+        ca_issuers_url=f"{config.crl_base}/{plan.issuer.name}.cer",
+        crl_url=await _crl_url(conn, config, plan.issuer, shard),
+    )
+    twin = profiles.build_twin(plan.kind, leaf_issuer, plan.content, serial, valid)
+    for lint in lints:
+        lint(twin)
+    return Draft(serial, x509.load_der_x509_certificate(twin).tbs_certificate_bytes, valid, shard)
+
+
+async def read_issuer(conn: Connection, issuer_id: int) -> tuple[Issuer, IssuerCertificate]:
+    """An issuer and the certificate of it that chains show. Raises `issuer.missing`."""
+    issuer = await issuers.get(conn, issuer_id)
+    certificate = await issuers.certificate(conn, issuer_id)
+    if issuer is None or certificate is None:
+        raise QuashError("issuer.missing", f"issuer {issuer_id} is not set up: run init", Kind.UNAVAILABLE)
+    return issuer, certificate
+
+
+async def _crl_url(conn: Connection, config: Config, issuer: Issuer, shard: int | None) -> str:
+    """A shard's URL is that of its IDP, byte for byte (B15); a full CRL has none and follows the origin's address."""
+    scope = await certificates.crl_scope(conn, issuer.id, shard)
+    if scope is None:
+        raise QuashError(
+            "issuer.no_crl", f"{issuer.name} has no CRL for shard {shard}: run init (B18)", Kind.UNAVAILABLE
+        )
+    return scope.url if scope.idp else f"{config.crl_base}/{scope.path}"
+
+
+async def read_reserved(conn: Connection, order: Order) -> Reserved:
+    """What T1 committed for an order. Raises `order.inconsistent` when there is nothing: T1 writes both or neither."""
+    if order.issuer_id is not None and order.serial is not None:
+        found = await certificates.get_reservation(conn, order.issuer_id, order.serial)
+        if found and found.certificate.spki_sha256 and found.certificate.not_before is not None:
+            row = found.certificate
+            valid = Validity(found.certificate.not_before, row.not_after)
+            return Reserved(
+                row.issuer_id, row.serial, found.certificate.spki_sha256, row.shard, valid, found.tbs, row.der
+            )
+    raise QuashError("order.inconsistent", f"order {order.id} has no reservation: tell support", Kind.INTERNAL)
+
+
+def check_age(created_at: int, resume_seconds: int, now: int) -> None:
+    """Raises when an order lay unfinished for so long that its checks say nothing any more."""
+    if now >= created_at + resume_seconds:
+        raise QuashError("order.expired", "this took too long and was given up: order again", Kind.REFUSED)
+
+
+def check_reserved(reserved: Reserved, plan: Plan, now: int) -> None:
+    """What a resumed order may have outlived: its profile's issuer, or the validity limit of the day (D-4)."""
+    if reserved.issuer_id != plan.issuer.id:
+        raise QuashError("order.outdated", "the profile has another issuer now: order again", Kind.REFUSED)
+    profiles.check_validity(reserved.valid, now)
+
+
+def check_signed(der: bytes, tbs: bytes | None, issuer_certificate: bytes) -> None:
+    """Never trust the previous step: the signer returned the committed bytes under the issuer's signature (D19)."""
+    certificate = x509.load_der_x509_certificate(der)
+    try:
+        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(issuer_certificate))
+        same = certificate.tbs_certificate_bytes == tbs
+    except (ValueError, TypeError, InvalidSignature):
+        same = False
+    if not same:
+        raise QuashError("signer.other_certificate", "the CA signer returned another certificate", Kind.INTERNAL)

@@ -1,0 +1,92 @@
+"""Whether relying parties get an answer: asked over HTTP as any of them would, and believed only when it verifies."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+import aiohttp
+
+from quash.errors import QuashError
+from quash.pki.certid import CertId, CertIdHash, issuer_hashes
+from quash.pki.ocsp_request import build_request
+from quash.pki.ocsp_response import GOOD, Status, verify_response
+from quash.runtime.clock import Clock
+from quash.store.issuers import Issuer
+
+MAX_RESPONSE: Final = 64 * 1024
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)  # A40: ten seconds are the most a responder may take
+
+
+class PublicAnswers:
+    """Asks the responders of `issuance.visible_at` for a certificate's status. Use as an async context manager.
+
+    `urls` carry no issuer's path. It shares nothing with the responder: no cache, no database, no key.
+    """
+
+    def __init__(self, urls: Sequence[str], clock: Clock) -> None:
+        self._urls = tuple(url.rstrip("/") for url in urls)
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool:
+        """Whether each responder answers `good`, verified and fresh, for both CertID hashes (A20)."""
+        return await self.say(issuer, issuer_certificate, serial, GOOD)
+
+    async def say(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes, status: Status) -> bool:
+        """Whether each responder answers exactly this, verified and fresh, for both CertID hashes (A20)."""
+        asked = [
+            self._says(url, issuer, issuer_certificate, serial, algorithm, status=status)
+            for url, algorithm in itertools.product(self._urls, CertIdHash)
+        ]
+        return all(await asyncio.gather(*asked))
+
+    async def _says(
+        self,
+        url: str,
+        issuer: Issuer,
+        issuer_certificate: bytes,
+        serial: bytes,
+        algorithm: CertIdHash,
+        *,
+        status: Status,
+    ) -> bool:
+        cert_id = CertId(algorithm, *issuer_hashes(issuer.subject, issuer.spki, algorithm), serial)
+        encoded = quote(base64.b64encode(build_request(cert_id)), safe="")  # A31
+        try:
+            body = await self._get(f"{url}/{issuer.ocsp_path}/{encoded}")
+            answer = verify_response(body, issuer_certificate)
+        except (aiohttp.ClientError, TimeoutError, QuashError):
+            return False
+        if (
+            answer.cert_id != cert_id
+            or answer.status != status
+            or answer.this_update is None
+            or answer.next_update is None
+        ):
+            return False
+        return answer.this_update <= self._clock.now() <= answer.next_update
+
+    async def _get(self, url: str) -> bytes:
+        async with self._session.get(url, allow_redirects=False) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_RESPONSE:
+                    break
+            if response.status != 200 or len(body) > MAX_RESPONSE:
+                raise QuashError("ocsp.no_answer", f"{url} answers HTTP {response.status}, {len(body)} octets")
+            return bytes(body)
