@@ -17,7 +17,7 @@ from issuer.profiles import LeafContent, LeafIssuer, LeafKind, Validity
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
-from quash.store import blocked_keys, certificates, issuers
+from quash.store import blocked_keys, certificates, crls, issuers
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
 from quash.store.orders import Order
@@ -104,7 +104,7 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, lin
         certificate=plan.issuer_certificate.der,
         ocsp_url=f"{config.ocsp_base}/{plan.issuer.ocsp_path}",
         ca_issuers_url=f"{config.crl_base}/{plan.issuer.name}.cer",
-        crl_url=await _crl_url(conn, config, plan.issuer, shard),
+        crl_url=await _crl_url(conn, plan.issuer, shard),
     )
     twin = profiles.build_twin(plan.kind, leaf_issuer, plan.content, serial, valid)
     for lint in lints:
@@ -121,14 +121,14 @@ async def read_issuer(conn: Connection, issuer_id: int) -> tuple[Issuer, IssuerC
     return issuer, certificate
 
 
-async def _crl_url(conn: Connection, config: Config, issuer: Issuer, shard: int | None) -> str:
-    """A shard's URL is that of its IDP, byte for byte (B15); a full CRL has none and follows the origin's address."""
-    scope = await certificates.crl_scope(conn, issuer.id, shard)
+async def _crl_url(conn: Connection, issuer: Issuer, shard: int | None) -> str:
+    """The URL of the CRL that would list the certificate, byte for byte as in a shard's IDP (B15, B16)."""
+    scope = await crls.find_scope(conn, issuer.id, shard)
     if scope is None:
         raise QuashError(
             "issuer.no_crl", f"{issuer.name} has no CRL for shard {shard}: run init (B18)", Kind.UNAVAILABLE
         )
-    return scope.url if scope.idp else f"{config.crl_base}/{scope.path}"
+    return scope.url
 
 
 async def read_reserved(conn: Connection, order: Order) -> Reserved:

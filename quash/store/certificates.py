@@ -45,15 +45,6 @@ class Reservation:
     created_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class CrlScope:
-    """Where the CRL of a shard is: `url` stands in its IDP when `idp`, `path` is its path on the CRL origin."""
-
-    url: str
-    path: str
-    idp: bool
-
-
 _COLUMNS = "issuer_id, serial, state, profile, der, spki_sha256, ski, not_before, not_after, shard, bucket"
 
 
@@ -124,14 +115,6 @@ async def complete(conn: Connection, issuer_id: int, serial: bytes, der: bytes) 
         raise QuashError(
             "certificate.conflict", "this serial is not reserved for this certificate: look at its order", Kind.CONFLICT
         )
-
-
-async def crl_scope(conn: Connection, issuer_id: int, shard: int | None) -> CrlScope | None:
-    """The scope that lists certificates of this shard (None: the full CRL)."""
-    row = await conn.fetchrow(
-        "select url, path, idp from crl_scope where issuer_id = $1 and shard is not distinct from $2", issuer_id, shard
-    )
-    return CrlScope(**row) if row else None
 
 
 async def get(conn: Connection, issuer_id: int, serial: bytes) -> Certificate | None:

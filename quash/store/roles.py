@@ -80,6 +80,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ISSUING: {
         **_HIERARCHY,
         "certificate": {**_READ_APPEND, "update": ("state", "tbs", "der")},
+        "crl_scope": _READ,
         "certificate_order": {
             **_READ_APPEND,
             "update": ("state", "code", "detail", "issuer_id", "serial", "updated_at"),
