@@ -8,7 +8,7 @@ without copies.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import lru_cache
 
 from quash.errors import QuashError
@@ -19,6 +19,7 @@ SEQUENCE, SET = 0x30, 0x31
 
 _DAY = 86_400
 _UNIX_EPOCH = date(1970, 1, 1).toordinal()
+_TIME_DIGITS = {UTC_TIME: 12, GENERALIZED_TIME: 14}
 _YEAR_2050 = 2_524_608_000  # the first second that UTCTime must not express (B19)
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that GeneralizedTime can express
 
@@ -174,13 +175,16 @@ def read_oid(content: bytes) -> str:
 
 def read_time(tag: int, content: bytes) -> int:
     """Unix seconds of a UTCTime or GeneralizedTime in the one form that profiles allow: Zulu, seconds, no fraction."""
-    digits, expected = content[:-1], {UTC_TIME: 12, GENERALIZED_TIME: 14}.get(tag)
-    if content[-1:] != b"Z" or len(digits) != expected or not digits.isdigit():
+    digits = content[:-1]
+    if content[-1:] != b"Z" or len(digits) != _TIME_DIGITS.get(tag) or not digits.isdigit():
         raise malformed("a time that is not Zulu with seconds and without fraction")
     if tag == UTC_TIME:  # RFC 5280 4.1.2.5.1: 50 to 99 mean the last century
         digits = (b"19" if digits[:2] >= b"50" else b"20") + digits
+    hour, minute, second = int(digits[8:10]), int(digits[10:12]), int(digits[12:])
     try:
-        moment = datetime.strptime(digits.decode(), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        day = date(int(digits[:4]), int(digits[4:6]), int(digits[6:8])).toordinal() - _UNIX_EPOCH
     except ValueError:
-        raise malformed("a time that no calendar knows") from None
-    return int(moment.timestamp())
+        raise malformed("a day that no calendar knows") from None
+    if hour > 23 or minute > 59 or second > 59:
+        raise malformed("a time that no day has")
+    return day * _DAY + hour * 3600 + minute * 60 + second

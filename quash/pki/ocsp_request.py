@@ -1,8 +1,8 @@
 """OCSP requests: octets in, CertIDs out (RFC 6960 4.1, RFC 9919 3.1, RFC 9654).
 
-Nearly every request is one CertID and nothing else, at octet positions that its first octets fix: those are compared
-and cut, nothing is parsed. All others go through the strict reader below. The two agree on every input (a property
-test).
+Nearly every request is one CertID with at most a nonce, at octet positions that its first octets fix: those are
+compared and cut, nothing is parsed. All others go through the strict reader below. The two agree on every input (a
+property test).
 """
 
 from __future__ import annotations
@@ -27,38 +27,36 @@ class OcspRequest(NamedTuple):
     nonce: bytes | None
 
 
-class _Plain(NamedTuple):
-    """Where things lie in a request of one CertID without extensions."""
+class _Shape(NamedTuple):
+    """Where things lie in a request of one CertID with at most a nonce: (begin, end) offsets and what lies between."""
 
     hash: CertIdHash
-    total: int
+    head: bytes
     name: int
     name_end: int
+    key_header: bytes
     key: int
     key_end: int
-    key_header: bytes
-    serial: int
     serial_header: bytes
+    serial: int
+    serial_end: int
+    nonce_header: bytes
+    nonce: int
+    total: int
 
 
-def _plain(algorithm: CertIdHash, serial_size: int) -> tuple[bytes, _Plain]:
-    """The octets that such a request begins with, and its positions."""
-    size, zeros = algorithm.size, bytes(algorithm.size)
-    whole = build_request(CertId(algorithm, zeros, zeros, b"\1" * serial_size))
-    serial = len(whole) - serial_size
-    key = serial - 2 - size
-    name = key - 2 - size
-    return whole[:name], _Plain(
-        algorithm,
-        len(whole),
-        name,
-        name + size,
-        key,
-        key + size,
-        whole[name + size : key],
-        serial,
-        whole[key + size : serial],
-    )
+def _shape(algorithm: CertIdHash, serial_size: int, nonce_size: int) -> tuple[bytes, _Shape]:
+    """The octets that such a request begins with, and its shape; measured on an example."""
+    name, key, serial, nonce = b"\xf1", b"\xf2", b"\xf3", b"\xf4"  # none of these octets occurs elsewhere in it
+    values = CertId(algorithm, name * algorithm.size, key * algorithm.size, serial * serial_size)
+    example = build_request(values, nonce * nonce_size if nonce_size else None)
+    begins = [example.index(octet) for octet in (name, key, serial)] + [len(example) - nonce_size]
+    ends = [0, begins[0] + algorithm.size, begins[1] + algorithm.size, begins[2] + serial_size]
+    head, key_header, serial_header, nonce_header = map(lambda i, j: example[i:j], ends, begins)
+    return head[:_FIRST], _Shape(
+        algorithm, head[_FIRST:], begins[0], ends[1], key_header, begins[1], ends[2], serial_header, begins[2], ends[3],
+        nonce_header, begins[3], len(example),
+    )  # fmt: skip
 
 
 def parse_request(data: bytes) -> OcspRequest:
@@ -68,18 +66,20 @@ def parse_request(data: bytes) -> OcspRequest:
     Raises `ocsp.malformed_request` for anything that is not strict DER of the right shape, no certificate at all,
     trailing octets, and a nonce of 0 or more than 128 octets (A27).
     """
-    shape = _PLAIN.get(data[:_PREFIX_SHA1]) or _PLAIN.get(data[:_PREFIX_SHA256])
-    if (
-        shape is not None
-        and len(data) == shape.total
-        and data[shape.name_end : shape.key] == shape.key_header
-        and data[shape.key_end : shape.serial] == shape.serial_header
-        and 0 < data[shape.serial] < 0x80  # positive and minimal; the few serials with a leading zero go the long way
-    ):
-        cert_id = CertId(
-            shape.hash, data[shape.name : shape.name_end], data[shape.key : shape.key_end], data[shape.serial :]
-        )
-        return OcspRequest((cert_id,), None)
+    shape = _SHAPES.get(data[:_FIRST])
+    if shape is not None:
+        (hash_, head, name, name_end, key_header, key, key_end, serial_header, serial, serial_end, nonce_header, nonce,
+         total) = shape  # fmt: skip
+        if (
+            len(data) == total
+            and data[_FIRST:name] == head
+            and data[name_end:key] == key_header
+            and data[key_end:serial] == serial_header
+            and data[serial_end:nonce] == nonce_header
+            and 0 < data[serial] < 0x80  # positive and minimal; serials with a leading zero go the long way
+        ):
+            cert_id = CertId(hash_, data[name:name_end], data[key:key_end], data[serial:serial_end])
+            return OcspRequest((cert_id,), data[nonce:] or None)
     return parse_any_request(data)
 
 
@@ -204,6 +204,6 @@ _HASHES = {algorithm.identifier: algorithm for algorithm in CertIdHash} | {
     bytes.fromhex("300706052b0e03021a"): CertIdHash.SHA1,
     bytes.fromhex("300b0609608648016503040201"): CertIdHash.SHA256,
 }
-# Up to 20 octets of serial (RFC 5280) all lengths stay in their short form.
-_PLAIN = dict(_plain(algorithm, size) for algorithm in CertIdHash for size in range(1, 21))
-_PREFIX_SHA1, _PREFIX_SHA256 = sorted({len(prefix) for prefix in _PLAIN})
+_FIRST = 19  # octets: all five lengths and enough of the algorithm to tell shapes apart
+_NONCE_SIZES = (0, 8, 16, 20, 32)  # none, and those that clients in use send
+_SHAPES = dict(_shape(h, serial, nonce) for h in CertIdHash for serial in range(1, 21) for nonce in _NONCE_SIZES)
