@@ -1,0 +1,108 @@
+"""The CA keys of this process: opened when first used, each used by one request at a time in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from quash.errors import Kind, QuashError
+from quash.keys import KeyHandle, KeyUnavailable
+from quash.pki.algorithms import verify
+from quash.store.issuers import Issuer
+
+# After these, another try with the same secret only brings a token's PIN closer to being locked.
+_FINAL = frozenset({"key.login_failed", "key.wrong_passphrase"})
+
+T = TypeVar("T")
+
+
+class CaKey:
+    """The key of one issuer. Not used directly: `KeyRing.hold` hands it to one request at a time."""
+
+    def __init__(self, issuer: Issuer, opener: Callable[[Issuer], KeyHandle]) -> None:
+        self.lock = asyncio.Lock()
+        self._issuer = issuer
+        self._opener = opener
+        self._handle: KeyHandle | None = None
+        self._final: KeyUnavailable | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ca-key-{issuer.name}")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Does something heavy in the key's thread, so that the event loop goes on."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def open(self) -> None:
+        """Opens the key unless it is open. Raises `KeyUnavailable`, `key.mismatch`."""
+        await self.run(self._open)
+
+    async def sign(self, tbs: bytes) -> bytes:
+        """The raw signature of `tbs`, verified: a faulty one is not handed out, since it may tell the key.
+
+        Raises `KeyUnavailable`; the next call opens the key anew.
+        """
+        return await self.run(lambda: self._sign(tbs))
+
+    async def close(self) -> None:
+        await self.run(self._close)
+        self._thread.shutdown()
+
+    def _open(self) -> KeyHandle:
+        if self._handle is not None:
+            return self._handle
+        if self._final is not None:
+            raise self._final
+        try:
+            handle = self._opener(self._issuer)
+        except KeyUnavailable as error:
+            self._final = error if error.code in _FINAL else None
+            raise
+        if handle.spki != self._issuer.spki or handle.algorithm.name != self._issuer.signature_algorithm:
+            handle.close()
+            raise QuashError(
+                "key.mismatch",
+                f"the key found for {self._issuer.name} is another one; check its key_ref",
+                Kind.INTERNAL,
+            )
+        self._handle = handle
+        return handle
+
+    def _sign(self, tbs: bytes) -> bytes:
+        handle = self._open()
+        try:
+            raw = handle.sign(tbs)
+        except KeyUnavailable:
+            self._close()
+            raise
+        verify(handle.spki, handle.algorithm, raw, tbs)
+        return raw
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+class KeyRing:
+    """Every CA key that this process has used, by issuer."""
+
+    def __init__(self, opener: Callable[[Issuer], KeyHandle]) -> None:
+        """`opener` opens an issuer's key, or raises (`issuer.signer.key_files`)."""
+        self._opener = opener
+        self._keys: dict[int, CaKey] = {}
+
+    @asynccontextmanager
+    async def hold(self, issuer: Issuer) -> AsyncIterator[CaKey]:
+        """The issuer's key, for one request at a time; the others wait."""
+        key = self._keys.get(issuer.id)
+        if key is None:
+            key = self._keys[issuer.id] = CaKey(issuer, self._opener)
+        async with key.lock:
+            yield key
+
+    async def close(self) -> None:
+        for key in self._keys.values():
+            await key.close()
+        self._keys.clear()

@@ -1,0 +1,231 @@
+"""The CA signer: typed requests in, signatures out; it trusts the database's reservations, not whoever asks.
+
+The caller of `sign_certificate` holds the SPKI and kill-switch locks (flow 1) from before the call until its commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Histogram
+
+from issuer.signer.certificate_checks import Authority, Expected, authority_of, check_certificate
+from issuer.signer.crl_checks import check_crl, read_tbs_crl
+from issuer.signer.key_ring import KeyRing
+from issuer.signer.tbs import read_tbs_certificate
+from quash.errors import Kind, QuashError
+from quash.pki import der
+from quash.pki.algorithms import SignatureAlgorithm
+from quash.pki.serials import format_serial
+from quash.runtime.clock import Clock
+from quash.store import blocked_keys, certificates, crls, issuers, signing_log
+from quash.store.certificates import Reservation
+from quash.store.crls import Scope
+from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer
+
+_KIND = "certificate"
+
+_SIGNED = Counter("quash_ca_signer_signed_total", "Signatures of CA keys", ["kind", "issuer"])
+_REFUSED = Counter("quash_ca_signer_refused_total", "Requests that the CA signer refused", ["kind", "code"])
+_SECONDS = Histogram("quash_ca_signer_seconds", "From holding the key to the answer", ["kind"])
+
+
+class CaSigner:
+    """Signs what is reserved. One request at a time per key; any number of keys side by side."""
+
+    def __init__(self, pool: Pool, keys: KeyRing, clock: Clock) -> None:
+        self._pool = pool
+        self._keys = keys
+        self._clock = clock
+
+    async def sign_certificate(self, issuer_id: int, serial: bytes) -> bytes:
+        """The DER certificate of a reserved serial (content octets); again and after a crash, the same bytes.
+
+        Raises `signer.not_reserved`, `signer.stopped`, `key.blocked`, `tbs.*` and whatever `KeyRing` raises.
+        """
+        with _counted(_KIND):
+            issuer = await self._issuer(issuer_id)
+            async with self._keys.hold(issuer) as key:
+                # 1. The reservation is the only source of the bytes (T1).
+                async with acquire(self._pool) as conn:
+                    reservation = await _reservation(conn, issuer, serial)
+                    # 2. What was signed before is the answer, for ever.
+                    if (signed := await _signed_before(conn, reservation)) is not None:
+                        return signed
+                    tbs = _reserved_tbs(reservation)
+                    # 3. May this issuer sign now, for this key (G21, C9)?
+                    await _check_permission(conn, issuer, reservation)
+                    authority = await _authority(conn, issuer)
+                    expected = await _expected(conn, reservation)
+                # 4. The bytes say what the reservation and the profile say.
+                now = int(self._clock.now())
+                check_certificate(read_tbs_certificate(tbs), authority, expected, now)
+                # 5. Sign, and log before the bytes leave. No transaction was open meanwhile.
+                signature = await key.sign(tbs)
+                return await self._log_certificate(
+                    issuer, serial, tbs, _certificate(tbs, authority.algorithm, signature)
+                )
+
+    async def sign_crl(self, issuer_id: int, scope: str, tbs: bytes) -> bytes:
+        """The raw signature of the next CRL of a scope. A number that was signed is spent (B7): retry with another.
+
+        Raises `crl.*` and whatever `KeyRing` raises. The kill switch does not stop CRLs: revoking must go on (G21).
+        """
+        with _counted("crl"):
+            issuer = await self._issuer(issuer_id)
+            async with self._keys.hold(issuer) as key:
+                async with acquire(self._pool) as conn:
+                    found = await _scope(conn, issuer, scope)
+                    authority = await _authority(conn, issuer)
+                    last = await signing_log.last_crl_number(conn, issuer_id, scope)
+                now = int(self._clock.now())
+                crl = await key.run(lambda: read_tbs_crl(tbs, authority))
+                check_crl(crl, authority, found, last, now)
+                signature = await key.sign(tbs)
+                await self._log_crl(issuer, scope, crl.number, tbs)
+                return signature
+
+    async def open_keys(self) -> None:
+        """Opens the key of every issuer whose key is online; raises for the first that does not open."""
+        async with acquire(self._pool) as conn:
+            online = [issuer for issuer in await issuers.all_issuers(conn) if issuer.key_ref is not None]
+        for issuer in online:
+            async with self._keys.hold(issuer) as key:
+                await key.open()
+
+    async def _issuer(self, issuer_id: int) -> Issuer:
+        async with acquire(self._pool) as conn:
+            issuer = await issuers.get(conn, issuer_id)
+        if issuer is None:
+            raise QuashError("signer.issuer_unknown", f"there is no issuer {issuer_id}", Kind.NOT_FOUND)
+        return issuer
+
+    async def _log_certificate(self, issuer: Issuer, serial: bytes, tbs: bytes, certificate: bytes) -> bytes:
+        """Logs the certificate and returns it, or the one that another signer process logged first."""
+        async with acquire(self._pool) as conn:
+            added = await signing_log.add_certificate(
+                conn,
+                at=int(self._clock.now()),
+                kind=_KIND,
+                issuer_id=issuer.id,
+                serial=serial,
+                tbs_sha256=hashlib.sha256(tbs).digest(),
+                der=certificate,
+            )
+            if added:
+                _SIGNED.labels(_KIND, issuer.name).inc()
+                return certificate
+            first = await signing_log.find_certificate(conn, issuer.id, serial, _KIND)
+        if first is None:
+            raise QuashError("signer.log_lost", "the signing log lost a row while we looked at it", Kind.INTERNAL)
+        return first.der
+
+    async def _log_crl(self, issuer: Issuer, scope: str, number: int, tbs: bytes) -> None:
+        async with acquire(self._pool) as conn:
+            added = await signing_log.add_crl(
+                conn,
+                at=int(self._clock.now()),
+                issuer_id=issuer.id,
+                scope=scope,
+                number=number,
+                tbs_sha256=hashlib.sha256(tbs).digest(),
+            )
+        if not added:
+            raise QuashError("crl.number", f"CRL number {number} was spent meanwhile; build it again", Kind.CONFLICT)
+        _SIGNED.labels("crl", issuer.name).inc()
+
+
+async def _reservation(conn: Connection, issuer: Issuer, serial: bytes) -> Reservation:
+    reservation = await certificates.get_reservation(conn, issuer.id, serial)
+    if reservation is None:
+        raise _not_reserved(issuer, serial)
+    return reservation
+
+
+async def _signed_before(conn: Connection, reservation: Reservation) -> bytes | None:
+    """The logged certificate; `signer.reservation_changed` when the bytes reserved now are not those signed then."""
+    row = reservation.certificate
+    signed = await signing_log.find_certificate(conn, row.issuer_id, row.serial, _KIND)
+    if signed is None:
+        return None
+    if reservation.tbs is not None and hashlib.sha256(reservation.tbs).digest() != signed.tbs_sha256:
+        raise QuashError(
+            "signer.reservation_changed",
+            f"serial {format_serial(row.serial)} was signed with other bytes; nothing else is signed for it",
+            Kind.CONFLICT,
+        )
+    return signed.der
+
+
+def _reserved_tbs(reservation: Reservation) -> bytes:
+    """The bytes to sign; only a reservation has them, whatever the row's other columns say."""
+    if reservation.certificate.state != "reserved" or reservation.tbs is None:
+        raise QuashError(
+            "signer.not_reserved",
+            f"serial {format_serial(reservation.certificate.serial)} is in state {reservation.certificate.state}",
+            Kind.REFUSED,
+        )
+    return reservation.tbs
+
+
+def _not_reserved(issuer: Issuer, serial: bytes) -> QuashError:
+    return QuashError(
+        "signer.not_reserved", f"{issuer.name} has no serial {format_serial(serial)}; reserve it first", Kind.REFUSED
+    )
+
+
+async def _check_permission(conn: Connection, issuer: Issuer, reservation: Reservation) -> None:
+    if await issuers.is_stopped(conn, issuer.id):
+        raise QuashError("signer.stopped", f"the kill switch stops {issuer.name}; release it first", Kind.REFUSED)
+    spki_sha256 = reservation.certificate.spki_sha256
+    if spki_sha256 is not None and await blocked_keys.is_blocked(conn, spki_sha256):
+        raise QuashError("key.blocked", "this public key is blocked for ever; use another key pair", Kind.REFUSED)
+
+
+async def _authority(conn: Connection, issuer: Issuer) -> Authority:
+    own = await issuers.certificate(conn, issuer.id)
+    if own is None:
+        raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
+    return authority_of(issuer, own.der)
+
+
+async def _scope(conn: Connection, issuer: Issuer, name: str) -> Scope:
+    shard = int(name) if name.isdecimal() and name.isascii() and len(name) <= 9 else None
+    found = await crls.find_scope(conn, issuer.id, shard)
+    if found is None or found.scope != name:
+        raise QuashError("signer.scope_unknown", f"{issuer.name} has no CRL scope {name!r}", Kind.NOT_FOUND)
+    return found
+
+
+async def _expected(conn: Connection, reservation: Reservation) -> Expected:
+    row = reservation.certificate
+    scope = await crls.find_scope(conn, row.issuer_id, row.shard)
+    if row.spki_sha256 is None or row.not_before is None:
+        raise QuashError("signer.not_reserved", "the reservation has no key or no notBefore", Kind.REFUSED)
+    return Expected(
+        profile=row.profile,
+        serial=row.serial,
+        spki_sha256=row.spki_sha256,
+        not_before=row.not_before,
+        not_after=row.not_after,
+        crl_url=scope.url if scope is not None else None,
+    )
+
+
+def _certificate(tbs: bytes, algorithm: SignatureAlgorithm, raw_signature: bytes) -> bytes:
+    signature = der.tlv(der.BIT_STRING, b"\0", algorithm.encode(raw_signature))
+    return der.tlv(der.SEQUENCE, tbs, algorithm.identifier, signature)
+
+
+@contextmanager
+def _counted(kind: str) -> Iterator[None]:
+    """Times a request and counts its refusal by code."""
+    with _SECONDS.labels(kind).time():
+        try:
+            yield
+        except QuashError as error:
+            _REFUSED.labels(kind, error.code).inc()
+            raise
