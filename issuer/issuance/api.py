@@ -1,0 +1,122 @@
+"""The issuing API: `POST /v1/orders` and `GET /v1/orders/{id}`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import BaseModel, ConfigDict, Field
+
+from issuer.api import answer, read, require
+from issuer.issuance.issue import Issuance
+from quash.errors import Kind, QuashError
+from quash.pki.serials import format_serial
+from quash.runtime.config import Config
+from quash.store import certificates, issuers, orders
+from quash.store.database import Connection, Pool, acquire
+from quash.store.orders import Order
+
+_MAY_ORDER: Final = ("operator", "officer")
+_MAY_LOOK: Final = (*_MAY_ORDER, "viewer", "auditor")
+_LONGEST_CHAIN: Final = 8
+
+
+class OrderRequest(BaseModel):
+    """What to issue: the `csr` is PEM, or base64 of DER."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    profile: Annotated[str, Field(min_length=1, max_length=64)]
+    csr: Annotated[str, Field(min_length=1)]
+
+
+def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issuance) -> None:
+    """Adds the two routes of the issuing API."""
+
+    async def post(request: web.Request) -> web.Response:
+        """201 with the certificate, or 202 where its answers are not out in time: then ask for the order again."""
+        operator = require(request, *_MAY_ORDER)
+        body = await read(request, OrderRequest)
+        order = await issuance.submit(operator.actor, body.profile, body.csr)
+        order = await issuance.finish(order.id, config.issuance.visible_timeout)
+        if order.state == "refused":
+            raise QuashError(order.code or "order.refused", f"{order.detail} (order {order.id})", Kind.REFUSED)
+        async with acquire(pool) as conn:
+            response = answer(await describe(conn, order), 201 if order.final else 202)
+        response.headers["Location"] = f"/v1/orders/{order.id}"
+        return response
+
+    async def get(request: web.Request) -> web.Response:
+        require(request, *_MAY_LOOK)
+        order_id = _order_id(request.match_info["id"])
+        async with acquire(pool) as conn:
+            order = await orders.get(conn, order_id)
+            if order is None:
+                raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND)
+            return answer(await describe(conn, order))
+
+    app.router.add_post("/v1/orders", post)
+    app.router.add_get("/v1/orders/{id}", get)
+
+
+async def describe(conn: Connection, order: Order) -> dict[str, Any]:
+    """An order as JSON. The certificate (PEM), and the chain behind it without the root, only once it is released."""
+    told: dict[str, Any] = {
+        "id": str(order.id),
+        "state": order.state,
+        "profile": order.profile,
+        "created_at": _text(order.created_at),
+        "code": order.code,
+        "detail": order.detail,
+        "issuer": None,
+        "serial": None,
+        "not_after": None,
+        "certificate": None,
+        "chain": None,
+    }
+    if order.issuer_id is None or order.serial is None:
+        return told
+    issuer = await issuers.get(conn, order.issuer_id)
+    certificate = await certificates.get(conn, order.issuer_id, order.serial)
+    if issuer is None or certificate is None:
+        raise QuashError("order.inconsistent", f"order {order.id} has no certificate: tell support", Kind.INTERNAL)
+    told |= {
+        "issuer": issuer.name,
+        "serial": format_serial(order.serial),
+        "not_after": _text(certificate.not_after),
+    }
+    if order.state == "issued" and certificate.der is not None:
+        told |= {"certificate": _pem(certificate.der), "chain": "".join(await _chain(conn, issuer.id))}
+    return told
+
+
+async def _chain(conn: Connection, issuer_id: int) -> list[str]:
+    """PEM of the issuer's certificate and those above it; clients have the root."""
+    chain: list[str] = []
+    next_id: int | None = issuer_id
+    while next_id is not None and len(chain) < _LONGEST_CHAIN:
+        issuer, certificate = await issuers.get(conn, next_id), await issuers.certificate(conn, next_id)
+        if issuer is None or certificate is None or issuer.kind == "root":
+            break
+        chain.append(_pem(certificate.der))
+        next_id = issuer.parent
+    return chain
+
+
+def _order_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND) from None
+
+
+def _pem(der: bytes) -> str:
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode("ascii")
+
+
+def _text(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

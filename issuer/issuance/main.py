@@ -1,0 +1,66 @@
+"""The issuing API's process: no key, no right to status but reservations that it gives up itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from issuer import api
+from issuer.issuance.api import add_routes
+from issuer.issuance.issue import Issuance, SignCertificate
+from issuer.issuance.visible import PublicAnswers
+from quash.errors import QuashError
+from quash.pki.serials import format_serial
+from quash.runtime import rpc
+from quash.runtime.process import Process
+from quash.runtime.state import State
+from quash.store.database import connect
+from quash.store.roles import ISSUING
+
+_POLL: Final = 1.0
+_SIGNER_TIMEOUT: Final = 30.0
+
+
+def ca_signer(state: State) -> SignCertificate:
+    """Asks the CA signer's process on its socket."""
+
+    async def sign(issuer_id: int, serial: bytes) -> bytes:
+        request = {"type": "certificate", "issuer_id": issuer_id, "serial": format_serial(serial)}
+        _, der = await rpc.call(state.run / "ca-signer.sock", request, timeout=_SIGNER_TIMEOUT)
+        return der
+
+    return sign
+
+
+async def main(process: Process) -> None:
+    """Serves orders, and drives those that a crash or an outage left, until cancelled."""
+    process.health.set("api", False, "starting")
+    process.health.set("orders", False, "starting")
+    config = process.config
+    pool = await connect(config, process.state, ISSUING)
+    try:
+        async with PublicAnswers(config.visible_at, process.clock) as answers:
+            issuance = Issuance(
+                pool=pool, config=config, clock=process.clock, sign=ca_signer(process.state), answers=answers
+            )
+            app = api.application(pool, process.clock)
+            add_routes(app, pool, config, issuance)
+            files = api.tls_files(process.state)
+            async with api.listening(app, files, config.issuer.host, config.issuer.port) as port:
+                process.log.info("issuer.listening", host=config.issuer.host, port=port)
+                process.health.set("api", True)
+                await _drive(process, issuance)
+    finally:
+        pool.terminate()
+
+
+async def _drive(process: Process, issuance: Issuance) -> None:
+    """Unfinished orders, each second: nobody sends a hint for what nobody finished."""
+    while True:
+        try:
+            await issuance.step()
+            process.health.set("orders", True)
+        except QuashError as error:
+            process.health.set("orders", False, str(error))
+            process.log.warning("orders.wait", code=error.code, detail=error.message)
+        await asyncio.sleep(_POLL)
