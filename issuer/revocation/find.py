@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asn1crypto import pem, x509
+from asn1crypto import pem
 
 from quash.errors import Kind, QuashError
+from quash.pki.certificate import CertificateFields, read_certificate
 from quash.pki.serials import format_serial
 from quash.store import certificates, issuers
 from quash.store.certificates import Certificate
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What a certificate itself says it is: DER of its issuer's Name, octets of its serial, and all its DER."""
-
-    issuer_subject: bytes
-    serial: bytes
-    der: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +34,36 @@ class Found:
 
 
 async def find_one(conn: Connection, target: Target) -> Found:
-    """The one certificate meant.
-
-    Raises `issuer.unknown`, `certificate.unknown`, `certificate.malformed`, `certificate.foreign`, and
-    `certificate.ambiguous` when two issuers gave out the serial: then it names both.
-    """
-    found = await find_all(conn, target)
-    if not found:
+    """The one certificate meant. Raises `certificate.unknown` and what `find_all` and `only` raise."""
+    found = only(await find_all(conn, target))
+    if found is None:
         of = f" of {target.issuer}" if target.issuer else ""
         raise QuashError("certificate.unknown", f"no certificate{of} has this serial: check it", Kind.NOT_FOUND)
+    return found
+
+
+def only(found: Sequence[Found]) -> Found | None:
+    """Raises `certificate.ambiguous` when several issuers gave out the serial: it lists them all."""
     if len(found) > 1:
-        serial = format_serial(found[0].certificate.serial)
-        listed = ", ".join(f"{each.issuer.name} {serial}" for each in found)
+        listed = ", ".join(f"{each.issuer.name} {format_serial(each.certificate.serial)}" for each in found)
         raise QuashError("certificate.ambiguous", f"several issuers have this serial: {listed}; name one with --issuer")
-    return found[0]
+    return found[0] if found else None
 
 
 async def find_all(conn: Connection, target: Target) -> list[Found]:
-    """Every certificate that may be meant, none when we never issued it. Raises as `find_one` does."""
-    only = await issuer_by_name(conn, target.issuer) if target.issuer is not None else None
+    """Every certificate that may be meant, none when we never issued it.
+
+    Raises `issuer.unknown`, `certificate.malformed`, `certificate.foreign` (shown is another one than we issued).
+    """
+    issuer = await issuer_by_name(conn, target.issuer) if target.issuer is not None else None
     if target.certificate is not None:
-        shown = read_certificate(target.certificate)
-        found = [each for each in await _by_serial(conn, shown.serial) if each.issuer.subject == shown.issuer_subject]
-        if any(each.certificate.der not in (None, shown.der) for each in found):
+        der, shown = read_pem(target.certificate)
+        found = [each for each in await _by_serial(conn, shown.serial) if each.issuer.subject == shown.issuer]
+        if any(each.certificate.der not in (None, der) for each in found):
             raise QuashError("certificate.foreign", "this is not the certificate that we issued with this serial")
     else:
         found = await _by_serial(conn, target.serial or b"")
-    return [each for each in found if only is None or each.issuer.id == only.id]
+    return [each for each in found if issuer is None or each.issuer.id == issuer.id]
 
 
 async def issuer_by_name(conn: Connection, name: str) -> Issuer:
@@ -79,13 +75,12 @@ async def issuer_by_name(conn: Connection, name: str) -> Issuer:
     return issuer
 
 
-def read_certificate(text: str) -> Named:
-    """The first certificate of a PEM text. Raises `certificate.malformed`."""
+def read_pem(text: str) -> tuple[bytes, CertificateFields]:
+    """The first certificate of a PEM text, as DER and as what it says. Raises `certificate.malformed`."""
     try:
         _, _, der = pem.unarmor(text.encode("ascii"))
-        tbs = x509.Certificate.load(der, strict=True)["tbs_certificate"]
-        return Named(tbs["issuer"].dump(), tbs["serial_number"].contents, der)
-    except (ValueError, TypeError) as error:
+        return der, read_certificate(der)
+    except (ValueError, QuashError) as error:
         raise QuashError("certificate.malformed", "this is not a certificate in PEM") from error
 
 

@@ -49,6 +49,7 @@ _REVOKE: Rights = {
     "operator": _READ,
     "crl_scope": _READ,
     "crl": _READ,
+    "crl_demand": _READ_APPEND,
     **_LEASE,
     **_POSITION,
 }
@@ -100,6 +101,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "certificate": _READ,
         "revocation": _READ,
         "crl_scope": _READ,
+        "crl_demand": _READ,
         "crl": {**_READ_APPEND, "update": ("size", "sha256", "published_at")},
         **_LEASE,
         **_POSITION,

@@ -1,0 +1,38 @@
+"""The process `admin`: the admin API on its own port."""
+
+from __future__ import annotations
+
+from issuer.api import application, listening, tls_files
+from issuer.revocation.api import AdminApi
+from issuer.revocation.visible import Watches
+from quash.errors import QuashError
+from quash.runtime.process import Process
+from quash.store.database import acquire, connect
+from quash.store.roles import ADMIN
+
+_CHECK = 5.0  # seconds between looks at the database
+
+
+async def main(process: Process) -> None:
+    """Serves until it is cancelled; ready while it listens and the database answers."""
+    process.health.set("database", False, "not connected yet")
+    process.health.set("listening", False)
+    config = process.config
+    pool = await connect(config, process.state, ADMIN)
+    try:
+        async with Watches(pool, config, process.clock) as watches:
+            app = application(pool, process.clock)
+            AdminApi(pool, config, process.clock, watches).add_routes(app)
+            async with listening(app, tls_files(process.state), config.admin.host, config.admin.port) as port:
+                process.log.info("admin.listening", host=config.admin.host, port=port)
+                process.health.set("listening", True)
+                while True:
+                    try:
+                        async with acquire(pool) as conn:
+                            await conn.fetchval("select 1")
+                        process.health.set("database", True)
+                    except QuashError as error:
+                        process.health.set("database", False, error.code)
+                    await process.clock.sleep(_CHECK)
+    finally:
+        pool.terminate()

@@ -1,0 +1,226 @@
+"""When a revocation became visible: measured from the commit by asking as strangers do, for `--wait`.
+
+OCSP: every responder of `issuance.visible_at` says `revoked` with our date and reason, to both CertID hashes. CRL: the
+database says that a published CRL covers the revocation, and the file that the origin serves lists it. Nothing is
+stored: a process that starts anew measures from the second of the act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from prometheus_client import Histogram
+
+from issuer.issuance.visible import PublicAnswers
+from issuer.revocation.find import Target, find_one
+from issuer.revocation.revoke import REVOKE
+from quash.errors import Kind, QuashError
+from quash.pki import crl as crl_format
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
+from quash.pki.ocsp_response import Status
+from quash.pki.reasons import Reason
+from quash.pki.serials import parse_serial
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
+from quash.runtime.log import logger
+from quash.store import acts, certificates, crls, issuers, jobs, revocations
+from quash.store.acts import Act
+from quash.store.crls import Scope
+from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer
+from quash.store.revocations import Revocation
+
+_PAGE = 1000
+_REMEMBERED = 1000
+_ASKED_AT_ONCE = 16
+_FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25  # seconds
+_GIVE_UP = 900.0  # seconds; whoever still asks then starts anew
+_MAX_CRL = 1 << 30
+
+_SECONDS = Histogram(
+    "quash_revocation_visible_seconds",
+    "From a revocation's commit until relying parties see it, where somebody waited for it",
+    ["where"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),  # G1: 2 hours, ideally 30 min
+)
+
+
+@dataclass(slots=True)
+class Visibility:
+    """Milliseconds from the commit until the last certificate of the revocation was visible; None: not yet."""
+
+    ocsp_visible_ms: int | None = None
+    crl_published_ms: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.ocsp_visible_ms is not None and self.crl_published_ms is not None
+
+
+class Watches:
+    """Measures revocations, each in a task of its own, and remembers the newest thousand. Use as a context manager."""
+
+    def __init__(self, pool: Pool, config: Config, clock: Clock) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._crl_base = config.crl_base
+        self._answers = PublicAnswers(config.visible_at, clock)
+        self._slots = asyncio.Semaphore(_ASKED_AT_ONCE)
+        self._known: OrderedDict[int, Visibility] = OrderedDict()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Watches:
+        await self._answers.__aenter__()
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._session.close()
+        await self._answers.__aexit__(None, None, None)
+
+    def start(self, act_id: int, began: float) -> Visibility:
+        """Measures a revocation that committed at `began` (the clock's monotonic seconds), unless that is under way."""
+        if act_id in self._tasks:
+            return self._known[act_id]
+        visibility = self._known[act_id] = Visibility()
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        task = asyncio.create_task(self._watch(act_id, began, visibility))
+        self._tasks[act_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(act_id, None))
+        return visibility
+
+    def find(self, act: Act) -> Visibility:
+        """What is known of a revocation; measuring starts when nothing is, for example after a restart."""
+        known = self._known.get(act.id)
+        if known is not None and (known.complete or act.id in self._tasks):
+            return known
+        return self.start(act.id, self._clock.monotonic() - max(0.0, self._clock.now() - act.at))
+
+    async def _watch(self, act_id: int, began: float, visibility: Visibility) -> None:
+        try:
+            async with asyncio.timeout(_GIVE_UP):
+                await self._wait_for_job(act_id)
+                await asyncio.gather(self._ocsp(act_id, began, visibility), self._crl(act_id, began, visibility))
+        except TimeoutError:
+            logger().warning("revocation.not_visible", act=act_id, after_seconds=_GIVE_UP)
+        except QuashError as error:  # the database is away; whoever asks again starts anew
+            logger().warning("revocation.not_measured", act=act_id, code=error.code)
+
+    async def _wait_for_job(self, act_id: int) -> None:
+        while True:
+            async with acquire(self._pool) as conn:
+                job = await jobs.find_by_act(conn, act_id)
+            if job is None or job.state == "done":
+                return
+            await self._clock.sleep(_LONGEST_WAIT)
+
+    async def _ocsp(self, act_id: int, began: float, visibility: Visibility) -> None:
+        async for page, issuers_by_id in self._pages(act_id):
+            await asyncio.gather(*(self._says_revoked(each, *issuers_by_id[each.issuer_id]) for each in page))
+        visibility.ocsp_visible_ms = self._since(began, "ocsp")
+
+    async def _says_revoked(self, revocation: Revocation, issuer: Issuer, issuer_certificate: bytes) -> None:
+        status, wait = Status(revocation.reason, revocation.revoked_at), _FIRST_WAIT
+        while True:
+            async with self._slots:
+                if await self._answers.say(issuer, issuer_certificate, revocation.serial, status):
+                    return
+            await self._clock.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+
+    async def _crl(self, act_id: int, began: float, visibility: Visibility) -> None:
+        async for page, issuers_by_id in self._pages(act_id):
+            by_scope: dict[Scope, list[Revocation]] = {}
+            for revocation in page:
+                by_scope.setdefault(await self._covering(revocation), []).append(revocation)
+            for scope, listed in by_scope.items():
+                await self._lists(scope, issuers_by_id[scope.issuer_id][0], listed)
+        visibility.crl_published_ms = self._since(began, "crl")
+
+    async def _covering(self, revocation: Revocation) -> Scope:
+        """Waits until a published CRL covers the revocation, and says of which scope."""
+        wait = _FIRST_WAIT
+        while True:
+            async with acquire(self._pool) as conn:
+                if await crls.is_covered(conn, revocation.issuer_id, revocation.serial):
+                    scope = await crls.find_scope(conn, revocation.issuer_id, revocation.shard)
+                    assert scope is not None  # noqa: S101 - a CRL of it was just found
+                    return scope
+            await self._clock.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+
+    async def _lists(self, scope: Scope, issuer: Issuer, listed: Sequence[Revocation]) -> None:
+        wanted = {crl_format.entry(each.serial, each.revoked_at, each.reason) for each in listed}
+        while True:
+            try:
+                body = await self._fetch(f"{self._crl_base}/{scope.path}")
+                # A CRL may have a million entries: not in the loop that serves the API.
+                if await asyncio.to_thread(_lists_all, body, issuer, wanted):
+                    return
+            except (aiohttp.ClientError, TimeoutError, QuashError) as error:
+                logger().info("revocation.crl_not_seen", scope=scope.path, error=str(error))
+            await self._clock.sleep(_LONGEST_WAIT)
+
+    async def _fetch(self, url: str) -> bytes:
+        async with self._session.get(url, allow_redirects=False) as response:
+            if response.status != 200 or (response.content_length or 0) > _MAX_CRL:
+                raise QuashError("crl.not_served", f"{url} answers HTTP {response.status}", Kind.UNAVAILABLE)
+            return await response.read()
+
+    async def _pages(self, act_id: int) -> AsyncIterator[tuple[list[Revocation], Mapping[int, tuple[Issuer, bytes]]]]:
+        """The revocations that the act caused, page by page, with their issuers and one certificate of each."""
+        async with acquire(self._pool) as conn:
+            issuers_by_id = await _issuers(conn)
+            act = await acts.get(conn, act_id)
+            found = await find_one(conn, target_of(act))
+            own = (found.certificate.issuer_id, found.certificate.serial)
+            itself = await revocations.latest_of(conn, [own])
+        yield itself, issuers_by_id
+        key, after = found.certificate.spki_sha256, None
+        compromised = itself[0].reason == Reason.keyCompromise
+        while compromised and key is not None:
+            async with acquire(self._pool) as conn:
+                page = await certificates.siblings(conn, key, int(self._clock.now()), _PAGE, after)
+                if not page:
+                    return
+                after = (page[-1].issuer_id, page[-1].serial)
+                revoked = await revocations.latest_of(conn, [(each.issuer_id, each.serial) for each in page])
+            yield revoked, issuers_by_id
+
+    def _since(self, began: float, where: str) -> int:
+        seconds = self._clock.monotonic() - began
+        _SECONDS.labels(where).observe(seconds)
+        return round(seconds * 1000)
+
+
+def target_of(act: Act | None) -> Target:
+    """The certificate that an act revoked. Raises `revocation.unknown` for what is no such act."""
+    if act is None or act.action != REVOKE:
+        raise QuashError("revocation.unknown", "no revocation has this number", Kind.NOT_FOUND)
+    return Target(act.subject["issuer"], parse_serial(act.subject["serial"]))
+
+
+def _lists_all(body: bytes, issuer: Issuer, wanted: set[bytes]) -> bool:
+    """Whether this CRL is the issuer's and has all these entries. Raises `crl.malformed`, `signature.invalid`."""
+    found = crl_format.read_crl(body)
+    algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
+    verify(issuer.spki, algorithm, algorithm.decode(found.signature), found.tbs)
+    return found.issuer == issuer.subject and wanted.issubset(found.entries)
+
+
+async def _issuers(conn: Connection) -> Mapping[int, tuple[Issuer, bytes]]:
+    known = {}
+    for issuer in await issuers.all_issuers(conn):
+        certificate = await issuers.certificate(conn, issuer.id)
+        if certificate is not None:
+            known[issuer.id] = (issuer, certificate.der)
+    return known

@@ -1,0 +1,54 @@
+"""Waiting for news: until the hint arrives by `pg_notify`, or until a poll's time when it is lost or never sent."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from quash.errors import QuashError
+from quash.store.database import Connection, Pool, translated
+
+
+class Hints:
+    """One channel's hints, on a connection that is kept out of the pool and replaced when it is lost.
+
+    Contract: `wait` may return early and for nothing; it never waits longer than asked. A hint carries nothing.
+    """
+
+    def __init__(self, pool: Pool, channel: str) -> None:
+        self._pool = pool
+        self._channel = channel
+        self._hinted = asyncio.Event()
+        self._conn: Connection | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Returns at the next hint, or at once for one that came since the last call; at the latest after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._listen()
+                await self._hinted.wait()
+        self._hinted.clear()
+
+    async def close(self) -> None:
+        """Gives the connection up. Safe to call when there is none."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(QuashError), translated():
+                await conn.remove_listener(self._channel, self._heard)
+            with suppress(QuashError), translated():
+                await self._pool.release(conn)
+
+    async def _listen(self) -> None:
+        if self._conn is not None and not self._conn.is_closed():
+            return
+        await self.close()
+        try:
+            with translated():
+                self._conn = await self._pool.acquire()
+                await self._conn.add_listener(self._channel, self._heard)
+        except QuashError:
+            await self.close()  # no database, no hint: the poll goes on
+
+    def _heard(self, *_: Any) -> None:
+        self._hinted.set()
