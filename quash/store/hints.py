@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from quash.errors import QuashError
-from quash.store.database import Connection, Pool, translated
+from quash.store.database import Connection, Pool, connecting, translated
 
 
 class Hints:
@@ -44,7 +44,7 @@ class Hints:
             return
         await self.close()
         try:
-            with translated():
+            with connecting():
                 self._conn = await self._pool.acquire()
                 await self._conn.add_listener(self._channel, self._heard)
         except QuashError:
