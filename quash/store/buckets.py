@@ -1,8 +1,8 @@
 """Buckets: fixed slices of an issuer's serials, the unit of refresh and of dropping feed partitions.
 
 A refresh writes to the bucket's row alone, never to a row per certificate, so that a cycle over millions leaves no dead
-tuples behind. `pass_xmin` is the xmin of a snapshot that was taken before the pass read anything: each feed row of a
-transaction below it was committed before, so the pass, which committed since, says at least as much (see feed.drop_partition).
+tuples behind. `pass_xmin` is the xmin of a snapshot that was taken before the pass read anything: a feed row of a
+transaction below it was committed before, so what the pass fed says at least as much (see `feed.drop_partition`).
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ async def add(conn: Connection, issuer_id: int, bucket_count: int, due_at: int) 
     )
 
 
-async def next_due(conn: Connection, now: int, without_issuers: Iterable[int] = ()) -> Bucket | None:
-    """The bucket that has been due longest; None: none is due. `without_issuers` are left out."""
-    row = await conn.fetchrow(
-        "select b.issuer_id, b.bucket, b.due_at, i.bucket_count from bucket b join issuer i on i.id = b.issuer_id"
-        " where b.due_at <= $1 and b.issuer_id <> all($2::smallint[]) order by b.due_at, b.issuer_id, b.bucket limit 1",
+async def due(conn: Connection, now: int, limit: int, without_issuers: Iterable[int] = ()) -> list[Bucket]:
+    """Buckets that have been due longest, all of one issuer; `without_issuers` are left out."""
+    rows = await conn.fetch(
+        "with oldest as (select issuer_id from bucket where due_at <= $1 and issuer_id <> all($3::smallint[])"
+        " order by due_at, issuer_id limit 1)"
+        " select b.issuer_id, b.bucket, b.due_at, i.bucket_count from bucket b join oldest using (issuer_id)"
+        " join issuer i on i.id = b.issuer_id where b.due_at <= $1 order by b.due_at, b.bucket limit $2",
         now,
+        limit,
         list(without_issuers),
     )
-    return Bucket(**row) if row else None
+    return [Bucket(**row) for row in rows]
 
 
 async def mark_due(conn: Connection, keys: Iterable[tuple[int, int]], now: int) -> None:
@@ -52,7 +55,8 @@ async def mark_due(conn: Connection, keys: Iterable[tuple[int, int]], now: int) 
         issuer_ids.append(issuer_id)
         numbers.append(bucket)
     await conn.execute(
-        "update bucket b set due_at = least(b.due_at, $3) from unnest($1::smallint[], $2::integer[]) as k (issuer_id, bucket)"
+        "update bucket b set due_at = least(b.due_at, $3)"
+        " from unnest($1::smallint[], $2::integer[]) as k (issuer_id, bucket)"
         " where b.issuer_id = k.issuer_id and b.bucket = k.bucket",
         issuer_ids,
         numbers,
@@ -65,9 +69,7 @@ async def snapshot_xmin(conn: Connection) -> int:
     return int(await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())"))
 
 
-async def finish_pass(
-    conn: Connection, bucket: Bucket, *, passed_at: int, pass_xmin: int, due_at: int
-) -> None:
+async def finish_pass(conn: Connection, bucket: Bucket, *, passed_at: int, pass_xmin: int, due_at: int) -> None:
     """Records a complete pass that began at `passed_at`; in the transaction of its last feed rows, or a later one."""
     await conn.execute(
         "update bucket set passed_at = $3, pass_xmin = $4, due_at = $5 where issuer_id = $1 and bucket = $2",

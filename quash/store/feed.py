@@ -19,7 +19,7 @@ URGENT, BULK = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class FeedRow:
-    """One row to append; kinds: records, template, issuer, heartbeat. `issuer_id` is None for rows of several issuers."""
+    """One row to append: records, template, issuer or heartbeat. `issuer_id` is None for rows of several issuers."""
 
     lane: int
     kind: str
@@ -61,7 +61,7 @@ async def add_partition(conn: Connection, starts_at: int, ends_at: int) -> bool:
 async def drop_partition(conn: Connection, starts_at: int, now: int) -> bool:
     """Drops a partition that is over and no longer needed; False when it is needed, or is being read this moment.
 
-    Needed: some bucket has no complete pass whose snapshot began after the partition's last row. See 0003_feed.sql for why.
+    Needed: some bucket has no complete pass whose snapshot began after the partition's last row (0003_feed.sql).
     """
     try:
         return bool(await conn.fetchval("select feed_drop_partition($1, $2)", starts_at, now))

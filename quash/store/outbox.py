@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quash.store.database import Connection
+from quash.store.news import Batch, NewsReader
 
 URGENT, BULK = 0, 1
 """Lanes: revocations and new certificates; and work that may wait for them, such as imports."""
@@ -18,14 +19,23 @@ URGENT, BULK = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One row. `serial` only of kind certificate, `bucket` only of kind bucket; kinds: certificate, bucket, issuer, signer."""
+    """One row, of kind certificate (with `serial`), bucket (with `bucket`), issuer or signer."""
 
-    id: int
-    lane: int
     kind: str
     issuer_id: int
     serial: bytes | None
     bucket: int | None
+
+
+def reader(lane: int) -> NewsReader:
+    """The presigner's reader of one lane, so that bulk news never stand before urgent ones."""
+    columns = ("kind", "issuer_id", "serial", "bucket")
+    return NewsReader("outbox", columns, f"presign-{lane}", where=f"lane = {int(lane)}")
+
+
+def news(batch: Batch) -> list[News]:
+    """The rows that such a reader found."""
+    return [News(row["kind"], row["issuer_id"], row["serial"], row["bucket"]) for row in batch.rows]
 
 
 async def add_certificates(conn: Connection, keys: Iterable[tuple[int, bytes]], *, lane: int = URGENT) -> None:
@@ -36,7 +46,8 @@ async def add_certificates(conn: Connection, keys: Iterable[tuple[int, bytes]], 
         serials.append(serial)
     await conn.execute(
         "insert into outbox (lane, kind, issuer_id, serial)"
-        " select $1, 'certificate', k.issuer_id, k.serial from unnest($2::smallint[], $3::bytea[]) as k (issuer_id, serial)",
+        " select $1, 'certificate', k.issuer_id, k.serial"
+        " from unnest($2::smallint[], $3::bytea[]) as k (issuer_id, serial)",
         lane,
         issuer_ids,
         serials,
@@ -65,10 +76,13 @@ async def add_signer(conn: Connection, issuer_id: int) -> None:
     await _add_kind(conn, "signer", issuer_id)
 
 
-async def prune(conn: Connection, below: int, limit: int) -> int:
-    """Deletes at most `limit` rows of transactions below `below`, which every reader has left behind for good."""
+async def prune(conn: Connection, lane: int, below: int, limit: int) -> int:
+    """Deletes at most `limit` rows of a lane that its reader has left behind for good; returns how many."""
     result = await conn.execute(
-        "delete from outbox where id in (select id from outbox where tx < $1 order by tx limit $2)", below, limit
+        "delete from outbox where id in (select id from outbox where lane = $1 and tx < $2 order by tx limit $3)",
+        lane,
+        below,
+        limit,
     )
     return int(result.rpartition(" ")[2])
 

@@ -1,0 +1,68 @@
+"""The signing desk: every key of this process, opened, used and closed by one thread of its own.
+
+The thread keeps the event loop free while a token signs, and keeps the contract of KeyHandle (one thread). A key that
+failed is forgotten and opened anew for the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from quash.keys import KeyHandle
+from quash.store.ocsp_signers import OcspSigner
+from quash.store.statuses import CertificateStatus
+from responder.presign.signing import Item, RecordSigner
+
+OpenKey = Callable[[str], KeyHandle]
+"""Opens the key of a reference; raises `KeyUnavailable`."""
+
+
+class SigningDesk:
+    """Signs batches, one after the other. Raises what `RecordSigner` raises."""
+
+    def __init__(self, open_key: OpenKey) -> None:
+        self._open_key = open_key
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="presign")
+        self._open: dict[int, RecordSigner] = {}
+
+    async def sign(
+        self,
+        signer: OcspSigner,
+        issuer_certificate: bytes,
+        statuses: Sequence[CertificateStatus],
+        as_of: int,
+        validity: int,
+    ) -> list[Item]:
+        """Records of one issuer's statuses; see `RecordSigner.sign`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, self._sign, signer, issuer_certificate, statuses, as_of, validity
+        )
+
+    async def close(self) -> None:
+        """Closes every key; the desk is done."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_all)
+        self._thread.shutdown()
+
+    def _sign(
+        self,
+        signer: OcspSigner,
+        issuer_certificate: bytes,
+        statuses: Sequence[CertificateStatus],
+        as_of: int,
+        validity: int,
+    ) -> list[Item]:
+        try:
+            if signer.id not in self._open:
+                self._open[signer.id] = RecordSigner(signer, issuer_certificate, self._open_key(signer.key_ref))
+            return self._open[signer.id].sign(statuses, as_of, validity)
+        except Exception:
+            if spent := self._open.pop(signer.id, None):
+                spent.close()
+            raise
+
+    def _close_all(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()

@@ -1,0 +1,73 @@
+"""The presigner process: steps on every hint of the outbox, and every 50 ms without one."""
+
+from __future__ import annotations
+
+from quash.errors import QuashError
+from quash.keys import open_key
+from quash.keys.handle import KeyHandle
+from quash.runtime.process import Process
+from quash.store.database import Pool, connect
+from quash.store.hints import Hints
+from responder.presign.desk import OpenKey
+from responder.presign.metrics import alarm
+from responder.presign.presigner import Presigner
+
+ROLE = "quash_presigner"
+POLL = 0.05
+RETRY = 1.0
+_CONNECTIONS = 4  # lease, hints, work and one to spare
+
+
+async def main(process: Process) -> None:
+    """Runs until it is cancelled; a database that is away, or a clock that is off, is waited for."""
+    process.health.set("presign", False, "starting")
+    pool = await _connect(process)
+    presigner = Presigner(pool, _opener(process), process.clock, process.config.presign, process.state.crl)
+    hints = Hints(pool, "outbox")
+    try:
+        while True:
+            if await _step(process, presigner):
+                await hints.wait(POLL)
+            else:
+                await process.clock.sleep(RETRY)
+    finally:
+        await hints.close()
+        await presigner.close()
+        pool.terminate()
+
+
+async def _connect(process: Process) -> Pool:
+    while True:
+        try:
+            return await connect(process.config, process.state, ROLE, size=_CONNECTIONS)
+        except QuashError as error:
+            process.health.set("presign", False, str(error))
+            process.log.warning("presign.waiting", code=error.code, detail=error.message)
+            await process.clock.sleep(RETRY)
+
+
+async def _step(process: Process, presigner: Presigner) -> bool:
+    """One step; False: it failed, and health and log say why."""
+    try:
+        await presigner.step()
+    except QuashError as error:
+        process.health.set("presign", False, str(error))
+        alarm(error.code, error.message)
+        return False
+    except Exception as error:  # the process outlives what nobody foresaw: the next step begins anew
+        process.health.set("presign", False, type(error).__name__)
+        process.log.exception("presign.unforeseen")
+        alarm("presign.unforeseen", "an unforeseen error ended this step: see the log", error=type(error).__name__)
+        return False
+    process.health.set("presign", True, "leading" if presigner.leading else "standing by")
+    return True
+
+
+def _opener(process: Process) -> OpenKey:
+    folder = process.state.keys
+    passphrase = process.config.keys.ocsp_passphrase_file or process.state.secrets / "ocsp.passphrase"
+
+    def open_by_reference(ref: str) -> KeyHandle:
+        return open_key(ref, folder, passphrase)
+
+    return open_by_reference

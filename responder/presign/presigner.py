@@ -1,0 +1,102 @@
+"""The presigner: flow 4 and the middle of flow 2, by whoever of several processes holds the lease."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from quash.errors import QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.config import Presign
+from quash.store import feed, outbox
+from quash.store.database import Pool, acquire
+from quash.store.leases import Holder, Lease
+from responder.presign.agreement import ClockAgreement, DatabaseTime
+from responder.presign.desk import OpenKey, SigningDesk
+from responder.presign.metrics import LEADING
+from responder.presign.published import check_published
+from responder.presign.roster import Roster
+from responder.presign.tenure import Tenure
+
+LEASE = "presign"
+
+
+class Presigner:
+    """Signs what OCSP answers and appends it to the feed.
+
+    Contract: `step` does all work due now and returns how many records it fed; it does nothing while another process
+    holds the lease. Any exception ends the tenure and gives the lease up; the next `step` begins anew from what is
+    committed, so nothing is lost and nothing needs repair. Raises `store.unavailable`, `lease.lost`,
+    `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log them, wait, step again.
+
+    `crl_folder` is the publish folder, read whenever a tenure begins. `open_key` opens an OCSP key by its reference.
+    The pool needs two connections.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        open_key: OpenKey,
+        clock: Clock,
+        settings: Presign,
+        crl_folder: Path,
+        *,
+        database_time: DatabaseTime = feed.database_time,
+    ) -> None:
+        self._pool = pool
+        self._holder = Holder(pool, LEASE)
+        self._desk = SigningDesk(open_key)
+        self._clock = clock
+        self._settings = settings
+        self._crl_folder = crl_folder
+        self._agreement = ClockAgreement(clock, database_time)
+        self._tenure: Tenure | None = None
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process holds the lease, as far as it knows."""
+        return self._tenure is not None
+
+    async def step(self) -> int:
+        try:
+            lease = await self._holder.hold()
+            if lease is None:
+                return 0
+            if self._tenure is None or self._tenure.lease is not lease:
+                self._tenure = await self._begin(lease)
+                LEADING.set(1)
+            return await self._tenure.step()
+        except BaseException:
+            await self._end()
+            raise
+
+    async def close(self) -> None:
+        """Gives the lease up and closes the keys."""
+        await self._end()
+        await self._desk.close()
+
+    async def _begin(self, lease: Lease) -> Tenure:
+        """Looks whether this clock and this database may be trusted, before anything is signed."""
+        async with acquire(self._pool) as conn:
+            await self._agreement.now(conn)
+            roster = await Roster.load(conn)
+            await check_published(conn, self._crl_folder, roster.issuers)
+            readers = {lane: outbox.reader(lane) for lane in (outbox.URGENT, outbox.BULK)}
+            for reader in readers.values():
+                await reader.load(conn)
+        return Tenure(
+            pool=self._pool,
+            lease=lease,
+            readers=readers,
+            roster=roster,
+            desk=self._desk,
+            agreement=self._agreement,
+            clock=self._clock,
+            settings=self._settings,
+        )
+
+    async def _end(self) -> None:
+        self._tenure = None
+        LEADING.set(0)
+        with contextlib.suppress(QuashError):  # without a database the session is gone, and the lease with it
+            await self._holder.let_go()

@@ -1,0 +1,64 @@
+"""Flow 4's reading side: due buckets, their certificates, and how much to sign at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from quash.store import buckets, statuses
+from quash.store.buckets import Bucket
+from quash.store.database import Connection
+from quash.store.statuses import CertificateStatus
+
+_MOST_BUCKETS = 64
+_ENOUGH = 2000
+
+
+@dataclass(slots=True)
+class Pass:
+    """A complete pass over some buckets of one issuer: all their statuses, read at `as_of`.
+
+    `xmin` is of a snapshot taken before any of them was read. The pass is complete once `rest` is empty and fed.
+    """
+
+    issuer_id: int
+    buckets: list[Bucket]
+    as_of: int
+    xmin: int
+    rest: list[CertificateStatus] = field(default_factory=list)
+
+    @property
+    def keys(self) -> set[tuple[int, int]]:
+        return {(bucket.issuer_id, bucket.bucket) for bucket in self.buckets}
+
+    def take(self, count: int) -> list[CertificateStatus]:
+        """The next statuses to sign."""
+        taken, self.rest = self.rest[:count], self.rest[count:]
+        return taken
+
+
+async def begin_pass(conn: Connection, as_of: int, without_issuers: Collection[int]) -> Pass | None:
+    """Reads the buckets that have been due longest, several small ones at once; None: nothing is due."""
+    due = await buckets.due(conn, as_of, _MOST_BUCKETS, without_issuers)
+    if not due:
+        return None
+    begun = Pass(due[0].issuer_id, [], as_of, await buckets.snapshot_xmin(conn))
+    for bucket in due:
+        begun.rest += await statuses.in_bucket(conn, bucket.issuer_id, bucket.bucket, as_of)
+        begun.buckets.append(bucket)
+        if len(begun.rest) >= _ENOUGH:
+            break
+    return begun
+
+
+class Pace:
+    """How many records to sign in one go, so that urgent news never wait longer than about `target` seconds for it."""
+
+    def __init__(self, target: float = 0.05, least: int = 16, most: int = 1000) -> None:
+        self._target, self._least, self._most = target, least, most
+        self.size = 4 * least
+
+    def learn(self, count: int, seconds: float) -> None:
+        """`count` records took `seconds`; grows at most twofold, so that one lucky measurement does no harm."""
+        fitting = int(count * self._target / seconds) if seconds > 0 else self._most
+        self.size = max(self._least, min(fitting, 2 * self.size, self._most))

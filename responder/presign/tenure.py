@@ -1,0 +1,254 @@
+"""What the presigner does while it holds the lease: news become records, due buckets are refreshed, the feed is kept.
+
+1. **Read** news from the outbox, urgent lane first, or the next slice of a due bucket: what OCSP must say now.
+2. **Permit**: no first `good` without proof that the issuer signed the certificate (`permit`).
+3. **Sign** both CertID hashes of each, and check a sample as a stranger would (`desk`, `signing`).
+4. **Feed**: in one transaction compare the fence, append the records, and remember how far the news were taken up.
+
+A crash, an error or a lost lease before 4 has written nothing, and the same news are read again. What could not be
+signed (no signer, key away) makes its bucket due in 4, which is durable, and does not hold up the other issuers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from quash.cache.layout import encode_batch, encode_heartbeat
+from quash.errors import QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.config import Presign
+from quash.store import buckets, outbox, statuses
+from quash.store.database import Connection, Pool, acquire
+from quash.store.feed import BULK, URGENT, FeedRow
+from quash.store.leases import Lease
+from quash.store.news import NewsReader
+from quash.store.outbox import News
+from quash.store.statuses import CertificateStatus
+from responder.presign.agreement import ClockAgreement
+from responder.presign.desk import SigningDesk
+from responder.presign.feeder import Feeder, Within
+from responder.presign.metrics import BATCH_SECONDS, OLDEST_DUE, SIGNED, alarm
+from responder.presign.permit import Permitted, needs_proof, permit
+from responder.presign.refresh import Pace, Pass, begin_pass
+from responder.presign.roster import Roster
+from responder.presign.schedule import next_due
+from responder.presign.signing import Item
+
+HEARTBEAT_EVERY = 1.0
+MAINTAIN_EVERY = 60.0
+BACKGROUND_EVERY = 1.0
+"""How often bulk news and due buckets are looked for; urgent news are at every step."""
+RETRY_AFTER = 10.0
+"""An issuer that nothing could be signed for is left out of refreshes for so long."""
+LATE = 3 * 3600
+"""A bucket overdue by this has records 23 hours old: alarm (A4)."""
+NEWS_BATCH = 500
+PRUNE_BATCH = 10_000
+
+_LANES = {URGENT: "urgent", BULK: "bulk"}
+
+
+class Tenure:
+    """One holding of the lease. Everything it keeps in memory dies with it: after any exception, begin a new one.
+
+    `readers`: of the outbox's lanes, where the database has them standing. `roster`: as of now.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        lease: Lease,
+        readers: Mapping[int, NewsReader],
+        roster: Roster,
+        desk: SigningDesk,
+        agreement: ClockAgreement,
+        clock: Clock,
+        settings: Presign,
+    ) -> None:
+        self.lease = lease
+        self._pool = pool
+        self._desk = desk
+        self._agreement = agreement
+        self._clock = clock
+        self._settings = settings
+        self._roster = roster
+        self._feeder = Feeder(pool, lease, clock, lambda now: self._roster.announcement(now, settings.validity))
+        self._readers = readers
+        self._pace = Pace()
+        self._pass: Pass | None = None
+        self._paused: dict[int, float] = {}
+        self._due: dict[str, float] = {}
+
+    async def step(self) -> int:
+        """Does all work due now, urgent news before each slice of anything else; returns how many records it fed."""
+        done = 0
+        while True:
+            await self._heartbeat()
+            if (count := await self._take_news(URGENT)) is not None:
+                done += count
+            elif not self._is_due("background"):
+                break
+            elif (count := await self._take_news(BULK)) is not None or (count := await self._refresh()) is not None:
+                done += count
+            else:
+                self._done("background", BACKGROUND_EVERY)
+        await self._maintain()
+        return done
+
+    async def _heartbeat(self) -> None:
+        """Tells nodes each second that the feed is alive; not while the clocks disagree, nor without the lease."""
+        if not self._is_due("heartbeat"):
+            return
+        async with acquire(self._pool) as conn:
+            now = await self._agreement.now(conn)
+        await self._feeder.write([FeedRow(URGENT, "heartbeat", None, encode_heartbeat(now))])
+        self._done("heartbeat", HEARTBEAT_EVERY)
+
+    async def _take_news(self, lane: int) -> int | None:
+        """One batch of a lane of the outbox; None: there is no news."""
+        began = self._clock.monotonic()
+        reader = self._readers[lane]
+        async with acquire(self._pool) as conn:
+            batch = await reader.read(conn, NEWS_BATCH)
+            news = outbox.news(batch)
+            if not news:
+                reader.accept(batch)
+                return None
+            await self._learn_hierarchy(conn, news)
+            as_of = await self._agreement.now(conn)
+            keys = {(item.issuer_id, item.serial) for item in news if item.serial is not None}
+            permitted = await self._permit(conn, await statuses.of(conn, keys, as_of))
+        items, unsigned = await self._sign(permitted.statuses, as_of)
+        dirty = {(item.issuer_id, item.bucket) for item in news if item.bucket is not None}
+        dirty |= {(status.issuer_id, status.bucket) for status in unsigned}
+        if self._pass and not dirty.isdisjoint(self._pass.keys):
+            self._pass = None  # it read that bucket before the news: read it again
+
+        async def within(conn: Connection) -> None:
+            await self._remember_proofs(conn, permitted, items)
+            await buckets.mark_due(conn, dirty, as_of)
+            await reader.save(conn, batch.position, as_of)
+
+        await self._feed(lane, items, within, began)
+        reader.accept(batch)
+        if dirty:
+            self._due.pop("background", None)
+        return len(items)
+
+    async def _refresh(self) -> int | None:
+        """The next slice of the pass under way, or of a new one; None: no bucket is due."""
+        began = self._clock.monotonic()
+        async with acquire(self._pool) as conn:
+            if self._pass is None:
+                as_of = await self._agreement.now(conn)
+                self._pass = await begin_pass(conn, as_of, self._paused_issuers())
+            if self._pass is None:
+                return None
+            current = self._pass
+            permitted = await self._permit(conn, current.take(self._pace.size))
+        items, unsigned = await self._sign(permitted.statuses, current.as_of)
+        if unsigned:
+            self._pass = None  # incomplete; its buckets stay due
+            return 0
+
+        async def within(conn: Connection) -> None:
+            await self._remember_proofs(conn, permitted, items)
+            if not current.rest:
+                await self._finish(conn, current)
+
+        await self._feed(BULK, items, within, began)
+        if not current.rest:
+            self._pass = None
+        return len(items)
+
+    async def _finish(self, conn: Connection, done: Pass) -> None:
+        """A5 cuts validities near the end of a signer, and A2 and A3 then want the next pass sooner."""
+        validity = self._roster.validity(done.issuer_id, done.as_of, self._settings.validity)
+        for bucket in done.buckets:
+            due_at = next_due(
+                began=done.as_of,
+                bucket=bucket.bucket,
+                bucket_count=bucket.bucket_count,
+                every=self._settings.refresh_every,
+                validity=validity,
+            )
+            await buckets.finish_pass(conn, bucket, passed_at=done.as_of, pass_xmin=done.xmin, due_at=due_at)
+
+    async def _learn_hierarchy(self, conn: Connection, news: Collection[News]) -> None:
+        if any(item.kind in ("issuer", "signer") or item.issuer_id not in self._roster for item in news):
+            self._roster = await Roster.load(conn)
+            self._feeder.announce_again()
+            self._paused.clear()
+
+    async def _permit(self, conn: Connection, found: Collection[CertificateStatus]) -> Permitted:
+        keys = [(status.issuer_id, status.serial) for status in found if needs_proof(status)]
+        certificates = await statuses.certificates(conn, keys) if keys else {}
+        return permit(found, certificates, self._roster.parsed_certificates)
+
+    async def _sign(
+        self, found: Collection[CertificateStatus], as_of: int
+    ) -> tuple[list[Item], list[CertificateStatus]]:
+        """Records, and the statuses of the issuers that nothing could be signed for."""
+        by_issuer = defaultdict(list)
+        for status in found:
+            by_issuer[status.issuer_id].append(status)
+        items: list[Item] = []
+        unsigned: list[CertificateStatus] = []
+        for issuer_id, group in by_issuer.items():
+            began = self._clock.monotonic()
+            try:
+                signer = self._roster.signer(issuer_id, as_of)
+                certificate = self._roster.certificate(issuer_id)
+                items += await self._desk.sign(signer, certificate, group, as_of, self._settings.validity)
+            except QuashError as error:
+                alarm(error.code, error.message, issuer_id=issuer_id, certificates=len(group))
+                self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
+                unsigned += group
+            else:
+                self._pace.learn(len(group), self._clock.monotonic() - began)
+        return items, unsigned
+
+    async def _remember_proofs(self, conn: Connection, permitted: Permitted, items: Collection[Item]) -> None:
+        """With the very records that rest on them, and only with those."""
+        if permitted.proven:
+            signed = {(issuer_id, serial) for issuer_id, serial, _ in items}
+            await statuses.add_proven(conn, [key for key in permitted.proven if key in signed])
+
+    async def _feed(self, lane: int, items: list[Item], within: Within, began: float) -> None:
+        rows = [FeedRow(lane, "records", None, encode_batch(items))] if items else []
+        await self._feeder.write(rows, within)
+        SIGNED.labels(_LANES[lane]).inc(len(items))
+        BATCH_SECONDS.labels(_LANES[lane]).observe(self._clock.monotonic() - began)
+
+    async def _maintain(self) -> None:
+        """Once a minute: feed partitions, the outbox's tail, and the alarm for late refreshes (A4)."""
+        if not self._is_due("maintenance"):
+            return
+        await self._feeder.write([], self._prune_outbox)
+        await self._feeder.drop_partitions()
+        async with acquire(self._pool) as conn:
+            oldest = await buckets.oldest_due(conn)
+        late = max(0, int(self._clock.now()) - oldest) if oldest is not None else 0
+        OLDEST_DUE.set(late)
+        if late > LATE:
+            alarm("presign.refresh_late", f"a bucket is overdue by {late} s: its answers are older than 23 h (A4)")
+        self._done("maintenance", MAINTAIN_EVERY)
+
+    async def _prune_outbox(self, conn: Connection) -> None:
+        """All that was read has been fed: remembers that, also for a lane without news, and deletes what lies behind."""
+        for lane, reader in self._readers.items():
+            await reader.save(conn, reader.position, int(self._clock.now()))
+            await outbox.prune(conn, lane, reader.position.tx, PRUNE_BATCH)
+
+    def _paused_issuers(self) -> list[int]:
+        now = self._clock.monotonic()
+        self._paused = {issuer_id: until for issuer_id, until in self._paused.items() if until > now}
+        return list(self._paused)
+
+    def _is_due(self, what: str) -> bool:
+        return self._clock.monotonic() >= self._due.get(what, 0.0)
+
+    def _done(self, what: str, every: float) -> None:
+        self._due[what] = self._clock.monotonic() + every
