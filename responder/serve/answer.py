@@ -1,0 +1,219 @@
+"""Flow 5, answer: an HTTP request's octets in, an HTTP answer out. Pure: no I/O but one look-up, no clock, no loop.
+
+  1. method and sizes                 4. a look-up in the cache (a miss is an answer, A9)
+  2. path -> issuer, request octets   5. freshness and nextUpdate decide what may be said
+  3. request -> one CertID of ours    6. template + record -> response, its headers, 304 if the asker has it
+
+OCSP errors are HTTP 200, as relying parties expect (A38); HTTP errors are for what is no OCSP request at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from quash.cache.layout import MAX_SERIAL, decode_record, record_key
+from quash.errors import Kind, QuashError
+from quash.pki.certid import CertId, CertIdHash
+from quash.pki.ocsp_request import parse_request
+from quash.pki.ocsp_response import ERRORS, Status
+from responder.serve.freshness import Freshness
+from responder.serve.httpdate import http_date, parse_http_date
+from responder.serve.view import Directory, View
+
+Headers = tuple[tuple[str, str], ...]
+
+_OCSP = ("Content-Type", "application/ocsp-response")
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+_NO_STORE = ("Cache-Control", "no-store")  # A37: nothing that is not signed is kept by a cache
+_REASONS = {
+    400: "Bad request: this is not HTTP.",
+    404: "Nothing is served here: POST to / or to an issuer's path.",
+    405: "OCSP is asked with GET or POST.",
+    408: "The request did not arrive in time.",
+    413: "The request is larger than any OCSP request that is served here.",
+    414: "The URL is longer than any OCSP request that is served here: POST it.",
+    431: "The request's header is too large.",
+}
+# Clients write base64 for URLs in more than one way (A33): `+` that became a space, and base64url.
+_LENIENT = bytes.maketrans(b" -_", b"++/")
+
+
+class Answer(NamedTuple):
+    """An HTTP response, and what it is for the metrics.
+
+    For HEAD, `body` is what GET would carry: the skin sends its length alone. `outcome` is an OCSP status, or `http`.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    outcome: str
+    hash: str = ""
+    close: bool = False
+
+
+class Request(NamedTuple):
+    """What an answer depends on. `target`: the raw request target; `body`: all of it, or more than the limit."""
+
+    method: str
+    target: bytes
+    body: bytes = b""
+    if_none_match: str = ""
+    if_modified_since: str = ""
+
+
+class Limits(NamedTuple):
+    """Octets of a request target and of a body."""
+
+    target: int
+    body: int
+
+
+def http_error(status: int, *headers: tuple[str, str]) -> Answer:
+    """An answer to what is no OCSP request; the connection does not survive it, except after 404 and 405."""
+    body = (_REASONS.get(status, _REASONS[400]) + "\n").encode()
+    return Answer(status, (_TEXT, _NO_STORE, *headers), body, "http", close=status not in (404, 405))
+
+
+def _ocsp_error(name: str, algorithm: CertIdHash | None = None) -> Answer:
+    return Answer(200, (_OCSP, _NO_STORE), ERRORS[name], name, algorithm.value if algorithm else "")
+
+
+_METHOD_NOT_ALLOWED = http_error(405, ("Allow", "GET, HEAD, POST"))
+INTERNAL_ERROR = _ocsp_error("internal_error")._replace(status=500, close=True)  # for what nobody foresaw
+_BY_KIND = {Kind.INPUT: "malformed_request", Kind.INTERNAL: "internal_error"}  # of an error; any other: try_later
+UNKNOWN_SIGNER = "unknown_signer"  # the outcome that a fresh view of the catalog may mend
+
+
+class Responder:
+    """Answers requests from what `get` finds (an encoded record by key) and from `view`, which its owner replaces."""
+
+    def __init__(self, get: Callable[[bytes], bytes | None], limits: Limits) -> None:
+        self.view = View(Directory(), Freshness.FILLING)
+        self._get = get
+        self._limits = limits
+
+    def answer(self, request: Request, now: float) -> Answer:
+        """Answers one request at Unix time `now`.
+
+        Never raises QuashError: a cache that cannot be read is tryLater, what nobody of us wrote in it internalError.
+        """
+        refused = _refusal(request, self._limits)
+        if refused is not None:
+            return refused
+        posted = request.method == "POST"
+        issuer_id, rest = route(request.target, self.view.directory)
+        if posted and rest:
+            return http_error(404)
+        try:
+            cert_ids = parse_request(request.body if posted else request_of_path(rest)).cert_ids
+            if len(cert_ids) != 1 or cert_ids[0] is None:
+                # A22: several certificates would need a response of their own; a hash that is not served names nobody.
+                return _ocsp_error("unauthorized")
+            return self._answer_one(cert_ids[0], issuer_id, request, now)
+        except QuashError as error:
+            return _ocsp_error(_BY_KIND.get(error.kind, "try_later"))
+
+    def _answer_one(self, cert_id: CertId, path_issuer: int | None, request: Request, now: float) -> Answer:
+        algorithm, name_hash, key_hash, serial = cert_id
+        freshness = self.view.freshness
+        issuer = self.view.directory.issuers.get(name_hash + key_hash)
+        if issuer is not None and path_issuer is not None and path_issuer != issuer.issuer_id:
+            return _ocsp_error("unauthorized", algorithm)
+        data = None
+        if issuer is not None and len(serial) <= MAX_SERIAL:
+            data = self._get(record_key(issuer.issuer_id, serial))
+        if issuer is None or data is None:
+            # A9, A12: never `good` for what nobody vouched for; no `unauthorized` from a cache that may lack it.
+            return _ocsp_error("unauthorized" if freshness.knows_misses else "try_later", algorithm)
+        record = decode_record(data)
+        if now >= record.next_update or (record.reason is None and not freshness.serves_good):
+            return _ocsp_error("try_later", algorithm)
+        template = self.view.directory.templates.get(record.signer_id)
+        if template is None:
+            return _ocsp_error("try_later", algorithm)._replace(outcome=UNKNOWN_SIGNER)
+        body = template.response(
+            algorithm,
+            serial,
+            Status(record.reason, record.revoked_at),
+            record.this_update,
+            record.next_update,
+            record.signatures[algorithm is CertIdHash.SHA256],
+        )
+        headers = _headers(body, record.this_update, record.next_update, issuer.max_age, now)
+        outcome = "good" if record.reason is None else "revoked"
+        if request.method != "POST" and _has_it(request, headers):
+            return Answer(304, headers[1:], b"", outcome, algorithm.value)
+        return Answer(200, headers, body, outcome, algorithm.value)
+
+
+def _refusal(request: Request, limits: Limits) -> Answer | None:
+    """What is no OCSP request by its method or size."""
+    if request.method not in ("GET", "HEAD", "POST"):
+        return _METHOD_NOT_ALLOWED
+    if len(request.target) > limits.target:
+        return http_error(414)
+    return http_error(413) if len(request.body) > limits.body else None
+
+
+def route(target: bytes, directory: Directory) -> tuple[int | None, bytes]:
+    """(issuer whose path is the longest whole prefix of the target, or None; what follows it, without leading slashes).
+
+    Works on raw octets, since the base64 of a GET holds slashes of its own (A33). It begins with `M`, and no path does.
+    """
+    if target[:1] != b"/" and b"://" in target:  # absolute-form (RFC 9112 3.2.2)
+        target = target[target.index(b"://") + 3 :].partition(b"/")[2]
+    rest = target.partition(b"?")[0].lstrip(b"/")
+    if rest[:1] == b"M" or not rest:
+        return None, rest
+    segments = rest.split(b"/", directory.depth)
+    for count in range(min(directory.depth, len(segments)), 0, -1):
+        issuer_id = directory.paths.get(b"/".join(segments[:count]))
+        if issuer_id is not None:
+            return issuer_id, b"/".join(segments[count:]).lstrip(b"/")
+    return None, rest
+
+
+def request_of_path(text: bytes) -> bytes:
+    """The DER of a GET's path (A31): base64, url-escaped or not, also base64url and without padding (A33).
+
+    Raises `ocsp.malformed_request`.
+    """
+    if b"%" in text:
+        text = unquote_to_bytes(text)
+    text = text.translate(_LENIENT).rstrip(b"=")
+    try:
+        return a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
+    except Base64Error:
+        raise QuashError("ocsp.malformed_request", "the path is not the base64 of an OCSP request") from None
+
+
+def _headers(body: bytes, this_update: int, next_update: int, max_age: int, now: float) -> Headers:
+    """A35: thisUpdate < now + max-age < nextUpdate, the dates of the response itself, a strong ETag."""
+    age = max(0, min(max_age, next_update - int(now) - 1))
+    return (
+        _OCSP,
+        ("ETag", f'"{hashlib.sha256(body).hexdigest()}"'),
+        ("Last-Modified", http_date(this_update)),
+        ("Expires", http_date(next_update)),
+        ("Cache-Control", f"max-age={age}, public, no-transform, must-revalidate"),
+    )
+
+
+def _has_it(request: Request, headers: Headers) -> bool:
+    """Whether the asker's copy is this response (A38): If-None-Match decides where it is given (RFC 9110 13.2.2)."""
+    (_, etag), (_, last_modified) = headers[1:3]
+    if request.if_none_match:
+        given = [tag.strip().removeprefix("W/") for tag in request.if_none_match.split(",")]
+        return etag in given or given == ["*"]
+    if not request.if_modified_since:
+        return False
+    if request.if_modified_since == last_modified:
+        return True
+    since, modified = parse_http_date(request.if_modified_since), parse_http_date(last_modified)
+    return since is not None and modified is not None and modified <= since
