@@ -1,0 +1,24 @@
+"""The world that tests of flow 1 share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from issuer.signer.service import CaSigner
+from quash.runtime.clock import FakeClock
+from quash.store.roles import CA_SIGNER, ISSUING
+from tests.support.issuing import World, add_hierarchy, key_ring, make_config
+
+
+@pytest.fixture
+async def world(database: Any, clock: FakeClock) -> AsyncIterator[World]:
+    """A hierarchy, its CA signer, and the issuing role's pool, on a fresh database."""
+    hierarchy = await add_hierarchy(database.owner, clock)
+    keys = key_ring()
+    signer = CaSigner(await database.pool(CA_SIGNER), keys, clock)
+    config = make_config(database.config)
+    yield World(config, clock, database.owner, await database.pool(ISSUING), hierarchy, signer)
+    await keys.close()
