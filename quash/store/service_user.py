@@ -1,7 +1,8 @@
 """The system user that PostgreSQL runs as when we are root: the server refuses to run as root.
 
-It owns the data and the socket folder and nothing else. Folders above them, and above the server's program, that only
+It owns the data and the socket folder and nothing else. Folders above them, and above the server's programs, that only
 root may enter get an access control entry with x for it alone: it walks through, and lists or reads nothing there.
+The server's programs themselves are public; where the installation made them private, it may read those too.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from quash.errors import Kind, QuashError
-from quash.store.acl import allow_traverse, may_traverse
+from quash.store.acl import R, X, allow, allowed
 
 USER = "quash-pg"
 _TRIES, _PAUSE = 20, 0.25  # useradd gives up at once while another one holds /etc/passwd
@@ -32,19 +34,32 @@ class ServiceUser:
         os.chown(path, self.uid, self.gid)
 
     def reach(self, path: Path) -> None:
-        """Lets the user walk to `path`, a folder that it may use already. Raises `store.unreachable`."""
+        """Lets the user walk to `path` through every folder above it. Raises `store.unreachable`."""
         for folder in reversed(path.resolve().parents):
-            if may_traverse(folder, self.uid, self.gid):
-                continue
-            try:
-                allow_traverse(folder, self.uid)
-            except OSError as error:
-                raise QuashError(
-                    "store.unreachable",
-                    f"the user {USER}, whom PostgreSQL runs as, cannot enter {folder} ({error.strerror}): run"
-                    f" `chmod o+x {folder}`, choose another folder, or start quash as an ordinary user",
-                    Kind.REFUSED,
-                ) from None
+            self._need(folder, X)
+
+    def use(self, tree: Path) -> None:
+        """Lets the user read and run a tree of public programs, which a strict umask at installation denies it."""
+        if allowed(tree, self.uid, self.gid, R | X):
+            return
+        for folder, _, files in os.walk(tree):
+            self._need(Path(folder), R | X)
+            for path in (Path(folder, name) for name in files):
+                if not path.is_symlink():
+                    self._need(path, R | X if path.stat().st_mode & stat.S_IXUSR else R)
+
+    def _need(self, path: Path, permissions: int) -> None:
+        if allowed(path, self.uid, self.gid, permissions):
+            return
+        try:
+            allow(path, self.uid, permissions)
+        except OSError as error:
+            raise QuashError(
+                "store.unreachable",
+                f"the user {USER}, whom PostgreSQL runs as, cannot enter {path} ({error.strerror}): run"
+                f" `chmod o+x {path}`, choose another folder, or start quash as an ordinary user",
+                Kind.REFUSED,
+            ) from None
 
 
 def service_user() -> ServiceUser | None:
