@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Strict, model_validator
 
-from issuer.api import answer, read, require
+from issuer.api import answer, read, require, timestamp
 from issuer.revocation.find import Target, find_all, find_one, issuer_by_name, only, read_pem
 from issuer.revocation.revoke import Request, Revoked, list_siblings, revoke
 from issuer.revocation.status import CertificateStatus, status_of, unknown
@@ -50,12 +50,16 @@ class CertificateBody(Body):
 
 
 class RevocationBody(CertificateBody):
-    """`reason`: a name of RFC 5280. `revoked_at`: Unix seconds, not later than now. `wait`: measure its visibility."""
+    """`reason`: a name of RFC 5280. `revoked_at`: RFC 3339, not later than now. `wait`: measure its visibility."""
 
     reason: str = Reason.unspecified.name
-    revoked_at: int | None = Field(default=None, ge=0)
+    revoked_at: Annotated[AwareDatetime, Strict(False)] | None = None
     dry_run: bool = False
     wait: bool = False
+
+    @property
+    def since(self) -> int | None:
+        return None if self.revoked_at is None else int(self.revoked_at.timestamp())
 
 
 class BuildBody(Body):
@@ -89,7 +93,7 @@ class AdminApi:
     async def post_revocation(self, request: web.Request) -> web.Response:
         operator = require(request, *MAY_REVOKE)
         body = await read(request, RevocationBody)
-        wanted = Request(body.target(), parse_reason(body.reason), body.revoked_at)
+        wanted = Request(body.target(), parse_reason(body.reason), body.since)
         async with acquire(self._pool) as conn:
             revoked = await revoke(
                 conn, self._clock, wanted, actor=operator.actor, batch=self._batch, dry_run=body.dry_run
@@ -115,7 +119,7 @@ class AdminApi:
                 "serial": format_serial(stands.serial),
                 "issuer": found.issuer.name,
                 "reason": reason.name,
-                "revoked_at": stands.revoked_at,
+                "revoked_at": timestamp(stands.revoked_at),
                 "act_id": act_id,
                 **_siblings(siblings, total),
                 "job": None if job is None else {"state": job.state, "total": job.total, "done": job.done},
@@ -172,7 +176,7 @@ def _revoked(revoked: Revoked) -> dict[str, Any]:
         "serial": format_serial(revoked.serial),
         "issuer": revoked.issuer,
         "reason": revoked.reason.name,
-        "revoked_at": revoked.revoked_at,
+        "revoked_at": timestamp(revoked.revoked_at),
         "changed": revoked.changed,
         "act_id": revoked.act_id,
         **_siblings(revoked.siblings, revoked.siblings_total),
@@ -193,8 +197,8 @@ def _crl(state: ScopeState) -> dict[str, Any]:
         "url": state.scope.url,
         "number": crl.number if crl else None,
         "entries": crl.entries if crl else None,
-        "this_update": crl.this_update if crl else None,
-        "next_update": crl.next_update if crl else None,
+        "this_update": timestamp(crl.this_update) if crl else None,
+        "next_update": timestamp(crl.next_update) if crl else None,
         "bytes": crl.size if crl else None,
         "sha256": crl.sha256.hex() if crl and crl.sha256 else None,
         "path": state.scope.path,

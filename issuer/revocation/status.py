@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from issuer.api import timestamp
 from issuer.revocation.find import Found
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial
@@ -16,13 +17,13 @@ _ASSIGNED = ("precertificate", "issued", "imported")
 
 @dataclass(frozen=True, slots=True)
 class CertificateStatus:
-    """In the names of the outside contract. `revoked_at`: Unix seconds; `crl_url`: the CRL that would list it."""
+    """In the names of the outside contract. `revoked_at`: RFC 3339; `crl_url`: the CRL that would list it."""
 
     serial: str
     issuer: str | None
     status: Literal["good", "revoked", "expired", "unknown"]
     reason: str | None = None
-    revoked_at: int | None = None
+    revoked_at: str | None = None
     crl_url: str | None = None
 
     def json(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ async def status_of(conn: Connection, found: Found, now: int) -> CertificateStat
         issuer=found.issuer.name,
         status=status,
         reason=Reason(revocation.reason).name if revocation else None,
-        revoked_at=revocation.revoked_at if revocation else None,
+        revoked_at=timestamp(revocation.revoked_at) if revocation else None,
         crl_url=scope.url if scope else None,
     )
 
