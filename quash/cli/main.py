@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import typer
@@ -39,6 +40,21 @@ HELP = {
 }
 
 
+class _Verb(click.Command):
+    """Hands all arguments to typer, which brings a click of its own: ours would not catch its exits and errors."""
+
+    def __init__(self, name: str, command: Any) -> None:
+        super().__init__(name)
+        self._command = command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.args = list(args)
+        return ctx.args
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return self._command.main(args=ctx.args, prog_name=ctx.command_path)
+
+
 class LazyGroup(click.Group):
     """Lists every verb but imports only the one that is run."""
 
@@ -56,8 +72,7 @@ class LazyGroup(click.Group):
             app = typer.Typer(add_completion=False)
             app.command()(target)
             command = get_command(app)  # type: ignore[assignment,unused-ignore]
-        command.name = cmd_name
-        return command
+        return _Verb(cmd_name, command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
