@@ -1,0 +1,175 @@
+"""Flow 3, CRLs: from revocations in the database to published files.
+
+Whether a scope is due is derived each time from what is published: on schedule, or when a revocation is not visible in
+the snapshot that the published CRL was made from. One builder works at a time (a lease); the others stand by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crlgen.build import files, metrics
+from crlgen.build.make import Workshop
+from crlgen.build.schedule import Memory, why_due
+from crlgen.build.signer import CrlSigner
+from crlgen.publish.folder import Publisher
+from quash.errors import Kind, QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
+from quash.store import crls
+from quash.store.database import Pool, acquire
+from quash.store.leases import Holder, Lease
+
+_HOURLY = 3600.0
+_TRUST_AGAIN = 60.0
+
+
+class CrlBuilder:
+    """Keeps the CRL of every scope of the online issuers published.
+
+    After each step `problems` says what is missing: the published CRL stays where a new one fails.
+    """
+
+    def __init__(self, pool: Pool, signer: CrlSigner, publisher: Publisher, clock: Clock, config: Config) -> None:
+        self._pool = pool
+        self._publisher = publisher
+        self._clock = clock
+        self._config = config.crl
+        self._workshop = Workshop(pool, signer, publisher, clock, config.crl)
+        self._holder = Holder(pool, "crl-builder")
+        self._memory: dict[tuple[int, str], Memory] = {}
+        self._lease: Lease | None = None
+        self._trusted = False
+        self._distrust = ""
+        self._trust_again_at = 0.0
+        self._lost_scopes = ""
+        self._lost_scopes_again_at = 0.0
+
+    async def step(self) -> int:
+        """Publishes every CRL that is due; returns how many. With nothing due it costs one query.
+
+        What goes wrong with one scope is the problem of that scope alone; a lost database raises `store.unavailable`.
+        """
+        lease = await self._holder.hold()
+        metrics.LEADING.set(lease is not None)
+        if lease is not self._lease:
+            self._forget()
+            self._lease = lease
+        if lease is None:
+            return 0
+        if not await self._establish_trust():
+            return 0
+        async with acquire(self._pool) as conn:
+            states = await crls.states(conn)
+        await self._look_for_lost_scopes()
+        done = 0
+        try:
+            for state in states:
+                done += await self._take_care(state, lease)
+        except QuashError as error:
+            if error.code != "lease.lost":
+                raise
+            await self._holder.let_go()
+        return done
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """What a person should know: the scope's path, or a subject -> what is missing and why. Empty: all is well."""
+        general = {"trust": self._distrust, "scopes": self._lost_scopes}
+        scopes = {memory.path: memory.problem for memory in self._memory.values()}
+        return {name: text for name, text in (general | scopes).items() if text}
+
+    def pause(self) -> float:
+        """Seconds, at most one, until the next step may have something to do that is known already."""
+        waits = [
+            max(memory.waiting_since + self._config.coalesce, memory.rest_until, memory.retry_at)
+            - self._clock.monotonic()
+            for memory in self._memory.values()
+            if memory.waiting_since is not None
+        ]
+        return max(0.01, min([1.0, *waits]))
+
+    async def close(self) -> None:
+        """Gives up the lease."""
+        await self._holder.let_go()
+
+    def _forget(self) -> None:
+        """A lease that was away: another builder may have published, or another database server have taken over."""
+        self._memory.clear()
+        self._trusted, self._distrust, self._lost_scopes = False, "", ""
+        self._trust_again_at = self._lost_scopes_again_at = 0.0
+
+    def _remember(self, state: crls.ScopeState) -> Memory:
+        scope = state.scope
+        return self._memory.setdefault((scope.issuer_id, scope.scope), Memory(scope.path))
+
+    async def _establish_trust(self) -> bool:
+        """Once, at start: every entry that is published must be revoked in the database (design 5, Trust).
+
+        Otherwise the database is older than the CRLs (a restored backup, a lost failover), and whatever it says would
+        un-revoke: nothing is published until a person has repaired it.
+        """
+        if self._trusted:
+            return True
+        if self._clock.monotonic() < self._trust_again_at:
+            return False
+        async with acquire(self._pool) as conn:
+            states = await crls.states(conn, offline=True)
+        try:
+            for state in states:
+                memory = self._remember(state)
+                await files.look(self._pool, self._publisher, self._clock, state, memory)
+                await files.compare(self._pool, state, memory)
+        except QuashError as error:
+            if error.code != files.LOST_REVOCATIONS:
+                raise
+            metrics.ALARMS.labels(error.code).inc()
+            self._distrust = str(error)
+            self._trust_again_at = self._clock.monotonic() + _TRUST_AGAIN
+            return False
+        self._trusted, self._distrust = True, ""
+        return True
+
+    async def _take_care(self, state: crls.ScopeState, lease: Lease) -> int:
+        """One scope: 1 when a CRL went out."""
+        memory = self._remember(state)
+        started = self._clock.monotonic()
+        try:
+            tag = await self._publisher.head(state.scope.path)
+            if self._should_look(state, memory, tag) and await files.look(
+                self._pool, self._publisher, self._clock, state, memory
+            ):
+                return 0
+            why = why_due(state, memory, self._clock.now(), started, self._config)
+            if why is None:
+                return 0
+            made = await self._workshop.make(state, memory, lease, tag)
+        except QuashError as error:
+            if error.code in ("lease.lost", "store.unavailable"):
+                raise
+            self._failed(state, memory, error)
+            return 0
+        finished = self._clock.monotonic()
+        memory.succeeded(finished, finished - started)
+        metrics.published(state.scope, made, why, finished - started)
+        return 1
+
+    def _should_look(self, state: crls.ScopeState, memory: Memory, tag: str | None) -> bool:
+        """When the file or the newest number is not the one last seen, and now and then in any case: octets rot."""
+        newest = state.newest.number if state.newest else 0
+        return memory.seen != (tag, newest) or self._clock.monotonic() >= memory.looked_at + _HOURLY
+
+    def _failed(self, state: crls.ScopeState, memory: Memory, error: QuashError) -> None:
+        memory.failed(self._clock.monotonic(), str(error), unavailable=error.kind is Kind.UNAVAILABLE)
+        metrics.ALARMS.labels(error.code).inc()
+        metrics.MISSING.labels(state.scope.issuer, state.scope.scope).set(1)
+
+    async def _look_for_lost_scopes(self) -> None:
+        """Revocations that no CRL would ever show: peers lost some that way when the number of shards changed."""
+        if self._clock.monotonic() < self._lost_scopes_again_at:
+            return
+        async with acquire(self._pool) as conn:
+            lost = await crls.without_scope(conn)
+        named = ", ".join(f"{issuer} {'full' if shard is None else f'shard {shard}'}" for issuer, shard in lost)
+        self._lost_scopes = f"crl.scope_missing: revocations that no CRL shows: {named}" if lost else ""
+        self._lost_scopes_again_at = self._clock.monotonic() + _HOURLY

@@ -1,0 +1,151 @@
+"""The gate before publishing: reads a finished CRL as a stranger would and refuses what must never go out.
+
+Pure. It believes neither the memory of the builder nor the CA signer: it works on the octets that would be published,
+on what is published now, and on numbers asked of the database for this purpose. What it refuses never replaces the
+published CRL, which stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from quash.errors import Kind, QuashError
+from quash.pki import der
+from quash.pki.algorithms import SignatureAlgorithm, verify
+from quash.pki.crl import Crl, read_crl, read_entry
+from quash.pki.reasons import Reason
+from quash.pki.rules import check_crl_validity
+
+MAX_CLOCK_STEP = 300
+"""Seconds that the clock may be behind the thisUpdate of the published CRL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What every CRL of a scope must say. `issuer`, `spki`: DER; `authority_key_id`: the issuer's SKI."""
+
+    issuer: bytes
+    spki: bytes
+    algorithm: SignatureAlgorithm
+    authority_key_id: bytes
+    idp_url: str | None
+    only: Literal["user", "ca"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the new CRL must say. `entries` is the database's own count, `now` the clock's Unix seconds."""
+
+    number: int
+    this_update: int
+    next_update: int
+    entries: int
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the gate remembers of the CRL that is out: `entries` are whole entries joined, `count` how many."""
+
+    number: int
+    this_update: int
+    entries: bytes
+    count: int
+
+
+def _refuse(code: str, message: str) -> QuashError:
+    return QuashError(code, message, Kind.REFUSED)
+
+
+def read(data: bytes, terms: Terms) -> Crl:
+    """A CRL that is this scope's own and whose signature verifies (B1, B7, B14, B15, B20).
+
+    Raises `crl.malformed`, `crl.other_algorithm`, `crl.other_issuer`, `crl.other_key_id`, `crl.other_idp`,
+    `signature.invalid`.
+    """
+    crl = read_crl(data)
+    if crl.algorithm != terms.algorithm.identifier:
+        raise _refuse("crl.other_algorithm", "the CRL is signed with another algorithm than the issuer's")
+    if crl.issuer != terms.issuer:
+        raise _refuse("crl.other_issuer", "the CRL names another issuer")
+    if crl.authority_key_id != terms.authority_key_id:
+        raise _refuse("crl.other_key_id", "the CRL's authorityKeyIdentifier is not the issuer's SKI")
+    # B15: a shard's IDP is critical and carries the URL of the CRLDP byte for byte; a full CRL has none (B14).
+    if (crl.idp_url, crl.idp_critical, crl.only) != (terms.idp_url, terms.idp_url is not None, terms.only):
+        raise _refuse("crl.other_idp", f"the CRL's IDP is {crl.idp_url}, the scope's {terms.idp_url}")
+    verify(terms.spki, terms.algorithm, terms.algorithm.decode(crl.signature), crl.tbs)
+    return crl
+
+
+def check_clock(this_update: int, now: float) -> None:
+    """Raises `crl.clock_went_back` when a CRL newer than the published one would be dated in the future."""
+    if this_update > now + MAX_CLOCK_STEP:
+        raise _refuse("crl.clock_went_back", "the clock is more than 5 minutes behind the published CRL: set it right")
+
+
+def check(crl: Crl, expected: Expected, previous: Published | None, *, subscribers: bool = True) -> list[bytes]:
+    """Compares a new CRL, as read, with what is expected of it and with the published one.
+
+    Returns the serials of entries that are gone, for the caller to ask the database about (B13) and `refuse_lost`.
+    Raises `crl.number_not_rising`, `crl.clock_went_back`, `crl.other_times`, `crl.validity`, `crl.count_differs`,
+    `crl.entry_twice`, `crl.reason_downgraded`, `crl.date_moved`, `crl.malformed`.
+    """
+    if crl.number != expected.number or (previous and crl.number <= previous.number):
+        raise _refuse("crl.number_not_rising", f"CRL number {crl.number} does not follow the published one (B7)")
+    check_clock(crl.this_update, expected.now)
+    times = (crl.this_update, crl.next_update)
+    if times != (expected.this_update, expected.next_update) or (previous and times[0] <= previous.this_update):
+        raise _refuse("crl.other_times", "the CRL's times are not those that were set, or go back")
+    check_crl_validity(*times, subscribers=subscribers)
+    if len(crl.entries) != expected.entries:
+        raise _refuse("crl.count_differs", f"{len(crl.entries)} entries, the database counts {expected.entries}")
+    return _compare(previous, crl)
+
+
+def refuse_lost(lost: list[bytes], may_go: set[bytes]) -> None:
+    """Raises `crl.entry_lost` when an entry is gone that must still be shown (B13)."""
+    if missing := [serial.hex() for serial in lost if serial not in may_go]:
+        raise _refuse("crl.entry_lost", f"{len(missing)} published entries would be lost, the first {missing[0]}")
+
+
+def _compare(previous: Published | None, crl: Crl) -> list[bytes]:
+    """The common case, entries added at the end of what is published, costs one comparison of memory."""
+    if previous is None:
+        _by_serial(crl.entries)
+        return []
+    if b"".join(crl.entries[: previous.count]) == previous.entries:
+        _by_serial(crl.entries[previous.count :])
+        return []
+    current = _by_serial(crl.entries)
+    old = (previous.entries[i:j] for _, i, _, j in der.children(previous.entries, 0, len(previous.entries)))
+    lost = []
+    for entry in set(old).difference(crl.entries):
+        serial, revoked_at, reason = read_entry(entry)
+        if serial not in current:
+            lost.append(serial)
+        else:
+            _check_upgrade(serial, (revoked_at, reason), current[serial])
+    return lost
+
+
+def _by_serial(entries: list[bytes]) -> dict[bytes, bytes]:
+    """serial -> entry of well-formed entries with allowed reasons (B8, B10, B11), each serial once.
+
+    Entries differ in their serials and in little else, so one of each shape is looked into; that keeps a million cheap.
+    """
+    found = {entry[4 : 4 + entry[3]]: entry for entry in entries}
+    if len(found) != len(entries):
+        raise _refuse("crl.entry_twice", "a serial stands twice on the CRL")
+    for example in {entry[:4] + entry[4 + entry[3] :]: entry for entry in entries}.values():
+        read_entry(example)
+    return found
+
+
+def _check_upgrade(serial: bytes, old: tuple[int, int], entry: bytes) -> None:
+    """A published entry changes only to keyCompromise, and its date only back, and only then (B25, C16)."""
+    _, revoked_at, reason = read_entry(entry)
+    if reason != old[1] and reason != Reason.keyCompromise:
+        raise _refuse("crl.reason_downgraded", f"serial {serial.hex()}: reason {old[1]} would become {reason}")
+    if revoked_at > old[0] or (revoked_at < old[0] and reason != Reason.keyCompromise):
+        raise _refuse("crl.date_moved", f"serial {serial.hex()}: the revocation date would move")

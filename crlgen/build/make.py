@@ -1,0 +1,132 @@
+"""Flow 3 for one scope, as a recipe."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+
+from crlgen.build import entries, gate
+from crlgen.build.entries import EntrySet
+from crlgen.build.gate import Expected, Published, Terms
+from crlgen.build.schedule import Memory, is_scheduled
+from crlgen.build.signer import CrlSigner
+from crlgen.build.terms import terms_of
+from crlgen.publish.folder import Publisher
+from quash.errors import QuashError
+from quash.pki.crl import certificate_list, tbs_cert_list
+from quash.runtime.clock import Clock
+from quash.runtime.config import Crl as CrlConfig
+from quash.store import crls
+from quash.store.database import Pool, acquire
+from quash.store.leases import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A CRL that went out; `size` in octets."""
+
+    next_update: int
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Makes one CRL at a time."""
+
+    pool: Pool
+    signer: CrlSigner
+    publisher: Publisher
+    clock: Clock
+    config: CrlConfig
+
+    async def make(self, state: crls.ScopeState, memory: Memory, lease: Lease, tag: str | None) -> Made:
+        """Makes and publishes a CRL over the file in state `tag`; `memory` holds it when this returns.
+
+        A crash anywhere skips a number and repeats none (B7): before step 3 nothing is signed, between 3 and 6 the
+        published CRL stays, and after 6 `files.look` recognises the new one and completes its record.
+        Raises the codes of the gate, the CA signer, the publisher and the lease; nothing is published then.
+        """
+        scope = state.scope
+        # 1. What must the CRL say, and list? One snapshot of the database, closed at once.
+        async with acquire(self.pool) as conn:
+            terms = await terms_of(conn, scope)
+        memory.entries = found = await entries.current(self.pool, scope, state.regular, memory.entries)
+        expected = self._expect(state, memory.published, found)
+        # 2. Take the number, for good, before anything is signed.
+        await self._take_number(state, found, expected, lease)
+        # 3. Have it signed.
+        body = await self._sign(scope, terms, found, expected)
+        # 4. Read it back as a stranger would, beside what is published.
+        await self._pass_gate(state, memory, terms, expected, body)
+        # 5. Remember its octets, while the lease still holds.
+        async with acquire(self.pool) as conn, conn.transaction():
+            await lease.check(conn)
+            await crls.signed(conn, scope, expected.number, hashlib.sha256(body).digest(), len(body))
+        # 6. Publish.
+        new_tag = await self.publisher.put(scope.path, body, replaces=tag)
+        # 7. Record that it is out.
+        async with acquire(self.pool) as conn:
+            await crls.published(conn, scope, expected.number, int(self.clock.now()))
+        memory.published = Published(expected.number, expected.this_update, found.encoded, found.count)
+        memory.seen, memory.good, memory.looked_at = (new_tag, expected.number), True, self.clock.monotonic()
+        return Made(expected.next_update, found.count, len(body))
+
+    def _expect(self, state: crls.ScopeState, published: Published | None, found: EntrySet) -> Expected:
+        """Number and thisUpdate rise above all that was taken or published (B7); raises `crl.clock_went_back`."""
+        newest = state.newest
+        numbers = [newest.number if newest else 0, published.number if published else 0]
+        times = [newest.this_update if newest else 0, published.this_update if published else 0]
+        now = self.clock.now()
+        this_update = max(int(now), max(times) + 1)
+        gate.check_clock(this_update, now)
+        return Expected(
+            number=max(numbers) + 1,
+            this_update=this_update,
+            next_update=this_update + self.config.validity,
+            entries=found.expected,
+            now=now,
+        )
+
+    async def _take_number(self, state: crls.ScopeState, found: EntrySet, expected: Expected, lease: Lease) -> None:
+        async with acquire(self.pool) as conn, conn.transaction():
+            await lease.check(conn)
+            await crls.reserve(
+                conn,
+                state.scope,
+                number=expected.number,
+                this_update=expected.this_update,
+                next_update=expected.next_update,
+                entries=found.count,
+                covers=found.covers,
+                scheduled=is_scheduled(state, expected.now, self.config.every),
+            )
+
+    async def _pass_gate(
+        self, state: crls.ScopeState, memory: Memory, terms: Terms, expected: Expected, body: bytes
+    ) -> None:
+        try:
+            crl = await asyncio.to_thread(gate.read, body, terms)
+            lost = await asyncio.to_thread(gate.check, crl, expected, memory.published)
+            if lost:
+                async with acquire(self.pool) as conn:
+                    gate.refuse_lost(lost, await crls.may_go(conn, state.scope, state.regular, lost))
+        except QuashError:
+            memory.entries = None  # what is kept encoded may be what is wrong: the next try reads everything anew
+            raise
+
+    async def _sign(self, scope: crls.Scope, terms: Terms, found: EntrySet, expected: Expected) -> bytes:
+        tbs = tbs_cert_list(
+            algorithm=terms.algorithm,
+            issuer=terms.issuer,
+            this_update=expected.this_update,
+            next_update=expected.next_update,
+            entries=(found.encoded,),
+            authority_key_id=terms.authority_key_id,
+            number=expected.number,
+            idp_url=terms.idp_url,
+            only=terms.only,
+        )
+        raw_signature = await self.signer.sign_crl(scope.issuer_id, scope.scope, tbs)
+        return certificate_list(tbs, terms.algorithm, raw_signature)

@@ -1,0 +1,85 @@
+"""The CRL origin: CRLs and CA certificates over plain HTTP, from the publish folder. It has no key and no database."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from http import HTTPStatus
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import Counter
+
+from crlgen.origin import answer
+from crlgen.origin.files import Files
+from quash.runtime.clock import Clock
+from quash.runtime.process import Process
+
+_CHUNK = 256 * 1024
+_REQUESTS = Counter("quash_crl_origin_requests_total", "Answers of the CRL origin", ["status"])
+_HEALTH_EVERY = 5.0
+
+
+class Origin:
+    """Serves one folder. Bodies are sent in chunks from the open file, so that memory does not grow with CRLs."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._files = Files(folder)
+        self._clock = clock
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Takes the path from the raw request line: decoding or normalising could only turn it into another name."""
+        if request.method not in ("GET", "HEAD"):
+            return await self._send(request, *answer.refuse_method())
+        opened = await asyncio.to_thread(self._files.open, request.path_qs.partition("?")[0])
+        if opened is None:
+            return await self._send(request, *answer.not_found())
+        file, meta = opened
+        with file:
+            status, headers = answer.found(meta, request.headers, self._clock.now())
+            body = file if status is HTTPStatus.OK and request.method == "GET" else None
+            return await self._send(request, status, headers, body)
+
+    async def _send(
+        self, request: web.BaseRequest, status: HTTPStatus, headers: dict[str, str], body: io.FileIO | None = None
+    ) -> web.StreamResponse:
+        _REQUESTS.labels(str(status.value)).inc()
+        response = web.StreamResponse(status=status, headers={**headers, "Server": "quash"})
+        await response.prepare(request)
+        if body is not None:
+            await _copy(body, response, int(headers["Content-Length"]))
+        await response.write_eof()
+        return response
+
+
+async def _copy(file: io.FileIO, response: web.StreamResponse, size: int) -> None:
+    """Sends what Content-Length promised; a file cut short in place breaks the connection rather than the promise."""
+    left = size
+    while left:
+        chunk = await asyncio.to_thread(file.read, min(_CHUNK, left))
+        if not chunk:
+            raise ConnectionResetError("the file became shorter while it was sent")
+        await response.write(chunk)
+        left -= len(chunk)
+
+
+async def main(process: Process) -> None:
+    """Serves until cancelled; ready while the publish folder can be read."""
+    process.health.set("folder", ok=False, detail="starting")
+    folder = process.state.crl
+    runner = web.ServerRunner(web.Server(Origin(folder, process.clock).handle, access_log=None))
+    await runner.setup()
+    try:
+        await _site(process, runner).start()
+        while True:
+            readable = folder.is_dir()
+            process.health.set("folder", ok=readable, detail="" if readable else f"{folder} cannot be read")
+            await process.clock.sleep(_HEALTH_EVERY)
+    finally:
+        await runner.cleanup()
+
+
+def _site(process: Process, runner: web.ServerRunner) -> web.BaseSite:
+    if process.listen is not None:
+        return web.SockSite(runner, process.listen)
+    return web.TCPSite(runner, process.config.crl_origin.host, process.config.crl_origin.port)

@@ -1,0 +1,404 @@
+"""CRL scopes, the CRLs made for them, and what a scope's CRL must contain.
+
+What a CRL covers is a snapshot of PostgreSQL, kept as its text (`pg_snapshot`): a revocation is covered when its
+transaction is visible in it. So a transaction that took its number early and committed late is never taken for covered,
+and nobody marks anything: whether a scope is dirty is derived.
+
+Functions that read several things which must agree (`snapshot`, `entries`, `changes`, `counts`, `total`) are called in
+one transaction of isolation `repeatable_read`, where they all see the same snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from quash.errors import Kind, QuashError
+from quash.store.database import Connection
+
+_BATCH = 10_000
+# Shared with the index revocation_scope: no shard and shard null are one value there.
+_FULL = -1
+
+Entry = tuple[bytes, int, int]
+"""serial, revoked_at (Unix seconds), reason"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One CRL of an issuer. `url` is what CRLDPs carry, `path` the publisher's name for it, without a leading slash."""
+
+    issuer_id: int
+    issuer: str
+    scope: str
+    shard: int | None
+    url: str
+    path: str
+    idp: bool
+
+    @property
+    def _shard(self) -> int:
+        return _FULL if self.shard is None else self.shard
+
+
+@dataclass(frozen=True, slots=True)
+class Crl:
+    """One CRL as it was made; times are Unix seconds. `sha256` and `size` are None until it is signed."""
+
+    number: int
+    this_update: int
+    next_update: int
+    entries: int
+    size: int | None
+    sha256: bytes | None
+    covers: str
+    scheduled: bool
+    published_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeState:
+    """Where a scope stands: its newest CRL, the newest published and the newest published on schedule.
+
+    `dirty_since`: when the longest waiting revocation that the published CRL does not cover was recorded, or an
+    operator's demand for a new CRL (`quash.store.crl_demands`).
+    """
+
+    scope: Scope
+    newest: Crl | None
+    published: Crl | None
+    regular: Crl | None
+    dirty_since: int | None
+
+
+async def add_scope(
+    conn: Connection, *, issuer_id: int, scope: str, shard: int | None, url: str, path: str, idp: bool
+) -> None:
+    """Adds a scope; the same again changes nothing. `scope`: `full` (shard None) or the shard's number as text."""
+    await conn.execute(
+        "insert into crl_scope (issuer_id, scope, shard, url, path, idp) values ($1, $2, $3, $4, $5, $6)"
+        " on conflict (issuer_id, scope) do nothing",
+        issuer_id,
+        scope,
+        shard,
+        url,
+        path,
+        idp,
+    )
+
+
+async def start_after(
+    conn: Connection, issuer_id: int, scope: str, *, number: int, this_update: int, next_update: int
+) -> None:
+    """Takes over from a CRL that somebody else made: ours get greater numbers and times. Again: changes nothing.
+
+    It counts as begun and never published, and as covering nothing, so that the scope is due at once.
+    """
+    await conn.execute(
+        "insert into crl (issuer_id, scope, number, this_update, next_update, entries, covers, scheduled)"
+        " values ($1, $2, $3, $4, $5, 0, '1:1:', false) on conflict do nothing",
+        issuer_id,
+        scope,
+        Decimal(number),
+        this_update,
+        next_update,
+    )
+
+
+async def add_published(
+    conn: Connection,
+    issuer_id: int,
+    scope: str,
+    *,
+    number: int,
+    this_update: int,
+    next_update: int,
+    entries: int,
+    sha256: bytes,
+    size: int,
+    published_at: int,
+) -> None:
+    """Remembers a CRL that an explicit command signed and published with an offline key (G4).
+
+    It covers what the calling transaction sees.
+    """
+    await conn.execute(
+        "insert into crl (issuer_id, scope, number, this_update, next_update, entries, size, sha256, covers, scheduled,"
+        " published_at) values ($1, $2, $3, $4, $5, $6, $7, $8, pg_current_snapshot(), true, $9)",
+        issuer_id,
+        scope,
+        Decimal(number),
+        this_update,
+        next_update,
+        entries,
+        size,
+        sha256,
+        published_at,
+    )
+
+
+_CRL_FIELDS = (
+    "number",
+    "this_update",
+    "next_update",
+    "entries",
+    "size",
+    "sha256",
+    "covers",
+    "scheduled",
+    "published_at",
+)
+_CRL_COLUMNS = "number, this_update, next_update, entries, size, sha256, covers::text, scheduled, published_at"
+
+
+def _of(alias: str) -> str:
+    return ", ".join(f"{alias}.{name} as {alias}_{name}" for name in _CRL_FIELDS)
+
+
+def _newest(alias: str, condition: str) -> str:
+    return (
+        f" left join lateral (select {_CRL_COLUMNS} from crl"
+        f" where crl.issuer_id = s.issuer_id and crl.scope = s.scope{condition}"
+        f" order by number desc limit 1) {alias} on true"
+    )
+
+
+_STATES = (
+    "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.path, s.idp,"
+    f" {_of('newest')}, {_of('published')}, {_of('regular')},"
+    " least((select recorded_at from revocation r where r.issuer_id = s.issuer_id"
+    "   and coalesce(r.shard, -1) = coalesce(s.shard, -1)"
+    "   and r.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
+    "   and not pg_visible_in_snapshot(r.tx, published.covers::pg_snapshot)"
+    "   order by r.tx limit 1),"
+    "  (select d.at from crl_demand d where d.issuer_id = s.issuer_id and d.scope = s.scope"
+    "   and d.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
+    "   and not pg_visible_in_snapshot(d.tx, published.covers::pg_snapshot)"
+    "   order by d.tx limit 1)) as dirty_since"
+    " from crl_scope s join issuer i on i.id = s.issuer_id"
+    + _newest("newest", "")
+    + _newest("published", " and published_at is not null")
+    + _newest("regular", " and scheduled and published_at is not null")
+    + " where i.key_ref is not null or $1 order by s.issuer_id, s.shard nulls first, s.scope"
+)
+
+
+async def states(conn: Connection, *, offline: bool = False) -> list[ScopeState]:
+    """Every scope of the issuers whose key is online, in one query; `offline`: of all issuers.
+
+    Each scope costs a few index look-ups, whatever the number of revocations.
+    """
+    return [_state(row) for row in await conn.fetch(_STATES, offline)]
+
+
+async def find_scope(conn: Connection, issuer_id: int, shard: int | None) -> Scope | None:
+    """The scope whose CRL shows the certificates of this shard (None: those without one)."""
+    row = await conn.fetchrow(
+        "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.path, s.idp from crl_scope s"
+        " join issuer i on i.id = s.issuer_id where s.issuer_id = $1 and s.shard is not distinct from $2",
+        issuer_id,
+        shard,
+    )
+    return Scope(**row) if row else None
+
+
+def _state(row: Any) -> ScopeState:
+    scope = Scope(**{name: row[name] for name in ("issuer_id", "issuer", "scope", "shard", "url", "path", "idp")})
+    return ScopeState(scope, _crl(row, "newest_"), _crl(row, "published_"), _crl(row, "regular_"), row["dirty_since"])
+
+
+def _crl(row: Any, prefix: str) -> Crl | None:
+    if row[prefix + "number"] is None:
+        return None
+    fields = {name: row[prefix + name] for name in _CRL_FIELDS}
+    return Crl(**{**fields, "number": int(fields["number"])})
+
+
+async def snapshot(conn: Connection) -> str:
+    """What this transaction sees, for `covers`."""
+    return str(await conn.fetchval("select pg_current_snapshot()::text"))
+
+
+async def is_past(conn: Connection, covers: str) -> bool:
+    """Whether every transaction that `covers` knows of is over in this database."""
+    past = await conn.fetchval(
+        "select pg_snapshot_xmax($1::text::pg_snapshot) <= pg_snapshot_xmin(pg_current_snapshot())", covers
+    )
+    return bool(past)
+
+
+# The greatest version of each revocation counts. It may go when a regularly scheduled CRL issued after notAfter has
+# shown it (B13): $3 is the thisUpdate of the newest such CRL, $4 what it covers.
+_MAY_GO = "coalesce(c.not_after < $3 and pg_visible_in_snapshot(r.tx, $4::text::pg_snapshot), false)"
+
+
+def _current(columns: str, condition: str, among: str = "") -> str:
+    return (
+        f"select {columns} from (select distinct on (serial) serial, revoked_at, reason, tx from revocation"
+        f"  where issuer_id = $1 and coalesce(shard, -1) = $2{among} order by serial, version desc) r"
+        f" join certificate c on c.issuer_id = $1 and c.serial = r.serial where {condition}"
+    )
+
+
+def _horizon(regular: Crl | None) -> tuple[int | None, str | None]:
+    return (regular.this_update, regular.covers) if regular else (None, None)
+
+
+async def entries(conn: Connection, scope: Scope, regular: Crl | None) -> AsyncIterator[list[Entry]]:
+    """What the scope's CRL must list, in batches, by serial: everything revoked except what may go (B13)."""
+    cursor = await conn.cursor(
+        _current("r.serial, r.revoked_at, r.reason", f"not {_MAY_GO} order by r.serial"),
+        scope.issuer_id,
+        scope._shard,
+        *_horizon(regular),
+    )
+    while batch := await cursor.fetch(_BATCH):
+        yield [(serial, revoked_at, reason) for serial, revoked_at, reason in batch]
+
+
+async def gone(conn: Connection, scope: Scope, regular: Crl | None) -> int:
+    """How many of the scope's revoked certificates need no entry any more (B13); `total` counts them too."""
+    if regular is None:
+        return 0
+    count = await conn.fetchval(
+        _current("count(*)", _MAY_GO),
+        scope.issuer_id,
+        scope._shard,
+        *_horizon(regular),
+    )
+    return int(count)
+
+
+async def total(conn: Connection, scope: Scope) -> int:
+    """How many certificates of the scope were ever revoked; each has exactly one version 1."""
+    count = await conn.fetchval(
+        "select count(*) from revocation where issuer_id = $1 and coalesce(shard, -1) = $2 and version = 1",
+        scope.issuer_id,
+        scope._shard,
+    )
+    return int(count)
+
+
+async def changes(conn: Connection, scope: Scope, covers: str) -> list[tuple[int, Entry]]:
+    """The revocations of the scope that `covers` does not show, as (version, entry), in order of their transactions."""
+    rows = await conn.fetch(
+        "select version, serial, revoked_at, reason from revocation where issuer_id = $1 and coalesce(shard, -1) = $2"
+        " and tx >= pg_snapshot_xmin($3::text::pg_snapshot) and not pg_visible_in_snapshot(tx, $3::text::pg_snapshot)"
+        " order by tx, id",
+        scope.issuer_id,
+        scope._shard,
+        covers,
+    )
+    return [(version, (serial, revoked_at, reason)) for version, serial, revoked_at, reason in rows]
+
+
+async def may_go(conn: Connection, scope: Scope, regular: Crl | None, serials: Sequence[bytes]) -> set[bytes]:
+    """Which of these entries a new CRL need not list (B13), asked of the database serial by serial."""
+    rows = await conn.fetch(
+        _current("r.serial", _MAY_GO, among=" and serial = any($5)"),
+        scope.issuer_id,
+        scope._shard,
+        *_horizon(regular),
+        list(serials),
+    )
+    return {row["serial"] for row in rows}
+
+
+async def unrevoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) -> list[bytes]:
+    """Those of the serials that the database does not know as revoked: none, unless it lost something."""
+    missing: list[bytes] = []
+    for start in range(0, len(serials), _BATCH):
+        rows = await conn.fetch(
+            "select s from unnest($2::bytea[]) s"
+            " where not exists (select from revocation where issuer_id = $1 and serial = s)",
+            issuer_id,
+            list(serials[start : start + _BATCH]),
+        )
+        missing.extend(row["s"] for row in rows)
+    return missing
+
+
+async def without_scope(conn: Connection) -> list[tuple[str, int | None]]:
+    """(issuer, shard) of revocations of online issuers that no CRL scope would show: a configuration gone wrong."""
+    rows = await conn.fetch(
+        "select i.name, nullif(r.shard, -1) as shard from"
+        " (select distinct issuer_id, coalesce(shard, -1) as shard from revocation) r"
+        " join issuer i on i.id = r.issuer_id and i.key_ref is not null"
+        " where not exists"
+        "  (select from crl_scope s where s.issuer_id = r.issuer_id and coalesce(s.shard, -1) = r.shard)"
+        " order by 1, 2"
+    )
+    return [(row["name"], row["shard"]) for row in rows]
+
+
+async def reserve(
+    conn: Connection,
+    scope: Scope,
+    *,
+    number: int,
+    this_update: int,
+    next_update: int,
+    entries: int,
+    covers: str,
+    scheduled: bool,
+) -> None:
+    """Takes a number for a CRL that will be signed now; it never comes back (B7).
+
+    Raises `crl.number_taken` unless it is above every number of the scope.
+    """
+    taken = await conn.fetchval(
+        "insert into crl (issuer_id, scope, number, this_update, next_update, entries, covers, scheduled)"
+        " select $1, $2, $3, $4, $5, $6, $7::text::pg_snapshot, $8"
+        " where not exists (select from crl where issuer_id = $1 and scope = $2 and number >= $3)"
+        " on conflict do nothing returning true",
+        scope.issuer_id,
+        scope.scope,
+        Decimal(number),
+        this_update,
+        next_update,
+        entries,
+        covers,
+        scheduled,
+    )
+    if not taken:
+        raise QuashError("crl.number_taken", f"CRL number {number} is not above those of the scope", Kind.CONFLICT)
+
+
+async def signed(conn: Connection, scope: Scope, number: int, sha256: bytes, size: int) -> None:
+    """Remembers the bytes that are about to be published, so that they are known again after a crash."""
+    await conn.execute(
+        "update crl set sha256 = $4, size = $5 where issuer_id = $1 and scope = $2 and number = $3",
+        scope.issuer_id,
+        scope.scope,
+        Decimal(number),
+        sha256,
+        size,
+    )
+
+
+async def published(conn: Connection, scope: Scope, number: int, at: int) -> None:
+    """Remembers that a CRL has been published (Unix seconds)."""
+    await conn.execute(
+        "update crl set published_at = $4 where issuer_id = $1 and scope = $2 and number = $3",
+        scope.issuer_id,
+        scope.scope,
+        Decimal(number),
+        at,
+    )
+
+
+async def is_covered(conn: Connection, issuer_id: int, serial: bytes) -> bool:
+    """Whether a published CRL shows the newest version of this revocation; false for what is not revoked."""
+    covered = await conn.fetchval(
+        "select exists (select from (select r.tx, r.shard from revocation r where r.issuer_id = $1 and r.serial = $2"
+        "  order by r.version desc limit 1) r"
+        " join crl_scope s on s.issuer_id = $1 and coalesce(s.shard, -1) = coalesce(r.shard, -1)"
+        " cross join lateral (select covers from crl where crl.issuer_id = $1 and crl.scope = s.scope"
+        "  and published_at is not null order by number desc limit 1) c"
+        " where pg_visible_in_snapshot(r.tx, c.covers))",
+        issuer_id,
+        serial,
+    )
+    return bool(covered)
