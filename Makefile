@@ -45,5 +45,8 @@ lock: setup ## requirements.lock anew: every pin with its hashes, no address of 
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --extra dev -o requirements.lock pyproject.toml
 
+bench: setup ## revoke -> visible over 200 revocations of a running system
+	$(BIN)/python -m loadtest.revocations $(ARGS)
+
 clean: ## what the other targets made, the state folder apart
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,8 @@ def tour(deployment: Context, arguments: list[str]) -> str:
     certs = _relative(deployment.state.certs)
     ask = (
         f"openssl ocsp -no_nonce -issuer {shlex.quote(f'{certs}/{profile.issuer}.pem')} -cert tour.pem \\\n"
-        f"               -CAfile {shlex.quote(f'{certs}/chain.pem')} -url {deployment.config.ocsp_base}/{profile.issuer}"
+        f"               -CAfile {shlex.quote(f'{certs}/chain.pem')} "
+        f"-url {deployment.config.ocsp_base}/{profile.issuer}"
     )
     options = " " + shlex.join(arguments) if arguments != _DEFAULT_ARGUMENTS else ""
     return _TOUR.format(quash=_quash(), profile=profile.name, ask=ask, options=options)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-import uvloop
 from rich.console import Console
 
 from quash.cli.common import (
@@ -46,7 +45,7 @@ def up(
     arguments = ["--config", str(config), "--state", str(state), *(a for s in set_ or () for a in ("--set", s))]
     lock = deployment.state.lock()
     try:
-        uvloop.run(_up(deployment, arguments))
+        asyncio.run(_up(deployment, arguments))  # not uvloop: its subprocesses know neither user nor umask
     finally:
         lock.release()
 

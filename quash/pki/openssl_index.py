@@ -64,6 +64,11 @@ class Index:
     warnings: list[Remark] = field(default_factory=list)
 
 
+def published_reason(name: str) -> Reason:
+    """What a reason of OpenSSL, or of an old CRL, becomes when it is published by us (B11)."""
+    return _REASONS.get(name.lower(), Reason.unspecified)
+
+
 def read_index(data: bytes) -> Index:
     """Reads a whole index.txt; never raises, since what cannot be read is part of the answer."""
     index = Index()
@@ -123,7 +128,7 @@ def _revocation(number: int, text: str, problems: list[str], warnings: list[Rema
     if not details:
         return Reason.unspecified, revoked_at
     name = details[0]
-    reason = _REASONS.get(name.lower(), Reason.unspecified)
+    reason = published_reason(name)
     if name.lower() != reason.name.lower():
         warnings.append(Remark(number, f"reason {name[:40]!r} becomes {reason.name} (B11)"))
     return reason, revoked_at

@@ -17,7 +17,7 @@ _KEY_COMPROMISE = int(Reason.keyCompromise)
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:
-    """One certificate; times in Unix seconds, `reason` None: not revoked. `der` and what follows from it may be unknown."""
+    """One certificate; times in Unix seconds, `reason` None: not revoked; `der` and what it tells may be unknown."""
 
     serial: bytes
     not_after: int
@@ -47,7 +47,8 @@ create temporary table if not exists import_row (
 _CERTIFICATES = """
 insert into certificate
     (issuer_id, serial, state, profile, der, spki_sha256, ski, not_before, not_after, shard, bucket, created_at)
-select $1, serial, 'imported', 'imported', der, spki_sha256, ski, not_before, not_after, null, bucket, $2 from import_row
+select $1, serial, 'imported', 'imported', der, spki_sha256, ski, not_before, not_after, null, bucket, $2
+from import_row
 on conflict (issuer_id, serial) do update
     set der = excluded.der, spki_sha256 = excluded.spki_sha256, ski = excluded.ski, not_before = excluded.not_before
     where certificate.state = 'imported' and certificate.der is null and excluded.der is not null

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 QUASH = [sys.executable, "-m", "quash.cli.main"]
 PORTS = ("responder.port", "crl_origin.port", "issuer.port", "admin.port", "metrics.port")
 READY_WITHIN = 150.0
@@ -186,7 +186,7 @@ def openssl(*arguments: str, status: int | None = 0) -> str:
 def openssl_ocsp(
     system: System, issuer: str, certificate: Path, *, digest: str = "sha1", url: str | None = None
 ) -> str:
-    """What `openssl ocsp` (by POST) says of a certificate: good, revoked or unknown; the answer's signature must hold."""
+    """What `openssl ocsp` (by POST) says of a certificate: good, revoked or unknown; the signature must hold."""
     said = openssl(
         "ocsp",
         "-no_nonce",
