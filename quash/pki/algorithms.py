@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -129,8 +129,8 @@ def verify(spki: bytes, algorithm: SignatureAlgorithm, raw_signature: bytes, dat
     """Returns when `raw_signature` over `data` is by the key of `spki`; else raises `signature.invalid`."""
     try:
         check = _verifier(spki, algorithm)
-    except ValueError:
-        raise _invalid("the public key is malformed") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _invalid("the public key cannot be read") from None
     try:
         check(algorithm.encode(raw_signature), data)
     except InvalidSignature:
