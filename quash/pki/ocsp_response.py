@@ -289,12 +289,13 @@ def _signer(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> x509.Certi
         if key_identifier(spki) != response.responder_key_hash:
             continue
         if certificate != issuer:
-            _check_delegation(certificate, issuer)
+            check_delegation(certificate, issuer)
         return certificate
     raise _not_trusted("no certificate in it belongs to its ResponderID (A19)")
 
 
-def _check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None:
+def check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Raises `ocsp.not_trusted` unless `issuer` itself made `signer`, for signing OCSP responses alone (A13-A15)."""
     try:
         signer.verify_directly_issued_by(issuer)
         usages = list(signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
