@@ -54,8 +54,8 @@ def public_key_bits(spki: bytes) -> bytes:
     start, end = der.only(spki, der.SEQUENCE)
     _, after = der.expect(spki, start, der.SEQUENCE, end)
     begin, stop = der.expect(spki, after, der.BIT_STRING, end)
-    if stop != end or stop == begin or spki[begin] != 0:
-        raise der.malformed("a SubjectPublicKeyInfo whose key is not whole octets")
+    if stop != end or stop - begin < 2 or spki[begin] != 0:
+        raise der.malformed("a SubjectPublicKeyInfo whose key is empty or not whole octets")
     return spki[begin + 1 : stop]
 
 

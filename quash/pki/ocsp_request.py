@@ -170,7 +170,8 @@ def _extensions(data: bytes, start: int, end: int) -> bytes | None:
 
 def _extension(data: bytes, start: int, end: int) -> tuple[bytes, bool, bytes]:
     """(OID as TLV, critical, value) of one Extension."""
-    _, oid_end = der.expect(data, start, der.OID, end)
+    oid, oid_end = der.expect(data, start, der.OID, end)
+    der.read_oid(data[oid:oid_end])  # must be one, even if we then ignore the extension
     critical, offset = False, oid_end
     if data[offset : offset + 1] == b"\1":
         if data[offset : offset + 3] not in (b"\1\1\xff", b"\1\1\0"):
