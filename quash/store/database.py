@@ -90,6 +90,17 @@ async def acquire(pool: Pool) -> AsyncIterator[Connection]:
         await pool.release(conn)
 
 
+def is_lost(conn: Connection) -> bool:
+    """Whether we know already that a connection is gone.
+
+    A pool takes a broken connection back by itself; what it had handed out for it then refuses every question.
+    """
+    try:
+        return bool(conn.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
 @contextmanager
 def connecting() -> Iterator[None]:
     """`translated`, and also what the system says when nobody answers."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from quash.errors import QuashError
-from quash.store.database import Connection, Pool, connecting, translated
+from quash.store.database import Connection, Pool, connecting, is_lost, translated
 
 
 class Hints:
@@ -40,7 +40,7 @@ class Hints:
                 await self._pool.release(conn)
 
     async def _listen(self) -> None:
-        if self._conn is not None and not self._conn.is_closed():
+        if self._conn is not None and not is_lost(self._conn):
             return
         await self.close()
         try:

@@ -16,7 +16,7 @@ import hashlib
 from typing import Self
 
 from quash.errors import Kind, QuashError
-from quash.store.database import Connection, Pool, connecting, translated
+from quash.store.database import Connection, Pool, connecting, is_lost, translated
 
 
 class Lease:
@@ -45,7 +45,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether we know already that the session is gone; only `check` is proof that it is not."""
-        return bool(self._session.is_closed())
+        return is_lost(self._session)
 
     async def check(self, conn: Connection) -> None:
         """Proves, in the caller's transaction and until it ends, that the lease holds; raises `lease.lost`.
