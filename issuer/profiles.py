@@ -68,9 +68,8 @@ _SIGNERS: Final[Mapping[str, tuple[Callable[[], _SigningKey], _Digest]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LeafIssuer:
-    """What of an issuer stands in its leaves: DER Name, algorithm name, a certificate of it, and the leaf's URLs."""
+    """What of an issuer stands in its leaves. `certificate`: DER, for name and key; algorithm as in quash.pki."""
 
-    subject: bytes
     signature_algorithm: str
     certificate: bytes
     ocsp_url: str

@@ -99,7 +99,6 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, lin
     valid = profiles.validity(plan.profile.days, now, plan.issuer_certificate.not_after)
     profiles.check_validity(valid, now)
     leaf_issuer = LeafIssuer(
-        subject=plan.issuer.subject,
         signature_algorithm=plan.issuer.signature_algorithm,
         certificate=plan.issuer_certificate.der,
         ocsp_url=f"{config.ocsp_base}/{plan.issuer.ocsp_path}",
