@@ -24,7 +24,7 @@ class SigningDesk:
 
     def __init__(self, open_key: OpenKey) -> None:
         self._open_key = open_key
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="presign")
+        self._thread = _thread()
         self._open: dict[int, RecordSigner] = {}
 
     async def sign(
@@ -42,9 +42,10 @@ class SigningDesk:
         )
 
     async def close(self) -> None:
-        """Closes every key; the desk is done."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_all)
-        self._thread.shutdown()
+        """Closes every key; they are opened anew if something is signed after all."""
+        thread, self._thread = self._thread, _thread()
+        await asyncio.get_running_loop().run_in_executor(thread, self._close_all)
+        thread.shutdown()
 
     def _sign(
         self,
@@ -66,3 +67,7 @@ class SigningDesk:
     def _close_all(self) -> None:
         while self._open:
             self._open.popitem()[1].close()
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="presign")  # starts its thread when it is used

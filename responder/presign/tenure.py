@@ -237,7 +237,7 @@ class Tenure:
         self._done("maintenance", MAINTAIN_EVERY)
 
     async def _prune_outbox(self, conn: Connection) -> None:
-        """All that was read has been fed: remembers that, also for a lane without news, and deletes what lies behind."""
+        """All that was read has been fed: remembers that, also for a lane without news, and deletes it."""
         for lane, reader in self._readers.items():
             await reader.save(conn, reader.position, int(self._clock.now()))
             await outbox.prune(conn, lane, reader.position.tx, PRUNE_BATCH)

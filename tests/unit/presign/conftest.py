@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -25,7 +25,7 @@ from quash.pki.ocsp_response import ResponseTemplate, Status
 from quash.pki.serials import new_serial
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Presign
-from quash.store import acts, buckets, certificates, issuers, ocsp_signers, outbox
+from quash.store import buckets, certificates, issuers, ocsp_signers, outbox
 from quash.store.database import Connection
 from responder.presign.presigner import Presigner
 
@@ -49,8 +49,6 @@ class MemoryKey:
 
     def sign(self, tbs: bytes) -> bytes:
         if isinstance(self._key, rsa.RSAPrivateKey):
-            from cryptography.hazmat.primitives.asymmetric import padding
-
             return self._key.sign(tbs, padding.PKCS1v15(), hashes.SHA256())
         return self.algorithm.decode(self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
 
@@ -74,8 +72,8 @@ def name(common: str) -> x509.Name:
     )
 
 
-def moment(at: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC)
+def moment(at: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(at, dt.UTC)
 
 
 @dataclass
@@ -113,6 +111,9 @@ class World:
         if ref not in self.keys:
             raise KeyUnavailable(f"no key at {ref}")
         return MemoryKey(self.keys[ref], self)
+
+    def memory_key(self, key: PrivateKey) -> MemoryKey:
+        return MemoryKey(key, self)
 
     async def presigner(self, *, clock: FakeClock | None = None, settings: Presign | None = None) -> Presigner:
         """One more presigner process; the database's clock is the world's."""
@@ -217,7 +218,7 @@ class World:
     async def complete(
         self, authority: Authority, serial: bytes, *, by: Authority | None = None, as_serial: bytes | None = None
     ) -> None:
-        """Gives it a certificate, as T3 does: by another issuer's key, or for another serial, where the test says so."""
+        """Gives it a certificate, as T3 does; by another issuer's key or for another serial where the test says so."""
         der = self.leaf(by or authority, as_serial or serial)
         async with self.database.owner.acquire() as conn, conn.transaction():
             await certificates.complete(conn, authority.id, serial, der)

@@ -1,0 +1,221 @@
+"""Flow 4 over weeks of fake time (A1-A5, G3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quash.cache import layout
+from quash.runtime.config import Presign
+from quash.store import outbox
+from responder.presign.desk import SigningDesk
+from responder.presign.metrics import ALARMS
+from responder.presign.refresh import Pace
+from responder.presign.schedule import next_due
+
+HOUR = 3600
+DAY = 24 * HOUR
+VALIDITY = 2 * DAY - 1
+
+
+async def test_a_week_of_refreshes(world: Any) -> None:
+    """Over a week, at any half hour: no answer older than 20 h and a half (A4, G3), each valid 48 h - 1 s, none late (A3)."""
+    authority, second = await world.authority(), await world.authority("tls-ov")
+    keys = {(authority.id, serial) for serial in await world.imported(authority, 30)}
+    keys |= {(second.id, await world.issue(second)), (authority.id, await world.issue(authority))}
+    revoked = await world.issue(authority)
+    await world.revoke(authority, revoked, 4)
+    keys.add((authority.id, revoked))
+    presigner = await world.presigner()
+    await presigner.step()
+    for _ in range(7 * 48):
+        await world.clock.advance(1800)
+        cache = await world.cache()
+        for key in keys:
+            record = cache[key]
+            assert record.next_update - record.this_update == VALIDITY
+            assert world.now - record.this_update <= 20 * HOUR + 1800
+            assert record.next_update - world.now >= 8 * HOUR
+        await presigner.step()
+    assert cache[authority.id, revoked].reason == 4
+    signed = Counter(
+        (issuer_id, serial)
+        for payload in await world.feed("records")
+        for issuer_id, serial, _ in layout.decode_batch(payload)
+    )
+    assert max(signed.values()) <= 7 * 24 // 20 + 5  # a cycle is no shorter than its 20 h, but for the start
+
+
+async def test_load_is_flat_after_the_first_cycle(world: Any) -> None:
+    """Buckets that all came due together are due in different quarters of the next cycle."""
+    authority = await world.authority()
+    await world.imported(authority, 20)
+    presigner = await world.presigner()
+    await presigner.step()
+    due = await world.database.owner.fetch("select due_at from bucket order by due_at")
+    times = [row["due_at"] - world.now for row in due]
+    assert all(0 < time <= 20 * HOUR for time in times)
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert all(gap == 5 * HOUR for gap in gaps)
+
+
+async def test_expired_certificates_drop_out(world: Any) -> None:
+    """A certificate is refreshed through its notAfter and no longer; its revocation as long (A41)."""
+    authority = await world.authority()
+    serial = await world.issue(authority, days=3)
+    await world.revoke(authority, serial, 1)
+    presigner = await world.presigner()
+    for _ in range(4 * 24):
+        await presigner.step()
+        if world.now < 1_800_000_000 + 3 * DAY:
+            assert (await world.cache())[authority.id, serial].next_update > world.now
+        await world.clock.advance(HOUR)
+    record = (await world.cache())[authority.id, serial]
+    assert record.this_update < 1_800_000_000 + 3 * DAY
+    assert record.version == 1
+
+
+async def test_never_past_the_signers_certificate(world: Any) -> None:
+    """Near the end of the signer's certificate nextUpdate is cut to it (A5), refreshes come by half-lives (A2, A3),
+    never below 8 hours of validity (A1), and then an alarm stands where records would."""
+    authority = await world.authority(signer_days=3)
+    serial = await world.issue(authority)
+    not_after = world.now + 3 * DAY - 1
+    presigner = await world.presigner()
+    before = ALARMS.labels("presign.no_signer")._value.get()
+    for _ in range(3 * 48 + 10):
+        await presigner.step()
+        record = (await world.cache())[authority.id, serial]
+        validity = record.next_update - record.this_update
+        assert record.next_update <= not_after
+        assert 8 * HOUR <= validity <= VALIDITY
+        if world.now <= not_after - 8 * HOUR:
+            assert world.now <= record.this_update + validity // 2
+        await world.clock.advance(1800)
+    assert record.next_update == not_after
+    assert ALARMS.labels("presign.no_signer")._value.get() > before
+
+
+async def test_a_new_signer_takes_over(world: Any) -> None:
+    """A second signer's answers replace the first one's, whose template stays known while its answers live."""
+    authority = await world.authority(signer_days=3)
+    serial = await world.issue(authority)
+    presigner = await world.presigner()
+    await presigner.step()
+    (first,) = authority.signers
+    await world.clock.advance(2 * DAY)
+    await presigner.step()
+    second = await world.signer(authority)
+    for _ in range(24):
+        await presigner.step()
+        await world.clock.advance(HOUR)
+    record = (await world.cache())[authority.id, serial]
+    assert (record.signer_id, record.next_update - record.this_update) == (second, VALIDITY)
+    assert {layout.decode_template(payload).signer_id for payload in await world.feed("template")} == {first, second}
+
+
+async def test_news_of_a_bucket_under_way_are_not_lost(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that changes after its pass read it, and says so, is read again before it counts as passed."""
+    authority = await world.authority()
+    serials = await world.imported(authority, 200)
+    presigner = await world.presigner()
+    real = SigningDesk.sign
+    calls = 0
+
+    async def interrupted(desk: SigningDesk, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:  # a mass revocation, told by bucket, while the first slice is being signed
+            async with world.database.owner.acquire() as conn, conn.transaction():
+                for serial in serials:
+                    await world.revoke_in(conn, authority, serial, 4)
+                await outbox.add_buckets(conn, authority.id, range(4))
+        return await real(desk, *arguments)
+
+    monkeypatch.setattr(SigningDesk, "sign", interrupted)
+    await presigner.step()
+    cache = await world.cache()
+    assert {cache[authority.id, serial].reason for serial in serials} == {4}
+
+
+async def test_this_update_is_when_the_status_was_read(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice that is signed minutes after its pass read it says so: thisUpdate is a time at which it was true (A30)."""
+    authority = await world.authority()
+    serials = await world.imported(authority, 200)
+    began = world.now
+    real = SigningDesk.sign
+
+    async def slow(desk: SigningDesk, *arguments: Any) -> Any:
+        await world.clock.advance(120)
+        return await real(desk, *arguments)
+
+    monkeypatch.setattr(SigningDesk, "sign", slow)
+    presigner = await world.presigner()
+    await presigner.step()
+    cache = await world.cache()
+    assert len(cache) == len(serials)
+    assert {record.this_update for record in cache.values()} == {began}
+
+
+async def test_a_late_refresh_raises_an_alarm(world: Any) -> None:
+    """A bucket overdue by 3 hours has answers 23 hours old: alarm, before G3 is broken (A4)."""
+    authority = await world.authority()
+    await world.issue(authority)
+    presigner = await world.presigner()
+    await presigner.step()
+    before = ALARMS.labels("presign.refresh_late")._value.get()
+    world.key_fault = "away"
+    for _ in range(22):
+        await world.clock.advance(HOUR)
+        await presigner.step()
+    assert ALARMS.labels("presign.refresh_late")._value.get() == before
+    for _ in range(2):
+        await world.clock.advance(HOUR)
+        await presigner.step()
+    assert ALARMS.labels("presign.refresh_late")._value.get() > before
+
+
+@given(
+    began=st.integers(1_700_000_000, 2_000_000_000),
+    buckets=st.integers(1, 65536),
+    position=st.floats(0, 1, exclude_max=True),
+    every=st.integers(HOUR, 23 * HOUR),
+    validity=st.integers(8 * HOUR, 4 * DAY - 1),
+)
+def test_next_due_is_never_late(began: int, buckets: int, position: float, every: int, validity: int) -> None:
+    """Due again within the cycle and within half the validity (A2, A3), and in the bucket's own slot of every cycle."""
+    bucket = int(position * buckets)
+    due = next_due(began=began, bucket=bucket, bucket_count=buckets, every=every, validity=validity)
+    assert began < due <= began + min(every, validity // 2)
+    if due < began + validity // 2:
+        assert due % every == bucket * every // buckets
+        again = next_due(began=due, bucket=bucket, bucket_count=buckets, every=every, validity=validity)
+        assert again == due + min(every, validity // 2)
+
+
+def test_the_default_profile_is_the_safe_one() -> None:
+    """48 h - 1 s, refreshed every 20 h (A4)."""
+    assert (Presign().validity, Presign().refresh_every) == (VALIDITY, 20 * HOUR)
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.floats(0, 10)), max_size=30))
+def test_the_pace_stays_within_its_bounds(measured: list[tuple[int, float]]) -> None:
+    """However odd the measurements, a slice is never empty and never larger than the limit."""
+    pace = Pace()
+    for count, seconds in measured:
+        before = pace.size
+        pace.learn(count, seconds)
+        assert 16 <= pace.size <= min(1000, max(2 * before, 16))
+
+
+def test_the_pace_finds_its_target() -> None:
+    """At 2 ms a record (RSA) slices settle at 50 ms, at 40 µs a record (P-256) at their limit."""
+    for per_record, wanted in ((0.002, 25), (0.00004, 1000)):
+        pace = Pace()
+        for _ in range(10):
+            pace.learn(pace.size, pace.size * per_record)
+        assert pace.size == wanted
