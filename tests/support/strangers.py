@@ -109,7 +109,7 @@ def pkilint(linter: str, der: bytes, folder: Path, *arguments: str) -> str:
         *arguments,
         "-s",
         "WARNING",
-        "-d",
+        "--document-format",
         "DER",
         str(path),
     ]
