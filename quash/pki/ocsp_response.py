@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
@@ -92,12 +93,12 @@ class ResponseTemplate:
             h: b"".join(
                 (
                     h.identifier,
-                    der.tlv(der.OCTET_STRING, hashes.name_hash),
-                    der.tlv(der.OCTET_STRING, hashes.key_hash),
+                    der.tlv(der.OCTET_STRING, named.name_hash),
+                    der.tlv(der.OCTET_STRING, named.key_hash),
                     bytes((der.INTEGER,)),
                 )
             )
-            for h, hashes in self.issuer.items()
+            for h, named in self.issuer.items()
         }
         self._frames: dict[tuple[bool, int, int], _Frame] = {}
         self._outer: dict[tuple[int, int], tuple[bytes, bytes]] = {}
@@ -207,7 +208,7 @@ def parse_response(data: bytes) -> ParsedResponse:
             _seconds(response.this_update_utc),
             _seconds(response.next_update_utc),
         )
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise _malformed(str(error)) from None
 
 
@@ -265,8 +266,8 @@ def verify_response(data: bytes, issuer_certificate: bytes) -> ParsedResponse:
         raise QuashError("ocsp.not_successful", f"the responder answered {parsed.outer}", Kind.UNAVAILABLE)
     issuer = x509.load_der_x509_certificate(issuer_certificate)
     fields = read_certificate(issuer_certificate)
-    hashes = issuer_hashes(fields.subject, fields.spki, parsed.cert_id.hash)
-    if (parsed.cert_id.name_hash, parsed.cert_id.key_hash) != hashes:
+    expected = issuer_hashes(fields.subject, fields.spki, parsed.cert_id.hash)
+    if (parsed.cert_id.name_hash, parsed.cert_id.key_hash) != expected:
         raise _not_trusted("it is about a certificate of another issuer")
     signer = _signer(response, issuer)
     _verify_signature(response, signer)
@@ -300,7 +301,7 @@ def check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None
         signer.verify_directly_issued_by(issuer)
         usages = list(signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
         signer.extensions.get_extension_for_class(x509.OCSPNoCheck)  # A15
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise _not_trusted("the issuer itself did not issue the signer's certificate (A13)") from None
     except x509.ExtensionNotFound as error:
         raise _not_trusted(f"the signer's certificate lacks {error.oid.dotted_string}") from None
@@ -309,13 +310,24 @@ def check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None
 
 
 def _verify_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
-    key, algorithm = signer.public_key(), response.signature_hash_algorithm
+    key, digest = signer.public_key(), _digest(response)
     try:
-        if isinstance(key, rsa.RSAPublicKey) and algorithm is not None:
-            key.verify(response.signature, response.tbs_response_bytes, padding.PKCS1v15(), algorithm)
-        elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm is not None:
-            key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(algorithm))
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(response.signature, response.tbs_response_bytes, padding.PKCS1v15(), digest)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(digest))
         else:
-            raise _not_trusted("its signature algorithm is not one of A18")
+            raise _not_trusted("its signer's key is not one of A18")
     except InvalidSignature:
         raise _not_trusted("its signature does not verify") from None
+
+
+def _digest(response: ocsp.OCSPResponse) -> hashes.HashAlgorithm:
+    """The hash under the signature; SHA-1 is none that we trust (A18)."""
+    try:
+        digest = response.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        digest = None
+    if not isinstance(digest, hashes.SHA256 | hashes.SHA384 | hashes.SHA512):
+        raise _not_trusted("its signature algorithm is not one of A18")
+    return digest

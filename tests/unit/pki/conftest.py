@@ -58,7 +58,7 @@ def pkilint(tmp_path: Path) -> Callable[..., str]:
         path = tmp_path / "to-lint.der"
         path.write_bytes(der)
         with redirect_stdout(io.StringIO()) as printed:
-            status = main(["lint", *arguments, "-s", "WARNING", "-d", "DER", str(path)])
+            status = main(["lint", *arguments, "-s", "WARNING", "--document-format", "DER", str(path)])
         return printed.getvalue().strip() if status else ""
 
     return run
