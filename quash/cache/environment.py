@@ -145,6 +145,21 @@ def release_mark(environment: Environment) -> None:
     environment.env.sync(True)
 
 
+def closed_in_order(folder: Path) -> bool:
+    """Whether there is no file, or one whose last writer ended with `release_mark`; else it is worth a closer look."""
+    try:
+        environment = open_for_reading(folder)
+    except QuashError:
+        return not (folder / FILE).exists()
+    try:
+        with environment.env.begin(environment.meta) as txn:
+            return txn.get(MARK_KEY, b"") == b""
+    except lmdb.Error:
+        return False
+    finally:
+        environment.close()
+
+
 def delete(folder: Path) -> None:
     """Removes the cache file; readers notice within a second. Nobody in this process may have it open."""
     for path in (folder / FILE, folder / (FILE + LOCK_SUFFIX)):  # in this order: a reader opens data first

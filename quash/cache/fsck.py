@@ -116,15 +116,35 @@ def _count(report: Report, catalog: Catalog, key: bytes, value: bytes, now: int)
     count.expired += record.next_update < now
 
 
-def main(folder: str) -> int:
-    """0: sound. 1: faults, one a line on stdout."""
+def check_structure(folder: Path) -> str:
+    """The first fault or "": reads every page, looks at each entry's outside; about a second for a million."""
     try:
-        report = examine(Path(folder), 0)
-    except QuashError as error:
-        sys.stdout.write(f"{error}\n")
-        return 1
-    sys.stdout.writelines(f"{fault}\n" for fault in report.faults)
-    return 1 if report.fault_count else 0
+        environment = files.open_for_reading(folder)
+        try:
+            with environment.env.begin() as txn:
+                return _check_structure(txn, environment)
+        finally:
+            environment.close()
+    except (QuashError, lmdb.Error) as error:
+        return str(error)
+
+
+def _check_structure(txn: Any, environment: Environment) -> str:
+    read_catalog(txn, environment)
+    count, last = 0, b""
+    for key, value in txn.cursor(db=environment.records):
+        if key <= last or value[0] != layout.FORMAT:
+            return f"record {key.hex()} is out of order or none of ours"
+        count, last = count + 1, key
+    expected = txn.stat(environment.records)["entries"]
+    return "" if count == expected else f"{count} records, where {expected} should be"
+
+
+def main(folder: str) -> int:
+    """0: sound. 1: a fault, told on stdout. Any other status: LMDB died of it."""
+    fault = check_structure(Path(folder))
+    sys.stdout.write(fault)
+    return 1 if fault else 0
 
 
 if __name__ == "__main__":

@@ -181,8 +181,9 @@ class LmdbWriter:
         self.environment = files.open_for_writing(self._folder, self._map_size)
 
     def close(self) -> None:
-        """Leaves a file that is trusted after a reboot, too."""
-        files.release_mark(self.environment)
+        """Leaves a file that is trusted after a reboot, too, if the disk allows."""
+        with contextlib.suppress(lmdb.Error):
+            files.release_mark(self.environment)
         self.environment.close()
 
     @contextlib.contextmanager

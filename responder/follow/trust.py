@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something of the feed that is not applied; `code` is the metric's label. `future`: our clock may be the culprit."""
+    """Something of the feed that is not applied; `code` is the metric's label."""
 
     code: str
     detail: str
@@ -100,7 +100,9 @@ class Trust:
             return Refusal("unknown_issuer", f"signer {row.signer_id} is of issuer {row.issuer_id}, which never came")
         known = self._signers.get(row.signer_id)
         if known is not None:
-            return None if known.row == row else Refusal("signer_changed", f"signer {row.signer_id} came again, changed")
+            return (
+                None if known.row == row else Refusal("signer_changed", f"signer {row.signer_id} came again, changed")
+            )
         if row.algorithm not in SIGNATURE_ALGORITHMS:
             return Refusal("signer_untrusted", f"signer {row.signer_id}: unknown algorithm {row.algorithm}")
         try:
@@ -153,7 +155,7 @@ class Trust:
                 judgement.accepted.append(item)
 
     def _judge(self, item: Item, now: float, *, verified: bool) -> None:
-        issuer_id, serial, data = item
+        issuer_id, _, data = item
         try:
             record = decode_record(data)
         except QuashError as error:
@@ -183,7 +185,9 @@ class Trust:
 def _verify(signer: _Signer, item: Item, record: Record) -> None:
     for algorithm, signature in zip((CertIdHash.SHA1, CertIdHash.SHA256), record.signatures, strict=True):
         try:
-            verify(signer.certificate.spki, signer.template.algorithm, signature, signer.tbs(algorithm, item[1], record))
+            verify(
+                signer.certificate.spki, signer.template.algorithm, signature, signer.tbs(algorithm, item[1], record)
+            )
         except QuashError as error:
             raise _Refused("signature", f"{_name(item)}, {algorithm.value} CertID: {error.message}") from None
 
@@ -200,5 +204,3 @@ def _signer(issuer: IssuerRow, row: TemplateRow) -> _Signer:
 
 def _name(item: Item) -> str:
     return f"issuer {item[0]} serial {item[1].hex()}"
-
-
