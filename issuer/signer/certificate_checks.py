@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from issuer.signer import oids
 from issuer.signer.tbs import TbsCertificate, read_tbs_certificate, tbs_of
+from issuer.signer.tbs_writer import distribution_points
 from quash.errors import Kind, QuashError
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm
@@ -26,7 +27,7 @@ SUB_CA, OCSP_SIGNER = "sub-ca", "ocsp-signer"
 
 # D3 and G33: notBefore is when the serial was reserved; a reservation that a crash left may be a little older.
 MAX_BACKDATING, MAX_CLOCK_STEP = DAY, 60
-_OCSP_SIGNER_DAYS, _SUB_CA_DAYS = 400, 1100  # A17: 13 months when the key is offline; D15: about three years
+_OCSP_SIGNER_DAYS, _SUB_CA_DAYS = 400, 3653  # A17: 13 months when the issuer's key is offline; D14: as a new root
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class _Profile:
 
 
 def check_certificate(tbs: TbsCertificate, authority: Authority, expected: Expected, now: int) -> None:
-    """Raises `tbs.*` unless this is what was reserved, of this authority, and within the rules at `now` (Unix seconds)."""
+    """Raises `tbs.*` unless this is what was reserved, of this authority, and within the rules at `now`."""
     _check_reserved(tbs, authority, expected)
     profile = _profile(expected.profile, authority.issuer)
     _check_validity(tbs, authority, profile, now)
@@ -190,12 +191,6 @@ def _crl_url(value: bytes, candidate: _Candidate) -> bool:
     """B15, B16: the URL of the very scope that will carry the entry; one point, no reasons, no cRLIssuer (B17)."""
     url = candidate.expected.crl_url
     return url is not None and value == distribution_points(url)
-
-
-def distribution_points(url: str) -> bytes:
-    """DER CRLDistributionPoints of one URL (B17)."""
-    name = der.tlv(0xA0, der.tlv(0xA0, der.tlv(0x86, url.encode("ascii"))))
-    return der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, name))
 
 
 def _access(value: bytes, candidate: _Candidate) -> bool:

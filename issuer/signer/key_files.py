@@ -1,53 +1,92 @@
-"""Where keys and their secrets are. CA, OCSP and offline keys have a secret each, and none opens another's (design 2)."""
+"""Where keys and their secrets are. CA, OCSP and offline keys have a secret each; none opens another's (design 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
 
 from quash.errors import Kind, QuashError
-from quash.keys import KeyHandle, open_key
-from quash.runtime.config import Config
+from quash.keys import KeyHandle, KeyKind, generate_pem_key, open_key, pem_path
+from quash.runtime.config import Config, Keys
 from quash.runtime.state import State
 from quash.store.issuers import Issuer
 
+Group = Literal["ca", "ocsp", "offline"]
+"""A folder of keys that share a secret: online CA keys, OCSP signers' keys, keys for explicit commands only."""
 
-def ca_passphrase_file(config: Config, state: State) -> Path:
-    return config.keys.ca_passphrase_file or state.secrets / "ca.passphrase"
-
-
-def ocsp_passphrase_file(config: Config, state: State) -> Path:
-    return config.keys.ocsp_passphrase_file or state.secrets / "ocsp.passphrase"
-
-
-def offline_passphrase_file(config: Config, state: State) -> Path:
-    return config.keys.offline_passphrase_file or state.secrets / "offline.passphrase"
-
-
-def offline_key_ref(name: str) -> str:
-    """Of an issuer whose key lives apart: no row of the database names it."""
-    return f"pem:offline/{name}.pem"
+_CONFIGURED: Final[Mapping[Group, Callable[[Keys], Path | None]]] = MappingProxyType(
+    {
+        "ca": lambda keys: keys.ca_passphrase_file,
+        "ocsp": lambda keys: keys.ocsp_passphrase_file,
+        "offline": lambda keys: keys.offline_passphrase_file,
+    }
+)
 
 
-def online_opener(config: Config, state: State) -> Callable[[Issuer], KeyHandle]:
+class KeyFiles:
+    """The PEM keys of a deployment, by group and name."""
+
+    def __init__(self, config: Config, state: State) -> None:
+        self._config = config
+        self._state = state
+
+    def passphrase_file(self, group: Group) -> Path:
+        return _CONFIGURED[group](self._config.keys) or self._state.secrets / f"{group}.passphrase"
+
+    def ref(self, group: Group, name: str) -> str:
+        """The reference of a key, as it stands in `key_ref` columns."""
+        return f"pem:{group}/{name}.pem"
+
+    def open(self, group: Group, ref: str) -> KeyHandle:
+        """Opens a key by its reference, which may also name a token; raises `KeyUnavailable`."""
+        return open_key(ref, self._state.keys, self.passphrase_file(group))
+
+    def ensure(self, group: Group, name: str, kind: KeyKind) -> bytes:
+        """The SPKI of a key, which is made when it is missing. Raises `KeyUnavailable`, `key.passphrase_lost`."""
+        ref = self.ref(group, name)
+        path = pem_path(ref, self._state.keys)
+        if not path.exists():
+            self._ensure_passphrase(group, path.parent)
+            return generate_pem_key(path, kind, self.passphrase_file(group))
+        key = self.open(group, ref)
+        try:
+            return key.spki
+        finally:
+            key.close()
+
+    def _ensure_passphrase(self, group: Group, folder: Path) -> None:
+        """A random one when the group has no key yet; a configured file is the operator's to make."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = self.passphrase_file(group)
+        if path.exists() or _CONFIGURED[group](self._config.keys) is not None:
+            return
+        if any(folder.glob("*.pem")):
+            raise QuashError(
+                "key.passphrase_lost", f"{folder} has keys but {path} is missing; put it back", Kind.UNAVAILABLE
+            )
+        self._state.write_secret(path, secrets.token_urlsafe(32).encode() + b"\n")
+
+
+def online_opener(files: KeyFiles) -> Callable[[Issuer], KeyHandle]:
     """Opens the keys that the CA signer may have; raises `signer.no_key` for the others."""
-    keys_dir, secret = state.keys, ca_passphrase_file(config, state)
 
     def open_online(issuer: Issuer) -> KeyHandle:
         if issuer.key_ref is None:
             raise QuashError("signer.no_key", f"the key of {issuer.name} is kept offline", Kind.REFUSED)
-        return open_key(issuer.key_ref, keys_dir, secret)
+        return files.open("ca", issuer.key_ref)
 
     return open_online
 
 
-def ceremony_opener(config: Config, state: State) -> Callable[[Issuer], KeyHandle]:
+def ceremony_opener(files: KeyFiles) -> Callable[[Issuer], KeyHandle]:
     """Opens offline keys too, for explicit commands at the machine that holds them (D20)."""
-    online, keys_dir, secret = online_opener(config, state), state.keys, offline_passphrase_file(config, state)
 
     def open_any(issuer: Issuer) -> KeyHandle:
         if issuer.key_ref is None:
-            return open_key(offline_key_ref(issuer.name), keys_dir, secret)
-        return online(issuer)
+            return files.open("offline", files.ref("offline", issuer.name))
+        return files.open("ca", issuer.key_ref)
 
     return open_any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from issuer.signer.key_files import online_opener
+from issuer.signer.key_files import KeyFiles, online_opener
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.requests import serve
 from issuer.signer.service import CaSigner
@@ -22,7 +22,7 @@ async def main(process: Process) -> None:
     """Serves typed requests until cancelled. Ready while the database answers and every online CA key opens."""
     process.health.set("keys", False, "not opened yet")
     pool = await connect(process.config, process.state, CA_SIGNER)
-    keys = KeyRing(online_opener(process.config, process.state))
+    keys = KeyRing(online_opener(KeyFiles(process.config, process.state)))
     signer = CaSigner(pool, keys, process.clock)
     server = await serve(process.state.run / SOCKET, signer)
     try:

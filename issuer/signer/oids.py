@@ -18,6 +18,7 @@ OCSP_NOCHECK: Final = "1.3.6.1.5.5.7.48.1.5"
 AD_OCSP: Final = "1.3.6.1.5.5.7.48.1"
 AD_CA_ISSUERS: Final = "1.3.6.1.5.5.7.48.2"
 SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
+CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
 OCSP_SIGNING: Final = "1.3.6.1.5.5.7.3.9"
 
 POLICY_DV: Final = "2.23.140.1.2.1"

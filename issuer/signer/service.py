@@ -15,9 +15,8 @@ from issuer.signer.certificate_checks import Authority, Expected, authority_of, 
 from issuer.signer.crl_checks import check_crl, read_tbs_crl
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.tbs import read_tbs_certificate
+from issuer.signer.tbs_writer import write_certificate
 from quash.errors import Kind, QuashError
-from quash.pki import der
-from quash.pki.algorithms import SignatureAlgorithm
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.store import blocked_keys, certificates, crls, issuers, signing_log
@@ -66,7 +65,7 @@ class CaSigner:
                 # 5. Sign, and log before the bytes leave. No transaction was open meanwhile.
                 signature = await key.sign(tbs)
                 return await self._log_certificate(
-                    issuer, serial, tbs, _certificate(tbs, authority.algorithm, signature)
+                    issuer, serial, tbs, write_certificate(tbs, authority.algorithm, signature)
                 )
 
     async def sign_crl(self, issuer_id: int, scope: str, tbs: bytes) -> bytes:
@@ -213,11 +212,6 @@ async def _expected(conn: Connection, reservation: Reservation) -> Expected:
         not_after=row.not_after,
         crl_url=scope.url if scope is not None else None,
     )
-
-
-def _certificate(tbs: bytes, algorithm: SignatureAlgorithm, raw_signature: bytes) -> bytes:
-    signature = der.tlv(der.BIT_STRING, b"\0", algorithm.encode(raw_signature))
-    return der.tlv(der.SEQUENCE, tbs, algorithm.identifier, signature)
 
 
 @contextmanager

@@ -9,11 +9,19 @@ from pathlib import Path
 
 from quash.errors import QuashError
 from quash.keys.handle import KeyHandle, KeyUnavailable
-from quash.keys.pem import KeyKind, generate_pem_key, open_pem_key
+from quash.keys.pem import KeyKind, generate_pem_key, open_pem_key, write_pem_key
 from quash.keys.token import Pkcs11Key
 from quash.keys.uri import parse_pkcs11_uri, pem_path
 
-__all__ = ["KeyHandle", "KeyKind", "KeyUnavailable", "generate_pem_key", "open_key", "pem_path"]
+__all__ = [
+    "KeyHandle",
+    "KeyKind",
+    "KeyUnavailable",
+    "generate_pem_key",
+    "open_key",
+    "pem_path",
+    "write_pem_key",
+]
 
 
 def open_key(ref: str, keys_dir: Path, passphrase_file: Path | None) -> KeyHandle:

@@ -96,19 +96,24 @@ def open_pem_key(path: Path, passphrase_file: Path | None) -> PemKey:
 
 
 def generate_pem_key(path: Path, kind: KeyKind, passphrase_file: Path) -> bytes:
-    """Makes a key, writes it encrypted and durably, and returns its DER SubjectPublicKeyInfo.
+    """Makes a key, writes it like `write_pem_key`, and returns its DER SubjectPublicKeyInfo."""
+    key = _GENERATE[kind]()
+    write_pem_key(path, key, passphrase_file)
+    return spki_of(key)
+
+
+def write_pem_key(path: Path, key: PrivateKey, passphrase_file: Path) -> None:
+    """Writes a key encrypted and durably, for its owner alone.
 
     Never over an existing file (`key.exists`): a key that signed something must not vanish. The file is whole or
     absent, whenever the machine stops.
     """
-    key = _GENERATE[kind]()
     body = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(read_passphrase(passphrase_file)),
     )
     _write_new(path, body)
-    return spki_of(key)
 
 
 def read_passphrase(path: Path) -> bytes:

@@ -44,7 +44,7 @@ async def add(
 ) -> OcspSigner:
     """Adds an active signer."""
     row = await conn.fetchrow(
-        "insert into ocsp_signer (issuer_id, certificate, key_ref, signature_algorithm, not_before, not_after, state,"  # noqa: S608
+        "insert into ocsp_signer (issuer_id, certificate, key_ref, signature_algorithm, not_before, not_after, state,"
         f" created_at) values ($1, $2, $3, $4, $5, $6, 'active', $7) returning {_COLUMNS}",
         issuer_id,
         certificate,
@@ -60,18 +60,24 @@ async def add(
 async def active(conn: Connection, issuer_id: int) -> OcspSigner | None:
     """The signer of an issuer's new answers: the newest active one."""
     row = await conn.fetchrow(
-        f"select {_COLUMNS} from ocsp_signer"  # noqa: S608 - constant columns
-        " where issuer_id = $1 and state = 'active' order by id desc limit 1",
+        f"select {_COLUMNS} from ocsp_signer where issuer_id = $1 and state = 'active' order by id desc limit 1",
         issuer_id,
     )
     return OcspSigner(**row) if row else None
 
 
+async def of_issuer(conn: Connection, issuer_id: int) -> list[OcspSigner]:
+    """Every signer that an issuer ever had, oldest first."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from ocsp_signer where issuer_id = $1 order by id",
+        issuer_id,
+    )
+    return [OcspSigner(**row) for row in rows]
+
+
 async def in_service(conn: Connection) -> list[OcspSigner]:
     """Every signer, of any issuer, whose answers may still be served: active and retiring ones, oldest first."""
-    rows = await conn.fetch(
-        f"select {_COLUMNS} from ocsp_signer where state <> 'retired' order by id"  # noqa: S608 - constant columns
-    )
+    rows = await conn.fetch(f"select {_COLUMNS} from ocsp_signer where state <> 'retired' order by id")
     return [OcspSigner(**row) for row in rows]
 
 

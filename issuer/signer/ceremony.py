@@ -1,0 +1,168 @@
+"""Issuing certificates that are not leaves by flow 1, without orders: reserve, sign, commit; resumable at each step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from issuer.signer import ca_profiles
+from issuer.signer.certificate_checks import MAX_BACKDATING
+from issuer.signer.lint import lint_before_signing
+from issuer.signer.service import CaSigner
+from issuer.signer.tbs_writer import Frame, key_identifier
+from quash.pki.reasons import Reason
+from quash.pki.serials import format_serial, new_serial
+from quash.runtime.clock import Clock
+from quash.store import acts, certificates, locks, outbox, revocations
+from quash.store.certificates import Reservation
+from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer
+from quash.store.revocations import Revocation
+
+ACTOR = "command:init"
+_RESUME_SECONDS = MAX_BACKDATING - 3600  # the CA signer refuses older reservations; an hour is left for this run
+_AT_ONCE = 1000
+
+T = TypeVar("T")
+Finish = Callable[[Connection, bytes], Awaitable[T]]
+"""Writes what depends on the certificate (DER), in the transaction that commits it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A certificate that shall exist. `build` makes its TBS; `not_after` is inclusive, in Unix seconds."""
+
+    issuer: Issuer
+    profile: str
+    subject: bytes
+    spki: bytes
+    not_after: int
+    build: Callable[[Frame], bytes]
+
+
+class Ceremony:
+    """Explicit commands at the machine that holds the keys (D20)."""
+
+    def __init__(self, pool: Pool, signer: CaSigner, clock: Clock) -> None:
+        self._pool = pool
+        self._signer = signer
+        self._clock = clock
+
+    async def issue(self, wanted: Wanted, finish: Finish[T]) -> T:
+        """Issues a certificate; a crash between any two steps is taken up by the same call again.
+
+        Raises `lint.failed` and whatever `CaSigner.sign_certificate` raises.
+        """
+        spki_sha256 = hashlib.sha256(wanted.spki).digest()
+        async with (
+            acquire(self._pool) as conn,
+            locks.kill_switch_lock(conn, stop=False),
+            locks.spki_lock(conn, spki_sha256),
+        ):
+            # 1. A serial that a crash left reserved is used while young, else revoked: each one is answered (A8).
+            serial = await self._resume(conn, wanted, spki_sha256)
+            # 2. T1: lint, then commit serial and bytes.
+            if serial is None:
+                serial = await self._reserve(conn, wanted, spki_sha256)
+            # 3. The CA signer checks the reservation like anybody's, signs and logs.
+            der = await self._signer.sign_certificate(wanted.issuer.id, serial)
+            # 4. T3: the certificate, its news, and what the caller makes of it.
+            async with conn.transaction():
+                await certificates.complete(conn, wanted.issuer.id, serial, der)
+                await outbox.add_certificates(conn, [(wanted.issuer.id, serial)])
+                await acts.record(
+                    conn,
+                    at=self.now(),
+                    actor=ACTOR,
+                    action="certificate.issued",
+                    subject={
+                        "issuer": wanted.issuer.name,
+                        "serial": format_serial(serial),
+                        "profile": wanted.profile,
+                    },
+                )
+                return await finish(conn, der)
+
+    async def _resume(self, conn: Connection, wanted: Wanted, spki_sha256: bytes) -> bytes | None:
+        found = None
+        for row in await certificates.siblings(conn, spki_sha256, self.now(), _AT_ONCE):
+            reservation = await certificates.get_reservation(conn, row.issuer_id, row.serial)
+            if reservation is None or not _is_open(reservation, wanted):
+                continue
+            if await revocations.latest(conn, row.issuer_id, row.serial) is not None:
+                continue
+            if self.now() - reservation.created_at <= _RESUME_SECONDS:
+                found = row.serial
+            else:
+                await self._give_up(conn, reservation)
+        return found
+
+    async def _give_up(self, conn: Connection, reservation: Reservation) -> None:
+        row, now = reservation.certificate, self.now()
+        async with conn.transaction():
+            act_id = await acts.record(
+                conn,
+                at=now,
+                actor=ACTOR,
+                action="reservation.given_up",
+                subject={"issuer_id": row.issuer_id, "serial": format_serial(row.serial), "profile": row.profile},
+            )
+            revocation = Revocation(
+                issuer_id=row.issuer_id,
+                serial=row.serial,
+                version=1,
+                reason=int(Reason.superseded),
+                revoked_at=now,
+                recorded_at=now,
+                shard=row.shard,
+                act_id=act_id,
+            )
+            await revocations.add(conn, [revocation])
+            await outbox.add_certificates(conn, [(row.issuer_id, row.serial)])
+
+    async def _reserve(self, conn: Connection, wanted: Wanted, spki_sha256: bytes) -> bytes:
+        issuer, now = wanted.issuer, self.now()
+        frame = Frame(
+            serial=new_serial(),
+            algorithm=ca_profiles.algorithm_of(issuer),
+            issuer=issuer.subject,
+            not_before=now,  # G33
+            not_after=wanted.not_after,
+            subject=wanted.subject,
+            spki=wanted.spki,
+        )
+        tbs = wanted.build(frame)
+        if issuer.kind != "imported":  # an imported CA's name and key are as they are
+            lint_before_signing(tbs, frame.algorithm, wanted.profile)
+        await certificates.reserve(
+            conn,
+            issuer_id=issuer.id,
+            serial=frame.serial,
+            profile=wanted.profile,
+            tbs=tbs,
+            spki_sha256=spki_sha256,
+            ski=key_identifier(wanted.spki),
+            not_before=frame.not_before,
+            not_after=frame.not_after,
+            shard=None,
+            bucket=certificates.bucket_of(frame.serial, issuer.bucket_count),
+            order_id=None,
+            created_at=now,
+        )
+        return frame.serial
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self._clock.now())
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection for what is read around an issuance."""
+        return acquire(self._pool)
+
+
+def _is_open(reservation: Reservation, wanted: Wanted) -> bool:
+    row = reservation.certificate
+    return (row.issuer_id, row.profile, row.state) == (wanted.issuer.id, wanted.profile, "reserved")

@@ -1,0 +1,232 @@
+"""What `quash init` does with keys: the hierarchy of the configuration, made as far as it is missing.
+
+Each step commits before the next begins and is found again by what it left: a key by its file, a certificate by its
+reservation, an issuer by its row. So `init` may be stopped anywhere, and running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from issuer.signer import ca_profiles
+from issuer.signer.ceremony import ACTOR, Ceremony, Wanted
+from issuer.signer.certificate_checks import SUB_CA, authority_of
+from issuer.signer.deployment import Deployment
+from issuer.signer.key_files import ceremony_opener
+from issuer.signer.key_ring import KeyRing
+from issuer.signer.lint import lint_before_signing
+from issuer.signer.ocsp_signer import ensure_ocsp_signer
+from issuer.signer.offline import sign_offline_crl
+from issuer.signer.operators import ensure_operators
+from issuer.signer.publish_files import publish_certificates
+from issuer.signer.service import CaSigner
+from issuer.signer.tbs_writer import Frame, write_certificate
+from quash.errors import Kind, QuashError
+from quash.keys import KeyKind
+from quash.pki.algorithms import algorithm_for_spki
+from quash.pki.certificate import read_certificate
+from quash.pki.names import build_name
+from quash.pki.rules import DAY
+from quash.pki.serials import new_serial
+from quash.runtime import config as configuration
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store import acts, buckets, crls, issuers, outbox, signing_log
+from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer
+from quash.store.leases import Lease
+
+Say = Callable[[str], None]
+
+_ROOT_KEYS: frozenset[KeyKind] = frozenset({"ec-p384", "rsa-4096"})  # D14: what Apple asks of new roots
+
+
+async def make_hierarchy(config: Config, state: State, pool: Pool, clock: Clock, say: Say) -> None:
+    """Makes what is missing; `say` is told each thing that was made. `pool` is the owner's, for 4 connections or more.
+
+    Raises `hierarchy.*`, `lint.failed`, `init.running`, `KeyUnavailable`. What was made before stays.
+    """
+    deployment = Deployment(config, state, pool, clock)
+    keys = KeyRing(ceremony_opener(deployment.files))
+    signer = CaSigner(deployment.pool, keys, deployment.clock)
+    async with acquire(deployment.pool) as session:
+        lease = await Lease.acquire(session, "init")
+        if lease is None:
+            raise QuashError("init.running", "another quash init is at work; wait for it", Kind.UNAVAILABLE)
+        try:
+            await _Hierarchy(deployment, signer, say).make()
+        finally:
+            await keys.close()
+            await lease.release()
+
+
+class _Hierarchy:
+    def __init__(self, deployment: Deployment, signer: CaSigner, say: Say) -> None:
+        self._deployment = deployment
+        self._config = deployment.config
+        self._files = deployment.files
+        self._pool = deployment.pool
+        self._now = deployment.now
+        self._signer = signer
+        self._ceremony = Ceremony(deployment.pool, signer, deployment.clock)
+        self._say = say
+
+    async def make(self) -> None:
+        # 1. The issuers, parents first.
+        for wanted in _parents_first(self._config.issuers):
+            issuer = await self._ensure_issuer(wanted)
+            # 2. Who signs its OCSP answers (A13-A17).
+            signer = wanted.ocsp_signer
+            if await ensure_ocsp_signer(self._ceremony, self._files, issuer, signer.key, signer.days):
+                self._say(f"made an OCSP signer of {issuer.name}")
+            # 3. The first CRL where the key is offline (B5); the CRL builder makes those of the others.
+            if issuer.key_ref is None and not await self._has_crl(issuer):
+                await sign_offline_crl(self._deployment, self._signer, issuer)
+                self._say(f"signed the first CRL of {issuer.name}")
+        async with acquire(self._pool) as conn:
+            # 4. Certificates for those who build chains.
+            await publish_certificates(conn, self._deployment.state)
+            # 5. Who may use the two APIs.
+            await ensure_operators(self._deployment, conn, self._say)
+
+    async def _ensure_issuer(self, wanted: configuration.Issuer) -> Issuer:
+        async with acquire(self._pool) as conn:
+            found = await issuers.find_by_name(conn, wanted.name)
+        if found is None:
+            found = await (self._make_root(wanted) if wanted.parent is None else self._make_sub_ca(wanted))
+            self._say(f"made issuer {found.name}")
+        profiles = self._profiles(wanted.name)
+        if found.profiles != profiles:
+            async with acquire(self._pool) as conn:
+                await issuers.set_profiles(conn, found.id, profiles)
+        return found
+
+    def _profiles(self, issuer: str) -> tuple[str, ...]:
+        return tuple(profile.name for profile in self._config.profiles if profile.issuer == issuer)
+
+    async def _has_crl(self, issuer: Issuer) -> bool:
+        async with acquire(self._pool) as conn:
+            states = await crls.states(conn, offline=True)
+        return any(state.published for state in states if state.scope.issuer_id == issuer.id)
+
+    async def _make_root(self, wanted: configuration.Issuer) -> Issuer:
+        if wanted.key not in _ROOT_KEYS:
+            raise QuashError(
+                "hierarchy.root_key", f"issuer {wanted.name}: a root has {' or '.join(sorted(_ROOT_KEYS))} (D14)"
+            )
+        spki = self._files.ensure("offline", wanted.name, wanted.key)
+        now, subject, algorithm = self._now(), _subject(wanted), algorithm_for_spki(spki)
+        frame = Frame(new_serial(), algorithm, subject, now, now + wanted.days * DAY - 1, subject, spki)
+        tbs = ca_profiles.root(frame)
+        lint_before_signing(tbs, algorithm, "root")
+        key = self._files.open("offline", self._files.ref("offline", wanted.name))
+        try:
+            der = write_certificate(tbs, algorithm, key.sign(tbs))
+        finally:
+            key.close()
+        async with acquire(self._pool) as conn, conn.transaction():
+            issuer = await self._add_issuer(conn, wanted, None, None, der)
+            await signing_log.add_certificate(
+                conn,
+                at=now,
+                kind="certificate",
+                issuer_id=issuer.id,
+                serial=frame.serial,
+                tbs_sha256=hashlib.sha256(tbs).digest(),
+                der=der,
+            )
+        return issuer
+
+    async def _make_sub_ca(self, wanted: configuration.Issuer) -> Issuer:
+        parent, own, scope = await self._parent(wanted)
+        if wanted.policy is None:
+            raise QuashError("hierarchy.policy", f"issuer {wanted.name}: a sub-ca has policy dv or ov (D15)")
+        spki = self._files.ensure("ca", wanted.name, wanted.key)
+        build = partial(
+            ca_profiles.sub_ca,
+            parent_key_id=authority_of(parent, own.der).key_id,
+            policy=ca_profiles.RESERVED_POLICIES[wanted.policy],
+            crl_url=scope.url,
+            ocsp_url=f"{self._config.ocsp_base}/{parent.ocsp_path}",
+            ca_issuers_url=f"{self._config.crl_base}/{parent.name}.cer",
+        )
+        certificate = Wanted(
+            issuer=parent,
+            profile=SUB_CA,
+            subject=_subject(wanted),
+            spki=spki,
+            not_after=min(self._now() + wanted.days * DAY - 1, own.not_after),
+            build=build,
+        )
+
+        async def finish(conn: Connection, der: bytes) -> Issuer:
+            return await self._add_issuer(conn, wanted, parent, self._files.ref("ca", wanted.name), der)
+
+        return await self._ceremony.issue(certificate, finish)
+
+    async def _parent(self, wanted: configuration.Issuer) -> tuple[Issuer, issuers.IssuerCertificate, crls.Scope]:
+        async with acquire(self._pool) as conn:
+            parent = await issuers.find_by_name(conn, wanted.parent or "")
+            own = await issuers.certificate(conn, parent.id) if parent else None
+            scope = await crls.find_scope(conn, parent.id, None) if parent else None
+        if parent is None or own is None or scope is None or parent.kind != "root":
+            raise QuashError("hierarchy.parent", f"issuer {wanted.name}: its parent must be a root of this hierarchy")
+        return parent, own, scope
+
+    async def _add_issuer(
+        self, conn: Connection, wanted: configuration.Issuer, parent: Issuer | None, key_ref: str | None, der: bytes
+    ) -> Issuer:
+        """The issuer's rows, in the caller's transaction: from its commit on, every other process knows it."""
+        fields, now = read_certificate(der), self._now()
+        issuer = await issuers.add(
+            conn,
+            name=wanted.name,
+            kind=wanted.kind,
+            parent=parent.id if parent else None,
+            subject=fields.subject,
+            spki=fields.spki,
+            signature_algorithm=algorithm_for_spki(fields.spki).name,
+            key_ref=key_ref,
+            ocsp_path=wanted.name,
+            max_age=wanted.max_age,
+            bucket_count=self._config.presign.buckets,
+            shard_count=wanted.shards,
+            profiles=self._profiles(wanted.name),
+            created_at=now,
+        )
+        await issuers.add_certificate(conn, issuer.id, der, fields.not_before, fields.not_after)
+        await add_scopes(conn, issuer, self._config.crl_base)
+        await buckets.add(conn, issuer.id, issuer.bucket_count, now)
+        await outbox.add_issuer(conn, issuer.id)
+        await acts.record(conn, at=now, actor=ACTOR, action="issuer.added", subject={"issuer": issuer.name})
+        return issuer
+
+
+async def add_scopes(conn: Connection, issuer: Issuer, crl_base: str) -> None:
+    """The CRL scopes of a new issuer: one for certificates without a shard, and one for each shard.
+
+    Without shards, the one is the full CRL and has no IDP (B14). With shards it lists only what no shard does, such as
+    OCSP signers, and says so with an IDP of its own: without one it would claim to be complete.
+    """
+    path = f"{issuer.name}.crl"
+    sharded = issuer.shard_count > 0
+    await crls.add_scope(
+        conn, issuer_id=issuer.id, scope="full", shard=None, url=f"{crl_base}/{path}", path=path, idp=sharded
+    )
+    for shard in range(issuer.shard_count):
+        path = f"{issuer.name}/{shard}.crl"
+        await crls.add_scope(
+            conn, issuer_id=issuer.id, scope=str(shard), shard=shard, url=f"{crl_base}/{path}", path=path, idp=True
+        )
+
+
+def _subject(wanted: configuration.Issuer) -> bytes:
+    return build_name(dict(wanted.subject.items()))
+
+
+def _parents_first(wanted: Iterable[configuration.Issuer]) -> list[configuration.Issuer]:
+    """Roots, then what stands below them; the configuration has checked that parents exist."""
+    return sorted(wanted, key=lambda issuer: issuer.parent is not None)

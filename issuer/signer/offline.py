@@ -1,0 +1,155 @@
+"""Explicit commands with a key that is kept offline (D20, G4): its CRL again, its OCSP signer again.
+
+Both are run where the key and its passphrase are for the moment, and change nothing but what they name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from issuer.signer.ceremony import Ceremony
+from issuer.signer.certificate_checks import authority_of
+from issuer.signer.deployment import Deployment
+from issuer.signer.key_files import ceremony_opener
+from issuer.signer.key_ring import KeyRing
+from issuer.signer.ocsp_signer import ensure_ocsp_signer
+from issuer.signer.publish_files import write_file
+from issuer.signer.service import CaSigner
+from quash.errors import Kind, QuashError
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
+from quash.pki.crl import Crl, certificate_list, entry, read_crl, read_entry, tbs_cert_list
+from quash.pki.rules import CRL_VALIDITY_MAX_CAS
+from quash.store import crls, issuers, signing_log
+from quash.store.crls import Entry, ScopeState
+from quash.store.database import Pool, acquire
+from quash.store.issuers import Issuer
+
+
+async def renew_crl(deployment: Deployment, name: str) -> Crl:
+    """Signs and publishes the next CRL of an issuer whose key is offline; returns it as published."""
+    issuer = await _offline_issuer(deployment.pool, name)
+    async with _signer(deployment) as signer:
+        return await sign_offline_crl(deployment, signer, issuer)
+
+
+async def renew_ocsp_signer(deployment: Deployment, name: str) -> None:
+    """Gives an issuer whose key is offline a new OCSP signer; the old one's answers are served until they end."""
+    issuer = await _offline_issuer(deployment.pool, name)
+    wanted = next((each.ocsp_signer for each in deployment.config.issuers if each.name == name), None)
+    if wanted is None:
+        raise QuashError("hierarchy.not_configured", f"the configuration has no issuer {name}; use the one of init")
+    async with _signer(deployment) as signer:
+        ceremony = Ceremony(deployment.pool, signer, deployment.clock)
+        await ensure_ocsp_signer(ceremony, deployment.files, issuer, wanted.key, wanted.days, renew=True)
+
+
+async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Issuer) -> Crl:
+    """Flow 3 for an issuer whose key is offline, with its one scope. The number of an attempt that failed is spent."""
+    pool = deployment.pool
+    # 1. What the CRL must list, and what it thereby covers, in one snapshot.
+    plan = await _plan(pool, issuer)
+    # 2. A number above whatever was stored, signed or published; from here on it never comes back.
+    path = deployment.state.crl / plan.state.scope.path
+    published = read_crl(path.read_bytes()) if path.exists() else None
+    newest = plan.state.newest
+    number = 1 + max(newest.number if newest else 0, plan.last_signed, published.number if published else 0)
+    this_update = deployment.now()
+    next_update = this_update + min(deployment.config.crl.root_validity, CRL_VALIDITY_MAX_CAS - 1)
+    async with acquire(pool) as conn:
+        await crls.reserve(
+            conn,
+            plan.state.scope,
+            number=number,
+            this_update=this_update,
+            next_update=next_update,
+            entries=len(plan.entries),
+            covers=plan.covers,
+            scheduled=True,
+        )
+    # 3. Sign.
+    algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
+    tbs = tbs_cert_list(
+        algorithm=algorithm,
+        issuer=issuer.subject,
+        this_update=this_update,
+        next_update=next_update,
+        entries=[entry(*each) for each in plan.entries],
+        authority_key_id=plan.key_id,
+        number=number,
+        idp_url=plan.state.scope.url if plan.state.scope.idp else None,
+        only=None,
+    )
+    body = certificate_list(tbs, algorithm, await signer.sign_crl(issuer.id, plan.state.scope.scope, tbs))
+    # 4. Read it back as a stranger would, and against what it replaces.
+    crl = read_crl(body)
+    verify(issuer.spki, algorithm, algorithm.decode(crl.signature), crl.tbs)
+    await _check_nothing_lost(pool, plan, published, crl)
+    # 5. Publish, and say so.
+    async with acquire(pool) as conn:
+        await crls.signed(conn, plan.state.scope, number, hashlib.sha256(body).digest(), len(body))
+    write_file(path, body)
+    async with acquire(pool) as conn:
+        await crls.published(conn, plan.state.scope, number, deployment.now())
+    return crl
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    state: ScopeState
+    entries: list[Entry]
+    covers: str
+    last_signed: int
+    key_id: bytes
+
+
+async def _plan(pool: Pool, issuer: Issuer) -> _Plan:
+    async with acquire(pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        states = await crls.states(conn, offline=True)
+        state = next(state for state in states if state.scope.issuer_id == issuer.id and state.scope.shard is None)
+        own = await issuers.certificate(conn, issuer.id)
+        if own is None:
+            raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
+        return _Plan(
+            state=state,
+            entries=[each async for batch in crls.entries(conn, state.scope, state.regular) for each in batch],
+            covers=await crls.snapshot(conn),
+            last_signed=await signing_log.last_crl_number(conn, issuer.id, state.scope.scope) or 0,
+            key_id=authority_of(issuer, own.der).key_id,
+        )
+
+
+async def _check_nothing_lost(pool: Pool, plan: _Plan, published: Crl | None, crl: Crl) -> None:
+    """Every serial of the published CRL is on the new one, or may go by B13; else a backup was restored, or worse."""
+    if published is None:
+        return
+    gone = {read_entry(each)[0] for each in published.entries} - {read_entry(each)[0] for each in crl.entries}
+    async with acquire(pool) as conn:
+        gone -= await crls.may_go(conn, plan.state.scope, plan.state.regular, list(gone))
+    if gone:
+        raise QuashError(
+            "crl.entries_lost",
+            f"{plan.state.scope.path} lists {len(gone)} serials that the database has lost; repair the database",
+            Kind.REFUSED,
+        )
+
+
+async def _offline_issuer(pool: Pool, name: str) -> Issuer:
+    async with acquire(pool) as conn:
+        issuer = await issuers.find_by_name(conn, name)
+    if issuer is None:
+        raise QuashError("issuer.unknown", f"there is no issuer {name}", Kind.NOT_FOUND)
+    if issuer.key_ref is not None:
+        raise QuashError("hierarchy.not_offline", f"the key of {name} is online; its processes do this", Kind.REFUSED)
+    return issuer
+
+
+@asynccontextmanager
+async def _signer(deployment: Deployment) -> AsyncIterator[CaSigner]:
+    keys = KeyRing(ceremony_opener(deployment.files))
+    try:
+        yield CaSigner(deployment.pool, keys, deployment.clock)
+    finally:
+        await keys.close()

@@ -1,0 +1,154 @@
+"""The operators' CA, the certificate of the two private APIs, and the first operators' client certificates (F6, G20).
+
+A PKI of its own: nothing here chains to a public root, and nothing of the public hierarchy opens an API.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from issuer.signer import oids
+from issuer.signer import tbs_writer as write
+from issuer.signer.deployment import Deployment
+from issuer.signer.publish_files import to_pem, write_file
+from issuer.signer.tbs_writer import Frame
+from quash.keys import KeyHandle
+from quash.pki import der
+from quash.pki.certificate import CertificateFields, read_certificate
+from quash.pki.names import build_name
+from quash.pki.rules import DAY
+from quash.pki.serials import new_serial
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store import operators
+from quash.store.database import Connection
+from quash.store.operators import ROLES, Operator
+
+_CA_NAME: Final = "operators"
+_CA_DAYS, _DAYS, _RENEW_DAYS = 3652, 397, 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    key: KeyHandle
+    certificate: x509.Certificate
+    fields: CertificateFields
+
+    def issue(self, name: str, spki: bytes, now: int, *extensions: bytes) -> bytes:
+        """DER of an end-entity certificate; KU, AKI and SKI are the same for all."""
+        not_after = min(now + _DAYS * DAY - 1, self.fields.not_after)
+        frame = Frame(new_serial(), self.key.algorithm, self.fields.subject, now, not_after, _name(name), spki)
+        tbs = write.write_tbs(
+            frame,
+            write.key_usage(write.DIGITAL_SIGNATURE),
+            write.subject_key(write.key_identifier(spki)),
+            write.authority_key(write.key_identifier(self.key.spki)),
+            *extensions,
+        )
+        return write.write_certificate(tbs, self.key.algorithm, self.key.sign(tbs))
+
+
+async def ensure_operators(deployment: Deployment, conn: Connection, say: Callable[[str], None]) -> None:
+    """Makes what is missing or ends within a month: `operators/ca.pem`, `secrets/api.*`, one operator of each role.
+
+    An operator whose row exists but whose files do not keeps its key elsewhere, and is left alone.
+    """
+    state, files, now = deployment.state, deployment.files, deployment.now()
+    files.ensure("ca", _CA_NAME, "ec-p256")
+    key = files.open("ca", files.ref("ca", _CA_NAME))
+    try:
+        ca = _ensure_ca(state, key, now)
+        _ensure_api(deployment.config, state, ca, now, say)
+        known = {operator.name for operator in await operators.everyone(conn)}
+        for role in ROLES:
+            path = state.operators / f"{role}.pem"
+            if path.exists() or role not in known:
+                if not _is_good(path, ca, now):
+                    _make(path, ca, role, now, write.extended_key_usage(oids.CLIENT_AUTH))
+                    say(f"made the client certificate operators/{role}.pem")
+                await operators.add(conn, _operator(path, role), now)
+    finally:
+        key.close()
+
+
+def _ensure_ca(state: State, key: KeyHandle, now: int) -> _Authority:
+    path = state.operators / "ca.pem"
+    if not path.exists() or read_certificate(_from_pem(path)).spki != key.spki:
+        name, own = _name("Quash operators CA"), write.key_identifier(key.spki)
+        frame = Frame(new_serial(), key.algorithm, name, now, now + _CA_DAYS * DAY - 1, name, key.spki)
+        tbs = write.write_tbs(
+            frame,
+            write.basic_constraints(write.LAST_CA),
+            write.key_usage(write.KEY_CERT_SIGN_AND_CRL_SIGN),
+            write.subject_key(own),
+            write.authority_key(own),
+        )
+        write_file(path, to_pem(write.write_certificate(tbs, key.algorithm, key.sign(tbs))).encode())
+    return _Authority(key, x509.load_pem_x509_certificate(path.read_bytes()), read_certificate(_from_pem(path)))
+
+
+def _ensure_api(config: Config, state: State, ca: _Authority, now: int, say: Callable[[str], None]) -> None:
+    """The server certificate of both APIs, for the loopback interface and the hosts that they are configured on."""
+    path = state.secrets / "api.pem"
+    wanted = _alternative_names(["localhost", "127.0.0.1", config.issuer.host, config.admin.host])
+    if not _is_good(path, ca, now) or wanted not in _from_pem(path):
+        _make(path, ca, "Quash private APIs", now, write.extended_key_usage(oids.SERVER_AUTH), wanted)
+        say("made the server certificate of the private APIs")
+
+
+def _make(path: Path, ca: _Authority, name: str, now: int, *extensions: bytes) -> None:
+    """A key and its certificate: the key first, so that a certificate never stands without its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    write_file(path.with_suffix(".key"), private, 0o600)
+    write_file(path, to_pem(ca.issue(name, spki, now, *extensions)).encode())
+
+
+def _is_good(path: Path, ca: _Authority, now: int) -> bool:
+    """Whether certificate and key are there, belong together, are by this CA and last for another month."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificate.verify_directly_issued_by(ca.certificate)
+        key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
+    except (OSError, ValueError, InvalidSignature):
+        return False
+    lasts = certificate.not_valid_after_utc.timestamp() - now
+    return certificate.public_key() == key.public_key() and lasts > _RENEW_DAYS * DAY
+
+
+def _operator(path: Path, role: str) -> Operator:
+    fingerprint = hashlib.sha256(_from_pem(path)).digest()
+    return Operator(fingerprint=fingerprint, name=role, person="made by quash init", role=role, state="active")
+
+
+def _from_pem(path: Path) -> bytes:
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)
+
+
+def _name(common_name: str) -> bytes:
+    return build_name({"O": "Quash operators", "CN": common_name})
+
+
+def _alternative_names(hosts: list[str]) -> bytes:
+    names = [_alternative_name(host) for host in dict.fromkeys(hosts)]
+    return write.extension(oids.SUBJECT_ALT_NAME, der.tlv(der.SEQUENCE, *names))
+
+
+def _alternative_name(host: str) -> bytes:
+    try:
+        return der.tlv(0x87, ipaddress.ip_address(host).packed)
+    except ValueError:
+        return der.tlv(0x82, host.encode("ascii"))
