@@ -44,6 +44,7 @@ _LOST = (
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # a failover made this server a standby
+    asyncpg.InternalClientError,  # the server's farewell crossed our query
 )
 _CLOSED = (
     "connection is closed",
