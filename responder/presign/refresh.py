@@ -60,5 +60,6 @@ class Pace:
 
     def learn(self, count: int, seconds: float) -> None:
         """`count` records took `seconds`; grows at most twofold, so that one lucky measurement does no harm."""
-        fitting = int(count * self._target / seconds) if seconds > 0 else self._most
-        self.size = max(self._least, min(fitting, 2 * self.size, self._most))
+        most = min(2 * self.size, self._most)
+        fits_most = seconds * most <= count * self._target
+        self.size = most if fits_most else max(self._least, int(count * self._target / seconds))
