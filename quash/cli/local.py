@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from quash.cli.common import Context
+from quash.store.database import Pool, connect
 from quash.store.embedded import EmbeddedPostgres
+from quash.store.roles import OWNER
 
 
 @contextmanager
@@ -17,3 +19,13 @@ def running_database(deployment: Context) -> Iterator[None]:
         return
     with EmbeddedPostgres(deployment.state).run():
         yield
+
+
+@asynccontextmanager
+async def owner_pool(deployment: Context) -> AsyncIterator[Pool]:
+    """Connections with the owner's rights."""
+    pool = await connect(deployment.config, deployment.state, OWNER, size=4)
+    try:
+        yield pool
+    finally:
+        await pool.close()

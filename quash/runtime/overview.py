@@ -43,7 +43,7 @@ class Overview:
                 merged.samples += [
                     sample._replace(labels={**sample.labels, "process": name}) for sample in family.samples
                 ]
-        return generate_latest(_Families(families.values()))  # type: ignore[arg-type]
+        return generate_latest(_Families(families.values()))
 
     async def _ask(self, path: Path, target: str) -> bytes:
         try:
