@@ -81,7 +81,7 @@ async def finish_pass(conn: Connection, bucket: Bucket, *, passed_at: int, pass_
     )
 
 
-async def oldest_due(conn: Connection) -> int | None:
-    """The smallest `due_at` of all buckets: an alarm compares it with the clock (A4)."""
-    value = await conn.fetchval("select min(due_at) from bucket")
+async def oldest_pass(conn: Connection) -> int | None:
+    """When the bucket with the oldest answers was passed, or has waited for its first pass: to alarm by (A4)."""
+    value = await conn.fetchval("select min(coalesce(passed_at, due_at)) from bucket")
     return None if value is None else int(value)

@@ -61,8 +61,9 @@ class Feeder:
         async with acquire(self._pool) as conn:
             known = await feed.partitions(conn)
             for partition in known:
-                if partition.ends_at <= over:
-                    dropped += await feed.drop_partition(conn, partition.starts_at, over)
+                if partition.ends_at > over or not await feed.drop_partition(conn, partition.starts_at, over):
+                    break  # what keeps this one keeps the younger ones
+                dropped += 1
         PARTITIONS.set(len(known) - dropped)
         return dropped
 

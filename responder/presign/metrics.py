@@ -11,9 +11,7 @@ SIGNED = Counter("quash_presign_records", "Records signed and fed, both CertID h
 ALARMS = Counter("quash_presign_alarms", "Things that need a person, by error code.", ["code"])
 BATCH_SECONDS = Histogram("quash_presign_batch_seconds", "From reading statuses to the feed's commit.", ["lane"])
 CLOCK_AHEAD = Gauge("quash_presign_clock_ahead_seconds", "Own clock minus the database's.")
-OLDEST_DUE = Gauge(
-    "quash_presign_oldest_due_seconds", "How long the most overdue bucket has been due (A4: alarm at 3 h)."
-)
+OLDEST = Gauge("quash_presign_oldest_answers_seconds", "Since the oldest bucket's last pass (A4: alarm at 23 h).")
 LEADING = Gauge("quash_presign_leading", "1 while this process holds the presigner's lease.")
 PARTITIONS = Gauge(
     "quash_feed_partitions", "Partitions of the feed: more than a handful means that refreshes are late."

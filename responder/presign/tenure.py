@@ -28,7 +28,7 @@ from quash.store.statuses import CertificateStatus
 from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import SigningDesk
 from responder.presign.feeder import Feeder, Within
-from responder.presign.metrics import BATCH_SECONDS, OLDEST_DUE, SIGNED, alarm
+from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm
 from responder.presign.permit import Permitted, needs_proof, permit
 from responder.presign.refresh import Pace, Pass, begin_pass
 from responder.presign.roster import Roster
@@ -41,8 +41,8 @@ BACKGROUND_EVERY = 1.0
 """How often bulk news and due buckets are looked for; urgent news are at every step."""
 RETRY_AFTER = 10.0
 """An issuer that nothing could be signed for is left out of refreshes for so long."""
-LATE = 3 * 3600
-"""A bucket overdue by this has records 23 hours old: alarm (A4)."""
+OLD = 23 * 3600
+"""Answers of this age: alarm, an hour before G3 is broken (A4)."""
 NEWS_BATCH = 500
 PRUNE_BATCH = 10_000
 
@@ -229,11 +229,11 @@ class Tenure:
         await self._feeder.write([], self._prune_outbox)
         await self._feeder.drop_partitions()
         async with acquire(self._pool) as conn:
-            oldest = await buckets.oldest_due(conn)
-        late = max(0, int(self._clock.now()) - oldest) if oldest is not None else 0
-        OLDEST_DUE.set(late)
-        if late > LATE:
-            alarm("presign.refresh_late", f"a bucket is overdue by {late} s: its answers are older than 23 h (A4)")
+            oldest = await buckets.oldest_pass(conn)
+        age = max(0, int(self._clock.now()) - oldest) if oldest is not None else 0
+        OLDEST.set(age)
+        if age > OLD:
+            alarm("presign.refresh_late", f"some answers are {age} s old: see why their bucket is not refreshed (A4)")
         self._done("maintenance", MAINTAIN_EVERY)
 
     async def _prune_outbox(self, conn: Connection) -> None:

@@ -107,7 +107,7 @@ async def test_a_partition_that_is_not_over_stays(world: Any) -> None:
 
 
 async def test_a_writer_under_way_keeps_the_partition(world: Any) -> None:
-    """A batch written before its partition was over and committed after the pass: no drop before, none behind its back."""
+    """A batch written in time and committed after the pass: no drop before its commit, nor right after."""
     authority = await world.authority()
     serial = await world.issue(authority)
     presigner = await world.presigner()

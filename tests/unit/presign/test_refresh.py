@@ -65,7 +65,7 @@ async def test_load_is_flat_after_the_first_cycle(world: Any) -> None:
 
 
 async def test_expired_certificates_drop_out(world: Any) -> None:
-    """A certificate's revocation is answered through its notAfter (A41), and goes with its partition of the feed later."""
+    """A revocation is answered through the certificate's notAfter (A41); later it goes with its feed partition."""
     authority = await world.authority()
     serial = await world.issue(authority, days=3)
     await world.revoke(authority, serial, 1)
@@ -166,7 +166,7 @@ async def test_this_update_is_when_the_status_was_read(world: Any, monkeypatch: 
 
 
 async def test_a_late_refresh_raises_an_alarm(world: Any) -> None:
-    """A bucket overdue by 3 hours has answers 23 hours old: alarm, before G3 is broken (A4)."""
+    """Answers 23 hours old: alarm, before G3 is broken (A4)."""
     authority = await world.authority()
     await world.issue(authority)
     presigner = await world.presigner()
@@ -177,7 +177,7 @@ async def test_a_late_refresh_raises_an_alarm(world: Any) -> None:
         await world.clock.advance(HOUR)
         await presigner.step()
     assert ALARMS.labels("presign.refresh_late")._value.get() == before
-    for _ in range(2):
+    for _ in range(2):  # from 22 h to 24 h
         await world.clock.advance(HOUR)
         await presigner.step()
     assert ALARMS.labels("presign.refresh_late")._value.get() > before
