@@ -86,7 +86,6 @@ def _ocsp_error(name: str, algorithm: CertIdHash | None = None) -> Answer:
 
 _METHOD_NOT_ALLOWED = http_error(405, ("Allow", "GET, HEAD, POST"))
 INTERNAL_ERROR = _ocsp_error("internal_error")._replace(status=500, close=True)  # for what nobody foresaw
-_BY_KIND = {Kind.INPUT: "malformed_request", Kind.INTERNAL: "internal_error"}  # of an error; any other: try_later
 UNKNOWN_SIGNER = "unknown_signer"  # the outcome that a fresh view of the catalog may mend
 
 
@@ -108,8 +107,9 @@ class Responder:
             return refused
         posted = request.method == "POST"
         issuer_id, rest = route(request.target, self.view.directory)
-        if posted and rest:
-            return http_error(404)
+        lost = self._lost(rest, posted)
+        if lost is not None:
+            return lost
         try:
             cert_ids = parse_request(request.body if posted else request_of_path(rest)).cert_ids
             if len(cert_ids) != 1 or cert_ids[0] is None:
@@ -117,7 +117,17 @@ class Responder:
                 return _ocsp_error("unauthorized")
             return self._answer_one(cert_ids[0], issuer_id, request, now)
         except QuashError as error:
-            return _ocsp_error(_BY_KIND.get(error.kind, "try_later"))
+            if error.code == "ocsp.malformed_request":
+                return _ocsp_error("malformed_request")
+            return _ocsp_error("try_later" if error.kind is Kind.UNAVAILABLE else "internal_error")
+
+    def _lost(self, rest: bytes, posted: bool) -> Answer | None:
+        """What is said to a path that is neither an issuer's nor a request."""
+        if not rest or (rest[:1] == b"M" and not posted):
+            return None
+        if not self.view.freshness.knows_misses:
+            return _ocsp_error("try_later")  # perhaps the path of an issuer that the cache does not hold yet
+        return http_error(404) if posted else None
 
     def _answer_one(self, cert_id: CertId, path_issuer: int | None, request: Request, now: float) -> Answer:
         algorithm, name_hash, key_hash, serial = cert_id

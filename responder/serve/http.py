@@ -22,17 +22,18 @@ Answers = Callable[[Request], Answer]
 
 
 class HttpServer(web.Server):
-    """Answers each request with `answers`; `max_header` and `max_body` in octets.
+    """Answers each request with `answers`; `max_header` and `max_body` in octets; a body takes `body_seconds`.
 
     `draining`: set it to have every further answer carry `Connection: close`.
     """
 
-    def __init__(self, answers: Answers, *, max_header: int, max_body: int) -> None:
+    def __init__(self, answers: Answers, *, max_header: int, max_body: int, body_seconds: float = BODY_SECONDS) -> None:
         super().__init__(self._handle)
         self.draining = False
         self._answers = answers
         self._max_header = max_header
         self._max_body = max_body
+        self._body_seconds = body_seconds
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(
@@ -79,7 +80,7 @@ class HttpServer(web.Server):
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(_CONTINUE)
         body = b""
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(self._body_seconds):
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > self._max_body:
