@@ -1,0 +1,78 @@
+"""Connections: settings that the rest relies on, types, and what a lost database looks like."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import pytest
+
+from quash.errors import QuashError
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store import roles
+from quash.store.database import acquire, connect
+from quash.store.passwords import ensure_password
+
+
+async def test_every_session_commits_durably_and_looks_up_names_in_our_schema(database: Any) -> None:
+    """The proof of "new since" needs synchronous commits; nobody may put a table in front of ours."""
+    pool = await database.pool(roles.ADMIN)
+    assert await pool.fetchval("show synchronous_commit") == "on"
+    assert await pool.fetchval("show search_path") == "quash, pg_temp"
+    assert await pool.fetchval("show idle_in_transaction_session_timeout") == "1min"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await pool.execute("create temp table act (id bigint)")
+
+
+async def test_types_come_as_python_values(database: Any) -> None:
+    """jsonb, transaction numbers, snapshots and big numbers, both ways."""
+    subject = {"serial": "00ff", "list": [1, None, True]}
+    row = await database.owner.fetchrow(
+        "select $1::jsonb as a, $2::xid8 as b, '5:9:6,8'::pg_snapshot as c, (2::numeric ^ 150) as d", subject, 2**40
+    )
+    assert tuple(row) == (subject, 2**40, (5, 9, (6, 8)), Decimal(2**150))
+
+
+async def test_a_lost_connection_is_unavailable_and_the_next_one_is_new(database: Any, cluster: Any) -> None:
+    """`store.unavailable` when the server ends our session in the middle; the pool gives a new one."""
+    pool = await database.pool(roles.ADMIN)
+
+    async def work_on_a_session_that_ends() -> None:
+        async with acquire(pool) as conn:
+            admin = await cluster.admin()
+            await admin.execute("select pg_terminate_backend($1, 5000)", conn.get_server_pid())
+            await admin.close()
+            await conn.fetchval("select 1")
+
+    with pytest.raises(QuashError) as lost:
+        await work_on_a_session_that_ends()
+    assert lost.value.code == "store.unavailable"
+    async with acquire(pool) as conn:
+        assert await conn.fetchval("select 1") == 1
+
+
+async def test_no_server_is_unavailable(tmp_path: Any) -> None:
+    """Nobody listens: the same code, so that callers wait and try again."""
+    state = State(tmp_path)
+    ensure_password(state, roles.ADMIN)
+    with pytest.raises(QuashError) as lost:
+        await connect(Config(), state, roles.ADMIN)
+    assert lost.value.code == "store.unavailable"
+
+
+async def test_errors_of_the_statement_and_of_the_caller_pass_unchanged(database: Any) -> None:
+    """Only a lost database is unavailable: a wrong statement or a failed file stays what it is."""
+    pool = await database.pool(roles.ADMIN)
+
+    async def work(statement: str, error: Exception | None = None) -> None:
+        async with acquire(pool) as conn:
+            await conn.execute(statement)
+            if error is not None:
+                raise error
+
+    with pytest.raises(asyncpg.UndefinedTableError):
+        await work("select * from nothing_of_that_name")
+    with pytest.raises(FileNotFoundError):
+        await work("select 1", FileNotFoundError())
