@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import BaseModel, ConfigDict, Field
 
-from issuer.api import answer, read, require
+from issuer.api import answer, read, require, timestamp
 from issuer.issuance.issue import Issuance
 from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
@@ -69,7 +68,7 @@ async def describe(conn: Connection, order: Order) -> dict[str, Any]:
         "id": str(order.id),
         "state": order.state,
         "profile": order.profile,
-        "created_at": _text(order.created_at),
+        "created_at": timestamp(order.created_at),
         "code": order.code,
         "detail": order.detail,
         "issuer": None,
@@ -87,7 +86,7 @@ async def describe(conn: Connection, order: Order) -> dict[str, Any]:
     told |= {
         "issuer": issuer.name,
         "serial": format_serial(order.serial),
-        "not_after": _text(certificate.not_after),
+        "not_after": timestamp(certificate.not_after),
     }
     if order.state == "issued" and certificate.der is not None:
         told |= {"certificate": _pem(certificate.der), "chain": "".join(await _chain(conn, issuer.id))}
@@ -116,7 +115,3 @@ def _order_id(text: str) -> UUID:
 
 def _pem(der: bytes) -> str:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode("ascii")
-
-
-def _text(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

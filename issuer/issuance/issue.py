@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from issuer.checks import csr
 from issuer.issuance import prepare
@@ -50,6 +50,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.5
 
 _ORDERS = Counter("quash_orders_total", "Orders that ended, by code: issued, or the refusal", ["profile", "code"])
 _SECONDS = Histogram("quash_order_seconds", "From an order's acceptance to its release")
+_OLDEST = Gauge("quash_orders_oldest_seconds", "Age of the oldest unfinished order: A7 wants answers in 900")
 
 
 class Answers(Protocol):
@@ -115,12 +116,14 @@ class Issuance:
 
     async def step(self) -> int:
         """Takes every unfinished order as far as it goes now, whoever left it; returns how many moved."""
-        moved, after = 0, (-1, UUID(int=0))
+        moved, after, oldest = 0, (-1, UUID(int=0)), self._now()
         while True:
             async with acquire(self._pool) as conn:
                 page = await orders.unfinished(conn, _PARALLEL, after)
             if not page:
+                _OLDEST.set(self._now() - oldest)
                 return moved
+            oldest = min(oldest, page[0].created_at)
             moved += sum(await asyncio.gather(*map(self._move, page)))
             after = (page[-1].created_at, page[-1].id)
 
