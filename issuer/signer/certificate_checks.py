@@ -7,6 +7,7 @@ same certificate from outside; these checks look at it from the key.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -208,7 +209,7 @@ def _access(value: bytes, candidate: _Candidate) -> bool:
     path = f"/{candidate.authority.issuer.ocsp_path}".encode()
     return (
         urls.keys() <= {ocsp, ca_issuers}
-        and all(url.startswith(b"http://") for url in urls.values())
+        and all(map(_HTTP_URL.fullmatch, urls.values()))
         and urls.get(ocsp, path).endswith(path)
     )
 
@@ -241,6 +242,7 @@ def _sequence_of_oid(dotted: str) -> bytes:
     return der.tlv(der.SEQUENCE, der.oid(dotted))
 
 
+_HTTP_URL = re.compile(rb"http://[!-~]+")
 _EMPTY_NAME = bytes.fromhex("3000")
 _RSA_OID = bytes.fromhex("06092a864886f70d010101")
 _DIGITAL_SIGNATURE, _SIGN_AND_ENCIPHER = bytes.fromhex("03020780"), bytes.fromhex("030205a0")

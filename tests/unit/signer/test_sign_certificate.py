@@ -1,0 +1,471 @@
+"""Signing certificates: what is reserved, once, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from issuer.signer import oids
+from issuer.signer import tbs_writer as write
+from issuer.signer.tbs import tbs_of
+from quash.errors import Kind, QuashError
+from quash.keys import KeyUnavailable
+from quash.pki import der
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.pki.names import build_name
+from quash.pki.serials import new_serial
+from quash.store import blocked_keys, certificates, signing_log
+from quash.store.issuers import Issuer
+from tests.support.issuing import CRL_BASE, DAY, OCSP_BASE, SoftwareKey, private_key, spki_of
+from tests.support.reserving import LEAF_KEY, Desk, Leaf, alternative_names
+
+Change = Callable[[Leaf, Desk], object]
+
+
+async def refused(desk: Desk, serial: bytes, name: str = "tls-dv") -> QuashError:
+    """The refusal; nothing was logged, so nothing was signed."""
+    with pytest.raises(QuashError) as caught:
+        await desk.signer.sign_certificate(desk.hierarchy[name].id, serial)
+    assert await desk.fetch("select from signing_log") == []
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["tls-dv", "tls-ov"])
+async def test_signs_the_reserved_bytes(desk: Desk, name: str) -> None:
+    """The certificate holds the reserved TBS byte for byte and verifies under the issuer for a stranger."""
+    leaf = await desk.leaf(name)
+    serial = await desk.reserve(leaf, name)
+    made = await desk.signer.sign_certificate(desk.hierarchy[name].id, serial)
+    assert tbs_of(made) == leaf.tbs
+    issuer = x509.load_der_x509_certificate(await desk.certificate_of(name))
+    x509.load_der_x509_certificate(made).verify_directly_issued_by(issuer)
+    (row,) = await desk.fetch("select kind, issuer_id, serial, der, at from signing_log")
+    assert tuple(row) == ("certificate", desk.hierarchy[name].id, serial, made, desk.now)
+
+
+async def test_the_same_again_is_the_same(desk: Desk) -> None:
+    """Asked again, by the same process, after a restart, and after T3: the same DER, signed once."""
+    issuer_id = desk.hierarchy["tls-dv"].id
+    serial = await desk.reserve(await desk.leaf())
+    made = await desk.signer.sign_certificate(issuer_id, serial)
+    assert await desk.signer.sign_certificate(issuer_id, serial) == made
+    assert await desk.new_signer().sign_certificate(issuer_id, serial) == made
+    async with desk.owner.acquire() as conn:
+        await certificates.complete(conn, issuer_id, serial, made)
+    assert await desk.new_signer().sign_certificate(issuer_id, serial) == made
+    assert len(await desk.fetch("select from signing_log")) == 1
+
+
+async def test_a_crash_before_the_log_leaves_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was signed but not logged has left nobody's hands: the next request signs and logs the one certificate."""
+    issuer_id, add = desk.hierarchy["tls-dv"].id, signing_log.add_certificate
+
+    async def crash(*_: Any, **__: Any) -> bool:
+        raise ConnectionResetError
+
+    serial = await desk.reserve(await desk.leaf())
+    monkeypatch.setattr(signing_log, "add_certificate", crash)
+    with pytest.raises(ConnectionResetError):
+        await desk.signer.sign_certificate(issuer_id, serial)
+    assert await desk.fetch("select from signing_log") == []
+    monkeypatch.setattr(signing_log, "add_certificate", add)
+    made = await desk.new_signer().sign_certificate(issuer_id, serial)
+    assert [row["der"] for row in await desk.fetch("select der from signing_log")] == [made]
+
+
+async def test_two_processes_agree(desk: Desk) -> None:
+    """Asked at the same moment, two signer processes hand out one certificate: the one that was logged."""
+    serial = await desk.reserve(await desk.leaf())
+    issuer_id, meet = desk.hierarchy["tls-dv"].id, threading.Barrier(2, timeout=10)
+
+    class Together(SoftwareKey):
+        def sign(self, tbs: bytes) -> bytes:
+            meet.wait()  # neither has logged yet when both have signed
+            return super().sign(tbs)
+
+    signers = [desk.new_signer(lambda issuer: Together(private_key(issuer.name))) for _ in range(2)]
+    one, other = await asyncio.gather(*(signer.sign_certificate(issuer_id, serial) for signer in signers))
+    assert one == other
+    assert len(await desk.fetch("select from signing_log")) == 1
+
+
+async def test_one_at_a_time_per_key(desk: Desk) -> None:
+    """A key signs for one request at a time, while another key signs beside it."""
+    busy: dict[str, int] = {}
+    overlaps, beside = [], []
+
+    class Watched(SoftwareKey):
+        def __init__(self, issuer: Issuer) -> None:
+            super().__init__(private_key(issuer.name))
+            self.name = issuer.name
+
+        def sign(self, tbs: bytes) -> bytes:
+            busy[self.name] = busy.get(self.name, 0) + 1
+            time.sleep(0.02)
+            overlaps.append(busy[self.name])
+            beside.append(sum(busy.values()))
+            busy[self.name] -= 1
+            return super().sign(tbs)
+
+    signer = desk.new_signer(Watched)
+    work = []
+    for name in ("tls-dv", "tls-ov") * 3:
+        serial = await desk.reserve(await desk.leaf(name), name)
+        work.append(signer.sign_certificate(desk.hierarchy[name].id, serial))
+    assert len(set(await asyncio.gather(*work))) == 6
+    assert set(overlaps) == {1}
+    assert max(beside) == 2
+
+
+OTHER_KEY = spki_of(ec.generate_private_key(ec.SECP256R1()))
+WEAK_KEY = (
+    rsa.generate_private_key(65537, 1024).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+)
+
+
+def put(name: str, extension: bytes) -> Change:
+    return lambda leaf, _: leaf.extensions.update({name: extension})
+
+
+def drop(name: str) -> Change:
+    return lambda leaf, _: leaf.extensions.pop(name)
+
+
+def lasting(not_before: int, not_after: int) -> Change:
+    """Moves the validity, seconds from now and from the usual end, in TBS and row alike."""
+
+    def change(leaf: Leaf, _: Desk) -> None:
+        frame = leaf.set(
+            not_before=leaf.frame.not_before + not_before, not_after=leaf.frame.not_after + not_after
+        ).frame
+        leaf.row |= {"not_before": frame.not_before, "not_after": frame.not_after}
+
+    return change
+
+
+def row(**columns: Any) -> Change:
+    return lambda leaf, _: leaf.row.update(columns)
+
+
+def mangle(change: Callable[[bytes], bytes]) -> Change:
+    return lambda leaf, _: setattr(leaf, "mangle", change)
+
+
+def version_1(tbs: bytes) -> bytes:
+    return der.tlv(der.SEQUENCE, tbs[der.read_tlv(tbs, 0)[2] + 5 :])
+
+
+def weak_key(leaf: Leaf, _: Desk) -> None:
+    leaf.set(spki=WEAK_KEY).row["spki_sha256"] = hashlib.sha256(WEAK_KEY).digest()
+
+
+def profile(name: str) -> Change:
+    return lambda leaf, _: setattr(leaf, "profile", name)
+
+
+GENERAL = {
+    "ip": der.tlv(0x87, b"\x7f\0\0\1"),
+    "mail": der.tlv(0x81, b"a@example.org"),
+    "latin": der.tlv(0x82, "münchen.example.org".encode("latin-1")),
+}
+
+
+def names(*general: bytes) -> Change:
+    return put("names", write.extension(oids.SUBJECT_ALT_NAME, der.tlv(der.SEQUENCE, *general), critical=True))
+
+
+REFUSALS: dict[str, tuple[Change, str]] = {
+    # The TBS is not what the row says.
+    "another serial": (lambda leaf, _: leaf.set(serial=new_serial()), "tbs.serial"),
+    "another notBefore": (lambda leaf, _: leaf.set(not_before=leaf.frame.not_before + 1), "tbs.validity"),
+    "another notAfter": (lambda leaf, _: leaf.set(not_after=leaf.frame.not_after - 1), "tbs.validity"),
+    "another key": (lambda leaf, _: leaf.set(spki=OTHER_KEY), "tbs.public_key"),
+    "another key in the row": (row(spki_sha256=b"\0" * 32), "tbs.public_key"),
+    # It is not this issuer's.
+    "another issuer": (lambda leaf, desk: leaf.set(issuer=desk.hierarchy["tls-ov"].subject), "tbs.issuer"),
+    "the issuer's name encoded anew": (
+        lambda leaf, desk: leaf.set(issuer=build_name({"C": "TN", "O": "Quash Test", "CN": "Quash Test tls-dV"})),
+        "tbs.issuer",
+    ),
+    "another algorithm": (
+        lambda leaf, _: leaf.set(algorithm=SIGNATURE_ALGORITHMS["ecdsa-p384-sha384"]),
+        "tbs.algorithm",
+    ),
+    "another authority key": (put("authority_key", write.authority_key(b"\1" * 20)), "tbs.extension"),
+    # It breaks the rules of time.
+    "too long": (lasting(0, 2 * DAY), "tbs.validity"),
+    "ending before it begins": (lasting(0, -200 * DAY), "tbs.validity"),
+    "backdated": (lasting(-DAY - 1, -2 * DAY), "tbs.validity"),
+    "from the future": (lasting(61, 0), "tbs.validity"),
+    # It is of a profile that it may not be of.
+    "a profile of nobody": (profile("tls-ev"), "tbs.profile"),
+    "a profile of another issuer": (profile("tls-ov"), "tbs.profile"),
+    "a sub-CA below a sub-CA": (profile("sub-ca"), "tbs.profile"),
+    "a leaf called an OCSP signer": (profile("ocsp-signer"), "tbs.extension"),
+    "a weak key": (weak_key, "key.too_small"),
+    "an organization in a DV leaf": (
+        lambda leaf, _: leaf.set(subject=build_name({"O": "Somebody"})),
+        "tbs.subject",
+    ),
+    "an OU": (
+        lambda leaf, _: leaf.set(subject=bytes.fromhex("300d310b3009060355040b0c024f55")),
+        "tbs.subject",
+    ),
+    # Its extensions say more than the profile allows.
+    "a CA": (put("basic_constraints", write.basic_constraints(write.CA)), "tbs.extension"),
+    "basic constraints not critical": (
+        put("basic_constraints", write.extension(oids.BASIC_CONSTRAINTS, b"\x30\x00")),
+        "tbs.extension",
+    ),
+    "keyCertSign": (put("key_usage", write.key_usage(bytes.fromhex("03020284"))), "tbs.extension"),
+    "keyEncipherment with an EC key": (put("key_usage", write.key_usage(bytes.fromhex("030205a0"))), "tbs.extension"),
+    "key usage not critical": (
+        put("key_usage", write.extension(oids.KEY_USAGE, write.DIGITAL_SIGNATURE)),
+        "tbs.extension",
+    ),
+    "clientAuth": (put("extended_key_usage", write.extended_key_usage(oids.CLIENT_AUTH)), "tbs.extension"),
+    "OCSPSigning": (put("extended_key_usage", write.extended_key_usage(oids.OCSP_SIGNING)), "tbs.extension"),
+    "both usages": (
+        put(
+            "extended_key_usage",
+            write.extension(
+                oids.EXTENDED_KEY_USAGE,
+                der.tlv(der.SEQUENCE, der.oid(oids.SERVER_AUTH), der.oid(oids.CLIENT_AUTH)),
+            ),
+        ),
+        "tbs.extension",
+    ),
+    "the policy of another kind": (put("policy", write.policy(oids.POLICY_OV)), "tbs.extension"),
+    "any policy": (put("policy", write.policy("2.5.29.32.0")), "tbs.extension"),
+    "nocheck": (put("nocheck", write.extension(oids.OCSP_NOCHECK, b"\5\0")), "tbs.extension"),
+    "an unknown extension": (put("strange", write.extension("1.3.6.1.4.1.99999.1", b"\5\0")), "tbs.extension"),
+    "the CRL of another shard": (put("crl", write.crl_distribution_point(f"{CRL_BASE}/tls-dv/2.crl")), "tbs.extension"),
+    "the CRL of somebody else": (put("crl", write.crl_distribution_point("http://crl.example/1.crl")), "tbs.extension"),
+    "a shard that does not exist": (lambda leaf, _: setattr(leaf, "shard", 77), "tbs.extension"),
+    "OCSP below another path": (
+        put("access", write.authority_access(ocsp=f"{OCSP_BASE}/tls-ov")),
+        "tbs.extension",
+    ),
+    "OCSP by https": (
+        put("access", write.authority_access(ocsp="https://ocsp.example.org/tls-dv")),
+        "tbs.extension",
+    ),
+    "OCSP twice": (
+        put(
+            "access",
+            write.extension(
+                oids.AUTHORITY_INFORMATION_ACCESS,
+                der.tlv(
+                    der.SEQUENCE,
+                    *[der.tlv(der.SEQUENCE, der.oid(oids.AD_OCSP), der.tlv(0x86, b"http://o/tls-dv"))] * 2,
+                ),
+            ),
+        ),
+        "tbs.extension",
+    ),
+    # Its names break the rules.
+    "an IP address": (names(GENERAL["ip"]), "tbs.extension"),
+    "a mail address": (names(GENERAL["mail"]), "tbs.extension"),
+    "no name": (names(), "tbs.extension"),
+    "a name that is not ASCII": (names(GENERAL["latin"]), "name.not_ascii"),
+    "a wildcard": (put("names", alternative_names("www.example.org", "*.example.org")), "name.wildcard"),
+    "an underscore": (put("names", alternative_names("_a.example.org")), "name.underscore"),
+    "names not critical without a subject": (
+        put("names", alternative_names("www.example.org", critical=False)),
+        "tbs.extension",
+    ),
+    # It is not even a TBSCertificate.
+    "an octet too many": (mangle(lambda tbs: tbs + b"\0"), "tbs.malformed"),
+    "an octet too few": (mangle(lambda tbs: tbs[:-1]), "tbs.malformed"),
+    "nothing": (mangle(lambda _: b""), "tbs.malformed"),
+    "version 1": (mangle(version_1), "tbs.malformed"),
+    "no extensions": (lambda leaf, _: leaf.extensions.clear(), "tbs.extension"),
+    "an extension twice": (put("again", write.key_usage(write.DIGITAL_SIGNATURE)), "tbs.malformed"),
+    **{
+        f"no {name}": (drop(name), "tbs.extension")
+        for name in ("key_usage", "extended_key_usage", "authority_key", "names", "policy", "crl")
+    },
+}
+
+
+async def test_refuses_what_is_not_right(desk: Desk) -> None:
+    """Each reservation breaks one thing, is refused with the code of that thing, and leaves no trace in the log."""
+    codes = {}
+    for what, (change, _) in REFUSALS.items():
+        leaf = await desk.leaf()
+        change(leaf, desk)
+        error = await refused(desk, await desk.reserve(leaf))
+        assert error.kind in (Kind.REFUSED, Kind.INPUT)
+        codes[what] = error.code
+    assert codes == {what: code for what, (_, code) in REFUSALS.items()}
+    good = await desk.leaf()
+    assert await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, await desk.reserve(good))
+
+
+async def test_a_root_signs_no_leaf(desk: Desk) -> None:
+    """Even a root whose key were online and that offered a profile signs no subscriber certificate (D14, G4)."""
+    await desk.fetch("update issuer set profiles = '{tls-dv}', key_ref = 'memory:root' where name = 'root'")
+    leaf = await desk.leaf()
+    root = desk.hierarchy["root"]
+    leaf.frame = write.Frame(
+        **{
+            **{name: getattr(leaf.frame, name) for name in ("serial", "not_before", "not_after", "subject", "spki")},
+            "algorithm": SIGNATURE_ALGORITHMS[root.signature_algorithm],
+            "issuer": root.subject,
+        }
+    )
+    assert (await refused(desk, await desk.reserve(leaf, "root"), "root")).code == "tbs.profile"
+
+
+async def test_what_is_not_reserved_is_not_signed(desk: Desk) -> None:
+    """Unknown issuers and serials, imports and rows that lost their log are refused."""
+    leaf = await desk.leaf()
+    assert (await refused(desk, new_serial())).code == "signer.not_reserved"
+    serial = await desk.reserve(leaf)
+    assert (await refused(desk, serial, "tls-ov")).code == "signer.not_reserved"
+    with pytest.raises(QuashError, match=r"signer\.issuer_unknown"):
+        await desk.signer.sign_certificate(999, serial)
+    for state in ("precertificate", "issued", "imported"):
+        await desk.fetch("update certificate set state = $1", state)
+        assert (await refused(desk, serial)).code == "signer.not_reserved"
+    await desk.fetch("update certificate set state = 'reserved', tbs = null")
+    assert (await refused(desk, serial)).code == "signer.not_reserved"
+
+
+async def test_bytes_changed_after_signing(desk: Desk) -> None:
+    """A reservation whose bytes changed since they were signed gets neither a second signature nor the first."""
+    serial = await desk.reserve(await desk.leaf())
+    issuer_id = desk.hierarchy["tls-dv"].id
+    await desk.signer.sign_certificate(issuer_id, serial)
+    await desk.fetch("update certificate set tbs = tbs || '\\x00'::bytea where serial = $1", serial)
+    with pytest.raises(QuashError, match=r"signer\.reservation_changed"):
+        await desk.signer.sign_certificate(issuer_id, serial)
+    assert len(await desk.fetch("select from signing_log")) == 1
+
+
+async def test_a_blocked_key(desk: Desk) -> None:
+    """A key that was blocked after the reservation is not certified (C9)."""
+    leaf = await desk.leaf()
+    serial, act_id = await desk.reserve(leaf), await desk.act()
+    async with desk.owner.acquire() as conn:
+        await blocked_keys.block(
+            conn, leaf.columns["spki_sha256"], reason="keyCompromise", added_at=desk.now, act_id=act_id
+        )
+    error = await refused(desk, serial)
+    assert (error.code, error.kind) == ("key.blocked", Kind.REFUSED)
+
+
+@pytest.mark.parametrize("scope", ["tls-dv", None])
+async def test_the_kill_switch(desk: Desk, scope: str | None) -> None:
+    """Stopped alone or with all others, an issuer signs nothing (G21); the newest row of each scope counts."""
+    serial = await desk.reserve(await desk.leaf())
+    await desk.stop(scope)
+    assert (await refused(desk, serial)).code == "signer.stopped"
+    other_scope = None if scope else "tls-dv"
+    await desk.stop(other_scope, stopped=False)
+    assert (await refused(desk, serial)).code == "signer.stopped"
+    await desk.stop("tls-ov")
+    await desk.stop(scope, stopped=False)
+    assert await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial)
+
+
+async def test_what_was_signed_is_handed_out_when_stopped(desk: Desk) -> None:
+    """The kill switch stops signing; it does not hide what was signed before, which must be revocable."""
+    serial = await desk.reserve(await desk.leaf())
+    made = await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial)
+    await desk.stop(None)
+    assert await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial) == made
+
+
+async def test_keys_that_fail(desk: Desk) -> None:
+    """A key of somebody else is never used; a key that comes back is opened again; a refused PIN is not tried again."""
+    issuer_id, serial = desk.hierarchy["tls-dv"].id, await desk.reserve(await desk.leaf())
+    answers: list[object] = []
+    opened: list[str] = []
+
+    def opener(issuer: Issuer) -> SoftwareKey:
+        opened.append(issuer.name)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, SoftwareKey)
+        return answer
+
+    right = SoftwareKey(private_key("tls-dv"))
+    signer = desk.new_signer(opener)
+    for answer, code in (
+        (SoftwareKey(private_key(LEAF_KEY)), "key.mismatch"),
+        (KeyUnavailable("gone"), "key.unavailable"),
+    ):
+        answers.append(answer)
+        with pytest.raises(QuashError) as caught:
+            await signer.sign_certificate(issuer_id, serial)
+        assert caught.value.code == code
+    answers.append(right)
+    assert await signer.sign_certificate(issuer_id, serial)
+
+    signer = desk.new_signer(opener)
+    second = await desk.reserve(await desk.leaf())
+    answers.append(KeyUnavailable("wrong PIN", "key.login_failed"))
+    for _ in range(3):
+        with pytest.raises(KeyUnavailable):
+            await signer.sign_certificate(issuer_id, second)
+    assert len(opened) == 4
+
+
+async def test_a_key_that_fails_while_signing_is_opened_again(desk: Desk) -> None:
+    """A token that went away spends its handle; the next request opens a new one."""
+
+    class Flaky(SoftwareKey):
+        closed = False
+
+        def sign(self, tbs: bytes) -> bytes:
+            if not handles[1:]:
+                raise KeyUnavailable("token removed")
+            return super().sign(tbs)
+
+        def close(self) -> None:
+            self.closed = True
+
+    handles: list[Flaky] = []
+
+    def opener(issuer: Issuer) -> Flaky:
+        handles.append(Flaky(private_key(issuer.name)))
+        return handles[-1]
+
+    signer, serial = desk.new_signer(opener), await desk.reserve(await desk.leaf())
+    with pytest.raises(KeyUnavailable, match="token removed"):
+        await signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial)
+    assert await signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial)
+    assert [handle.closed for handle in handles] == [True, False]
+
+
+async def test_a_faulty_signature_is_not_handed_out(desk: Desk) -> None:
+    """A signature that does not verify is neither logged nor returned: it may tell the key."""
+
+    class Faulty(SoftwareKey):
+        def sign(self, tbs: bytes) -> bytes:
+            raw = super().sign(tbs)
+            return raw[:-1] + bytes([raw[-1] ^ 1])
+
+    signer = desk.new_signer(lambda issuer: Faulty(private_key(issuer.name)))
+    serial = await desk.reserve(await desk.leaf())
+    with pytest.raises(QuashError, match=r"signature\.invalid"):
+        await signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial)
+    assert await desk.fetch("select from signing_log") == []
+
+
+async def test_an_issuer_without_certificate(desk: Desk) -> None:
+    """An issuer that has no certificate yet signs nothing."""
+    serial = await desk.reserve(await desk.leaf())
+    await desk.fetch("delete from issuer_certificate where issuer_id = $1", desk.hierarchy["tls-dv"].id)
+    assert (await refused(desk, serial)).code == "signer.issuer_certificate"
