@@ -65,7 +65,7 @@ class System:
             str(self.state),
             *(part for setting in settings for part in ("--set", setting)),
         ]
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.output: list[str] = []
 
     @property
@@ -80,7 +80,7 @@ class System:
         """Starts `quash up`; fails with what it said when it does not get ready."""
         log = (self.folder / "up.log").open("ab")
         self.process = subprocess.Popen(
-            [*QUASH, "up", *self.arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True
+            [*QUASH, "up", *self.arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log
         )
         log.close()
         assert self.process.stdout is not None
@@ -88,7 +88,7 @@ class System:
         deadline = time.monotonic() + READY_WITHIN
         said = ""
         while time.monotonic() < deadline:
-            said += self.process.stdout.read() or ""
+            said += (self.process.stdout.read() or b"").decode()
             if re.search(r"^ready ", said, re.MULTILINE):
                 self.output = said.splitlines()
                 return self

@@ -56,6 +56,7 @@ class Api:
         except ssl.SSLError as error:
             raise _refused(where, error) from None
         except (OSError, http.client.HTTPException) as error:
+            print("DEBUG", repr(error))
             message = f"{where} does not answer ({error}): start it with quash up"
             raise QuashError("api.unavailable", message, Kind.UNAVAILABLE) from None
         finally:

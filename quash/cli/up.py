@@ -102,6 +102,7 @@ async def _start_postgres(deployment: Context, supervisor: Supervisor) -> None:
         postgres.command(),
         stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
         spawn_arguments=postgres.spawn_arguments(),
+        foundation=True,
         log=postgres.log,
     )
     await supervisor.start(child, partial(asyncio.to_thread, postgres.wait_ready))

@@ -59,6 +59,8 @@ class Child:
     stop_signal: signal.Signals = signal.SIGTERM
     spawn_arguments: Mapping[str, Any] = field(default_factory=dict)
     """More keyword arguments of `subprocess.Popen`, for example another user."""
+    foundation: bool = False
+    """The other children need it: it is stopped when they have ended."""
     log: Path | None = None
     """Takes the child's output; none: the supervisor's own stderr."""
 
@@ -89,11 +91,11 @@ class Supervisor:
             await ready()
 
     async def stop(self) -> None:
-        """Stops the children in the reverse order of their start, each before the one it may depend on."""
+        """Stops the children: all at once, but those that the others need (`foundation`) after them."""
         self._stopping = True
-        groups = list(reversed(self._children))
-        for name in groups:
-            await self._stop_child(self._children[name])
+        for foundation in (False, True):
+            group = [child for child in self._children.values() if child.foundation is foundation]
+            await asyncio.gather(*map(self._stop_child, group))
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

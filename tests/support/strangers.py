@@ -63,7 +63,7 @@ def status_by_get(url: str, certificate: Path, issuer: Path, digest: str) -> str
 def status_by_ocsptool(url: str, certificate: Path, issuer: Path) -> str:
     """What GnuTLS says after it checked the answer."""
     done = subprocess.run(
-        ["ocsptool", "--ask", url, "--load-cert", certificate, "--load-issuer", issuer],
+        ["ocsptool", f"--ask={url}", "--load-cert", certificate, "--load-issuer", issuer, "--load-trust", issuer],
         capture_output=True,
         text=True,
         timeout=30,
