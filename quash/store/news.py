@@ -81,7 +81,7 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one read found; `more`: the limit cut it off, read again at once.
+    """What one read found; `more`: read again at once, for the limit cut it off, or rows may lie behind its start.
 
     `rows` have the reader's columns by name. `position` is what may be remembered durably once they are dealt with.
     """
@@ -181,14 +181,15 @@ class NewsReader:
     def _batch(self, found: list[Any], limit: int) -> Batch:
         before, first = self._progress, found[0]
         rows = [row for row in found if row["news_id"] is not None]
-        more = len(rows) == limit
+        cut = len(rows) == limit
         last = rows[-1]["news_tx"] if rows else before.seen
         complete = {row["news_tx"] for row in rows} | ({before.cursor[0]} if before.cursor else set())
-        if more:  # perhaps not all of it
+        if cut:  # perhaps not all of it
             complete.discard(last)
         seen = max(before.seen, last)
         xmin = before.sweep_xmin if before.cursor else first["news_xmin"]
-        tx = max(before.position.tx, min(xmin, last if more else seen + 1))
+        tx = max(before.position.tx, min(xmin, last if cut else seen + 1))
         position = Position(first["news_history"], tx)
-        cursor = (last, rows[-1]["news_id"]) if more else None
+        cursor = (last, rows[-1]["news_id"]) if cut else None
+        more = cut or before.cursor is not None
         return Batch(rows, position, more, _Progress(position, cursor, xmin, seen), frozenset(complete))
