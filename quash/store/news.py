@@ -81,7 +81,7 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one read found; `more`: read again at once, for the limit cut it off, or rows may lie behind its start.
+    """What one read found; `more`: the limit cut it off, read again at once.
 
     `rows` have the reader's columns by name. `position` is what may be remembered durably once they are dealt with.
     """
@@ -191,5 +191,4 @@ class NewsReader:
         tx = max(before.position.tx, min(xmin, last if cut else seen + 1))
         position = Position(first["news_history"], tx)
         cursor = (last, rows[-1]["news_id"]) if cut else None
-        more = cut or before.cursor is not None
-        return Batch(rows, position, more, _Progress(position, cursor, xmin, seen), frozenset(complete))
+        return Batch(rows, position, cut, _Progress(position, cursor, xmin, seen), frozenset(complete))

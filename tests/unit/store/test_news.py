@@ -53,7 +53,7 @@ async def test_a_late_commit_is_delivered(database: Any) -> None:
     assert await take(news, looking) == [high]
     assert await take(news, looking) == []
     await late.commit()
-    assert await take(news, looking) == [low]
+    assert await take(news, looking) + await take(news, looking) == [low]  # the end of its sweep, and the next one
 
 
 async def test_the_position_that_is_kept_delivers_the_late_commit_after_a_restart(database: Any) -> None:
@@ -121,10 +121,10 @@ async def test_one_large_transaction_is_read_in_parts(database: Any) -> None:
         batch = await news.read(conn, 10)
         news.accept(batch)
         sizes.append(len(batch.rows))
-        assert (batch.position.tx > tx) == (sum(sizes) == 25)
+        assert (batch.position.tx > tx) == (not batch.more)
         if not batch.more:
             break
-    assert sizes == [10, 10, 5, 0]
+    assert sizes == [10, 10, 5]
 
 
 async def test_a_commit_behind_a_half_read_sweep_is_delivered_after_a_restart(database: Any) -> None:
@@ -142,7 +142,7 @@ async def test_a_commit_behind_a_half_read_sweep_is_delivered_after_a_restart(da
     again = reader()
     again.resume(news.position)
     assert await take(again, looking) == [low, *high]
-    assert await take(news, looking) == [low]
+    assert await take(news, looking) + await take(news, looking) == [low]  # the end of its sweep, and the next one
 
 
 async def test_only_the_wanted_rows_and_columns_come(database: Any) -> None:
