@@ -99,7 +99,7 @@ class AdminApi:
                 conn, self._clock, wanted, actor=operator.actor, batch=self._batch, dry_run=body.dry_run
             )
         if body.wait and revoked.act_id is not None:
-            self._watches.start(revoked.act_id, self._clock.monotonic())
+            self._watches.start(revoked.act_id)
         return answer(_revoked(revoked), status=201 if revoked.changed and not body.dry_run else 200)
 
     async def get_revocation(self, request: web.Request) -> web.Response:

@@ -86,13 +86,14 @@ class Watches:
         await self._session.close()
         await self._answers.__aexit__(None, None, None)
 
-    def start(self, act_id: int, began: float) -> Visibility:
-        """Measures a revocation that committed at `began` (the clock's monotonic seconds), unless that is under way."""
+    def start(self, act_id: int, committed_ago: float = 0.0) -> Visibility:
+        """Measures a revocation that committed so many seconds ago, unless that is under way."""
         if act_id in self._tasks:
             return self._known[act_id]
         visibility = self._known[act_id] = Visibility()
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
+        began = self._clock.monotonic() - committed_ago
         task = asyncio.create_task(self._watch(act_id, began, visibility))
         self._tasks[act_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(act_id, None))
@@ -103,7 +104,7 @@ class Watches:
         known = self._known.get(act.id)
         if known is not None and (known.complete or act.id in self._tasks):
             return known
-        return self.start(act.id, self._clock.monotonic() - max(0.0, self._clock.now() - act.at))
+        return self.start(act.id, max(0.0, self._clock.now() - act.at))
 
     async def _watch(self, act_id: int, began: float, visibility: Visibility) -> None:
         try:

@@ -23,8 +23,6 @@ IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Name of the 
 DEFAULT_OPERATOR = "operator"
 _TIMEOUT = 30.0
 _MAX_ANSWER = 64 << 20
-# What TLS 1.3 says of a client certificate arrives as an alert after the handshake seemed to be over.
-_REFUSED = ("ALERT", "alert")
 
 
 class Api:
@@ -43,27 +41,63 @@ class Api:
         return self._ask("POST", path, orjson.dumps(body), timeout)
 
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> Any:
-        where = f"https://{self._listener.host}:{self._listener.port}"
-        connection = http.client.HTTPSConnection(
-            self._listener.host, self._listener.port, timeout=timeout, context=self._tls
-        )
         try:
+            status, said = self._exchange(method, path, body, timeout)
+        except _ClosedError as error:
+            raise self._why_closed(str(error)) from None
+        if status >= 400:
+            raise _problem(self._where, status, said)
+        return orjson.loads(said)
+
+    @property
+    def _where(self) -> str:
+        return f"https://{self._listener.host}:{self._listener.port}"
+
+    def _exchange(self, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
+        """Raises `_ClosedError` when the API ends the connection after the handshake and before an answer."""
+        host, port = self._listener.host, self._listener.port
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
+        try:
+            self._connect(connection)
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
-            said = response.read(_MAX_ANSWER)
-        except ssl.SSLCertVerificationError as error:
-            raise QuashError("api.not_trusted", f"{where}: {error.verify_message}", Kind.FORBIDDEN) from None
-        except ssl.SSLError as error:
-            raise _refused(where, error) from None
-        except (OSError, http.client.HTTPException) as error:
-            print("DEBUG", repr(error))
-            message = f"{where} does not answer ({error}): start it with quash up"
+            return response.status, response.read(_MAX_ANSWER)
+        except TimeoutError:
+            message = f"{self._where} has not answered in {timeout:g} s: look at its log"
             raise QuashError("api.unavailable", message, Kind.UNAVAILABLE) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _ClosedError(str(error)) from None
         finally:
             connection.close()
-        if response.status >= 400:
-            raise _problem(where, response.status, said)
-        return orjson.loads(said)
+
+    def _connect(self, connection: http.client.HTTPSConnection) -> None:
+        try:
+            connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            message = f"{self._where} does not show a certificate of operators/ca.pem: {error.verify_message}"
+            raise QuashError("api.not_trusted", message, Kind.FORBIDDEN) from None
+        except OSError as error:
+            message = f"{self._where} does not answer ({error}): start it with quash up"
+            raise QuashError("api.unavailable", message, Kind.UNAVAILABLE) from None
+
+    def _why_closed(self, said: str) -> QuashError:
+        """In TLS 1.3 a refused client certificate looks like this, so does a crash: a harmless request tells them apart.
+
+        The request itself is not sent again: an order is not idempotent.
+        """
+        try:
+            self._exchange("GET", "/", None, _TIMEOUT)
+        except _ClosedError:
+            message = f"{self._where} refuses this client certificate: choose another one with --as"
+            return QuashError("api.refused_client", message, Kind.FORBIDDEN)
+        except QuashError as error:
+            return error
+        message = f"{self._where} ended the connection ({said}): look whether it was done, and ask again"
+        return QuashError("api.unavailable", message, Kind.UNAVAILABLE)
+
+
+class _ClosedError(Exception):
+    """The API ended a connection without an answer."""
 
 
 def name_certificate(serial: str | None, cert: Path | None, issuer: str | None) -> dict[str, Any]:
@@ -102,13 +136,6 @@ def _tls_context(folder: Path, operator: str) -> ssl.SSLContext:
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
-
-
-def _refused(where: str, error: ssl.SSLError) -> QuashError:
-    reason = error.reason or str(error)
-    if any(word in reason for word in _REFUSED):
-        return QuashError("api.refused_client", f"{where} refuses this client certificate: {reason}", Kind.FORBIDDEN)
-    return QuashError("api.unavailable", f"{where}: {reason}", Kind.UNAVAILABLE)
 
 
 def _problem(where: str, status: int, said: bytes) -> QuashError:

@@ -70,7 +70,7 @@ async def test_ocsp_is_visible_with_the_last_hash_of_the_last_sibling(
     """Every (issuer, serial) is asked for with both hashes; the time is that of the last revoked answer."""
     key, sibling, act_id = await compromise(world)
     began = time.monotonic()
-    visibility = watches.start(act_id, began)
+    visibility = watches.start(act_id)
     steps = [
         (key, CertIdHash.SHA256),
         (sibling, CertIdHash.SHA1),
@@ -94,7 +94,7 @@ async def test_other_answers_do_not_count(world: World, public: Public, watches:
     key = await world.certificate(spki=key_hash())
     act_id = (await world.revoke(key, Reason.superseded)).act_id
     assert act_id is not None
-    visibility = watches.start(act_id, time.monotonic())
+    visibility = watches.start(act_id)
     public.revoke(key, KEY_COMPROMISE, world.now)
     await asyncio.sleep(SETTLE)
     public.revoke(key, int(Reason.superseded), world.now - 1)
@@ -112,7 +112,7 @@ async def test_crl_is_published_when_the_database_and_the_file_say_so(
 ) -> None:
     """A covering snapshot without the file, a file without the entry, or one of two scopes is not enough."""
     key, sibling, act_id = await compromise(world)
-    visibility = watches.start(act_id, time.monotonic())
+    visibility = watches.start(act_id)
     revoked = (KEY_COMPROMISE, world.now)
     for issuer in ("alpha", "beta"):
         public.files[f"/{issuer}.crl"] = public.crl(issuer, 1, [(key[1], revoked), (sibling[1], revoked)])
@@ -138,7 +138,7 @@ async def test_crl_of_another_signer_does_not_count(world: World, public: Public
     key = await world.certificate("alpha")
     act_id = (await world.revoke(key)).act_id
     assert act_id is not None
-    visibility = watches.start(act_id, time.monotonic())
+    visibility = watches.start(act_id)
     await public.publish("alpha", 1, [(key[1], (0, world.now))])
     public.files["/alpha.crl"] = public.crl("beta", 1, [(key[1], (0, world.now))])
     await asyncio.sleep(SETTLE)
@@ -170,7 +170,7 @@ async def test_a_job_is_waited_for(world: World, database: Any, public: Public, 
     assert act_id is not None
     for key in keys:
         public.revoke(key, KEY_COMPROMISE, world.now)
-    visibility = watches.start(act_id, time.monotonic())
+    visibility = watches.start(act_id)
     await asyncio.sleep(SETTLE)
     assert visibility.ocsp_visible_ms is None
     await JobRunner(await database.pool(JOBS), world.clock, batch=2).step()
