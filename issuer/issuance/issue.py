@@ -136,11 +136,11 @@ class Issuance:
             return False
 
     async def _try(self, order_id: UUID) -> Order:
-        """`advance`, where a passing fault leaves the order as it is."""
+        """`advance`, where a passing fault, or another worker, leaves the order as it is."""
         try:
             return await self.advance(order_id)
         except QuashError as error:
-            if error.kind not in _PASSING:
+            if error.kind not in _PASSING and error.code != orders.CONFLICT:  # another worker was faster
                 raise
             logger().warning("order.waits", order=str(order_id), code=error.code, detail=error.message)
         async with acquire(self._pool) as conn:
@@ -267,7 +267,7 @@ class Issuance:
         now = self._now()
         await orders.refuse(conn, order.id, error.code, error.message, now)
         await self._act(conn, order, "order.refuse", code=error.code)
-        _ORDERS.labels(order.profile, error.code).inc()
+        _ORDERS.labels(self._label(order.profile), error.code).inc()
         return replace(order, state="refused", code=error.code, detail=error.message, updated_at=now)
 
     async def _act(self, conn: Connection, order: Order, action: str, **more: str) -> int:
@@ -282,6 +282,10 @@ class Issuance:
         if order is None:
             raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND)
         return order
+
+    def _label(self, profile: str) -> str:
+        """Profiles as clients spell them must not become metric labels without end."""
+        return profile if any(profile == known.name for known in self._config.profiles) else "unknown"
 
     def _now(self) -> int:
         return int(self._clock.now())

@@ -35,6 +35,7 @@ class Order:
         return self.state in ("issued", "refused")
 
 
+CONFLICT = "order.conflict"
 _COLUMNS = "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at"
 
 
@@ -115,4 +116,4 @@ async def _change(conn: Connection, change: str, order_id: UUID, *values: object
     """Raises `order.conflict` when the order is not in the state that the change starts from."""
     done = await conn.fetchval(f"update certificate_order {change} returning true", order_id, *values)
     if not done:
-        raise QuashError("order.conflict", f"order {order_id} is in another state: look at it again", Kind.CONFLICT)
+        raise QuashError(CONFLICT, f"order {order_id} is in another state: look at it again", Kind.CONFLICT)

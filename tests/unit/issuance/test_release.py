@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -40,6 +41,14 @@ async def _ready(issuance: Issuance) -> Order:
     order = await issuance.advance(order.id)
     assert order.serial is not None
     return order
+
+
+async def _revoke(world: World, order: Order) -> None:
+    now = int(world.clock.now())
+    assert order.issuer_id is not None
+    async with world.owner.acquire() as conn, conn.transaction():
+        act = await acts.record(conn, at=now, actor="operator:bob", action="test", subject={})
+        await revocations.add(conn, [Revocation(order.issuer_id, order.serial or b"", 1, 4, now, now, None, act)])
 
 
 async def _told(world: World, order_id: UUID) -> dict[str, Any]:
@@ -141,15 +150,21 @@ async def test_a_certificate_revoked_before_its_release_is_never_handed_out(worl
     async with PublicAnswers(["http://127.0.0.1:1"], world.clock) as answers:
         issuance = world.issuance(answers=answers)
         order = await _ready(issuance)
-        now = int(world.clock.now())
-        assert order.issuer_id is not None
-        async with world.owner.acquire() as conn, conn.transaction():
-            act = await acts.record(conn, at=now, actor="operator:bob", action="test", subject={})
-            row = Revocation(order.issuer_id, order.serial or b"", 1, 4, now, now, None, act)
-            await revocations.add(conn, [row])
+        await _revoke(world, order)
         assert await issuance.step() == 1
     told = await _told(world, order.id)
     assert (told["state"], told["code"], told["certificate"]) == ("refused", "certificate.revoked", None)
+
+
+async def test_workers_that_meet_at_the_end_agree(world: World) -> None:
+    """Four workers end one revoked order at once: one act, and each of them sees the refusal."""
+    async with PublicAnswers(["http://127.0.0.1:1"], world.clock) as answers:
+        order = await _ready(world.issuance(answers=answers))
+        await _revoke(world, order)
+        workers = [world.issuance(answers=answers) for _ in range(4)]
+        ended = await asyncio.gather(*(worker.finish(order.id, timeout=0) for worker in workers))
+    assert {each.state for each in ended} == {"refused"}
+    assert len(await world.fetch("select from act where action = 'order.refuse'")) == 1
 
 
 async def test_an_order_that_outlives_its_certificate_ends(world: World, clock: FakeClock) -> None:
