@@ -81,7 +81,7 @@ class Api:
             raise QuashError("api.unavailable", message, Kind.UNAVAILABLE) from None
 
     def _why_closed(self, said: str) -> QuashError:
-        """In TLS 1.3 a refused client certificate looks like this, so does a crash: a harmless request tells them apart.
+        """In TLS 1.3 a refused client certificate looks like this, so does a crash: a harmless request tells which.
 
         The request itself is not sent again: an order is not idempotent.
         """
