@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from quash.runtime.config import Config
 from quash.runtime.state import State
 from quash.store.embedded import EmbeddedPostgres
 from quash.store.setup import set_up
-from tests.support.postgres import Cluster, Database
+from tests.support.postgres import Cluster, Database, folder_for_servers
 
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "32MB"}
 
@@ -26,18 +24,22 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """What a test that starts a PostgreSQL uses in place of `tmp_path`."""
+    with folder_for_servers() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A PostgreSQL for the whole run (one for each xdist worker), with a migrated template database."""
-    folder = Path(tempfile.mkdtemp(prefix="quash-test-", dir="/tmp"))
-    state = State(folder)
-    postgres = EmbeddedPostgres(state, settings=_NOT_DURABLE)
-    try:
+    with folder_for_servers() as folder:
+        state = State(folder)
+        postgres = EmbeddedPostgres(state, settings=_NOT_DURABLE)
         with postgres.run():
             asyncio.run(set_up(Config(), state, FakeClock()))
             yield Cluster(state, postgres)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

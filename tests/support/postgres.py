@@ -6,10 +6,14 @@ again, unless the test changed its schema or rights: then it is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -58,6 +62,20 @@ begin
     perform setval(seqrelid::regclass, 1, false) from pg_sequence where pg_sequence_last_value(seqrelid) is not null;
 end $$;
 """
+
+
+@contextlib.contextmanager
+def folder_for_servers() -> Iterator[Path]:
+    """A folder for the state of an embedded PostgreSQL, removed afterwards.
+
+    Not pytest's own: each pytest that starts sets the mode of its parent folder anew, which takes the way to the data
+    away from the user whom a server of root's runs as.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="quash-test-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
