@@ -61,6 +61,12 @@ class Visibility:
         return self.ocsp_visible_ms is not None and self.crl_published_ms is not None
 
 
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    visibility: Visibility
+    task: asyncio.Task[None]
+
+
 class Watches:
     """Measures revocations, each in a task of its own, and remembers the newest thousand. Use as a context manager."""
 
@@ -70,8 +76,7 @@ class Watches:
         self._crl_base = config.crl_base
         self._answers = PublicAnswers(config.visible_at, clock)
         self._slots = asyncio.Semaphore(_ASKED_AT_ONCE)
-        self._known: OrderedDict[int, Visibility] = OrderedDict()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._watches: OrderedDict[int, _Watch] = OrderedDict()
 
     async def __aenter__(self) -> Watches:
         await self._answers.__aenter__()
@@ -79,7 +84,7 @@ class Watches:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = list(self._tasks.values())
+        tasks = [watch.task for watch in self._watches.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -88,22 +93,23 @@ class Watches:
 
     def start(self, act_id: int, committed_ago: float = 0.0) -> Visibility:
         """Measures a revocation that committed so many seconds ago, unless that is under way."""
-        if act_id in self._tasks:
-            return self._known[act_id]
-        visibility = self._known[act_id] = Visibility()
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        began = self._clock.monotonic() - committed_ago
-        task = asyncio.create_task(self._watch(act_id, began, visibility))
-        self._tasks[act_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(act_id, None))
+        under_way = self._watches.get(act_id)
+        if under_way is not None and not under_way.task.done():
+            return under_way.visibility
+        visibility = Visibility()
+        task = asyncio.create_task(self._watch(act_id, self._clock.monotonic() - committed_ago, visibility))
+        self._watches[act_id] = _Watch(visibility, task)
+        self._watches.move_to_end(act_id)
+        if len(self._watches) > _REMEMBERED:
+            _, oldest = self._watches.popitem(last=False)
+            oldest.task.cancel()
         return visibility
 
     def find(self, act: Act) -> Visibility:
         """What is known of a revocation; measuring starts when nothing is, for example after a restart."""
-        known = self._known.get(act.id)
-        if known is not None and (known.complete or act.id in self._tasks):
-            return known
+        known = self._watches.get(act.id)
+        if known is not None and known.visibility.complete:
+            return known.visibility
         return self.start(act.id, max(0.0, self._clock.now() - act.at))
 
     async def _watch(self, act_id: int, began: float, visibility: Visibility) -> None:
@@ -115,6 +121,8 @@ class Watches:
             logger().warning("revocation.not_visible", act=act_id, after_seconds=_GIVE_UP)
         except QuashError as error:  # the database is away; whoever asks again starts anew
             logger().warning("revocation.not_measured", act=act_id, code=error.code)
+        except Exception:  # noqa: BLE001 - nobody awaits this task: the log must have it
+            logger().exception("revocation.not_measured", act=act_id)
 
     async def _wait_for_job(self, act_id: int) -> None:
         while True:
@@ -168,7 +176,7 @@ class Watches:
                 if await asyncio.to_thread(_lists_all, body, issuer, wanted):
                     return
             except (aiohttp.ClientError, TimeoutError, QuashError) as error:
-                logger().info("revocation.crl_not_seen", scope=scope.path, error=str(error))
+                logger().debug("revocation.crl_not_seen", scope=scope.path, error=str(error))
             await self._clock.sleep(_LONGEST_WAIT)
 
     async def _fetch(self, url: str) -> bytes:
