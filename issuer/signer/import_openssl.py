@@ -1,64 +1,63 @@
-"""Taking over a CA that `openssl ca` ran: its index, certificate and key, then OCSP and CRLs from here on.
+"""Taking over a CA: the recipe. From here on its OCSP answers and CRLs are ours.
 
-Nothing is written before everything has been read and checked. Writing goes in idempotent batches; what makes the
-issuer visible (its OCSP signer, its CRL scope, the news for the presigner) is the last transaction of all, so that no
-CRL or answer is ever made from half an import. Running it twice changes nothing.
+ 1. plan         everything is read and checked (`import_plan`); nothing is written before
+ 2. key          opens, belongs to the CA certificate, and is kept among the CA keys
+ 3. issuer       its row and certificate
+ 4. rows         certificates with their revocations, in idempotent batches
+ 5. keys         compromised ones are blocked; siblings of whatever issuer become jobs (C8, C9)
+ 6. signer       the CA issues its OCSP signer (A13)
+ 7. visible      last of all, in one transaction: CRL scope, old CRL number, refresh buckets, news
+
+So no CRL and no answer is ever made from half an import, and a run that was stopped goes on when it is run again.
+Running it twice changes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from issuer.signer.ceremony import Ceremony
+from issuer.signer.deployment import Deployment
+from issuer.signer.hierarchy import add_scopes
+from issuer.signer.import_plan import Plan, Progress, Source
+from issuer.signer.key_files import ceremony_opener
+from issuer.signer.key_ring import KeyRing
+from issuer.signer.ocsp_signer import ensure_ocsp_signer
+from issuer.signer.publish_files import publish_certificates
+from issuer.signer.service import CaSigner
 from quash.errors import Kind, QuashError
-from quash.pki import der
-from quash.pki.openssl_index import Index, IndexEntry, Remark, published_reason, read_index
+from quash.pki.algorithms import algorithm_for_spki
+from quash.pki.certificate import read_certificate
 from quash.pki.reasons import Reason
-from quash.pki.serials import format_serial
-from quash.store import acts, blocked_keys, buckets, crls, imports, issuers, jobs, locks, outbox, revocations
+from quash.runtime.config import OcspSigner
+from quash.store import acts, blocked_keys, buckets, crls, imports, issuers, jobs, outbox, revocations
 from quash.store.certificates import bucket_of
-from quash.store.database import Connection
+from quash.store.database import Connection, acquire
 from quash.store.imports import ImportRow
+from quash.store.issuers import Issuer
+from quash.store.locks import spki_lock
 
+ACTOR = "command:import"
 _BATCH = 2000  # rows a transaction: well below 200 ms
-_MAX_CLOCK_STEP = 300
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage's name, what is done of it and how much it is."""
+_MAX_AGE = 1800  # seconds that caches keep an answer (A36)
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is to be imported; the key comes apart."""
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """The CA's key: a PEM `body` with its `passphrase`, or the `uri` of a key on a token (RFC 7512)."""
 
-    name: str
-    index: bytes
-    ca: x509.Certificate
-    certs: Path | None
-    crl: bytes | None
+    body: bytes | None = None
+    passphrase: bytes | None = None
+    uri: str | None = None
 
 
-@dataclass
-class Plan:
-    """What was read and checked, before anything is written."""
-
-    rows: list[ImportRow]
-    bad: list[Remark]
-    skipped: int
-    warnings: list[str]
-    crl: x509.CertificateRevocationList | None
-
-
-@dataclass
+@dataclass(slots=True)
 class Summary:
-    """What an import did, with the command line's JSON names."""
+    """What an import found and did; the field names are the command line's JSON."""
 
     issuer: str
     certificates: int = 0
@@ -66,143 +65,191 @@ class Summary:
     new_certificates: int = 0
     new_revocations: int = 0
     without_known_key: int = 0
-    skipped: int = 0
-    sibling_jobs: int = 0
+    compromised_keys: int = 0
+    siblings_to_revoke: int = 0
+    skipped_lines: int = 0
+    ocsp_url: str = ""
+    crl_url: str = ""
     warnings: list[str] = field(default_factory=list)
     bad_lines: list[str] = field(default_factory=list)
 
-
-def plan(source: Source, *, skip_bad: bool, now: int, progress: Progress) -> Plan:
-    """Reads and checks everything; raises `import.bad_lines` with every unreadable line unless `skip_bad`."""
-    index = read_index(source.index)
-    if index.bad and not skip_bad:
-        lines = "\n".join(f"  line {bad.line}: {bad.text}" for bad in index.bad)
-        raise QuashError("import.bad_lines", f"nothing was imported; mend these lines or give --skip-bad:\n{lines}")
-    warnings = [f"line {warning.line}: {warning.text}" for warning in index.warnings]
-    crl = _old_crl(source, now) if source.crl is not None else None
-    known = dict(_certificates(source, warnings, progress)) if source.certs is not None else {}
-    rows = {entry.serial: _row(entry, known.get(entry.serial), source.ca, now, warnings) for entry in index.entries}
-    if crl is not None:
-        _add_crl_entries(rows, crl, source.ca, warnings)
-    strangers = sum(serial not in rows for serial in known)
-    if strangers:
-        warnings.append(f"{strangers} certificates in {source.certs} are not in the index and were left out")
-    return Plan(list(rows.values()), index.bad, _skipped(index), warnings, crl)
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _skipped(index: Index) -> int:
-    """Bad lines that left no entry: the others were revoked ones, and are imported."""
-    kept = {entry.line for entry in index.entries}
-    return len({bad.line for bad in index.bad} - kept)
+class Import:
+    """One run of the recipe."""
 
+    def __init__(self, deployment: Deployment, source: Source, plan: Plan, progress: Progress) -> None:
+        self._deployment = deployment
+        self._source = source
+        self._plan = plan
+        self._progress = progress
+        self._ca = read_certificate(source.ca.public_bytes(Encoding.DER))
+        self._summary = Summary(
+            issuer=source.name,
+            certificates=len(plan.rows),
+            revoked=sum(row.reason is not None for row in plan.rows),
+            skipped_lines=plan.skipped,
+            ocsp_url=f"{deployment.config.ocsp_base}/{source.name}",
+            crl_url=f"{deployment.config.crl_base}/{source.name}.crl",
+            warnings=list(plan.warnings),
+            bad_lines=[f"line {bad.line}: {bad.text}" for bad in plan.bad],
+        )
 
-def _row(
-    entry: IndexEntry, known: x509.Certificate | None, ca: x509.Certificate, now: int, warnings: list[str]
-) -> ImportRow:
-    not_after = entry.not_after
-    if known is not None:
-        not_after = int(known.not_valid_after_utc.timestamp())
-    elif not_after is None:
-        not_after = int(ca.not_valid_after_utc.timestamp())
-        warnings.append(f"line {entry.line}: unreadable notAfter, taken as the CA's own")
-    revoked_at = entry.revoked_at
-    if entry.revoked and revoked_at is None:
-        revoked_at = now
-        warnings.append(f"line {entry.line}: unreadable revocation date, taken as now")
-    reason = int(entry.reason) if entry.reason is not None else None
-    return _import_row(entry.serial, not_after, reason, revoked_at, known)
+    async def run(self, key: KeySource) -> Summary:
+        """Steps 2 to 7. Raises `import.*`, `key.*`, `KeyUnavailable`; the next run goes on from what was written."""
+        check_ca(self._source.ca, self._deployment.now())
+        async with acquire(self._deployment.pool) as conn:
+            known = await self._known_issuer(conn)
+            key_ref = self._keep_key(key)
+            issuer = known or await self._add_issuer(conn, key_ref)
+            visible = await crls.find_scope(conn, issuer.id, None) is not None
+            act_id = await self._add_rows(conn, issuer, visible=visible)
+            await self._block_keys(conn, issuer, act_id)
+        await self._ensure_signer(issuer)
+        async with acquire(self._deployment.pool) as conn:
+            if not visible:
+                await self._make_visible(conn, issuer)
+            await publish_certificates(conn, self._deployment.state)
+            self._summary.without_known_key = await imports.without_key(conn, issuer.id, self._deployment.now())
+        return self._summary
 
-
-def _import_row(
-    serial: bytes, not_after: int, reason: int | None, revoked_at: int | None, known: x509.Certificate | None
-) -> ImportRow:
-    # The bucket is set when the issuer's bucket count is known, in `run`.
-    if known is None:
-        return ImportRow(serial, not_after, 0, reason, revoked_at)
-    spki = known.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return ImportRow(
-        serial,
-        not_after,
-        0,
-        reason,
-        revoked_at,
-        der=known.public_bytes(Encoding.DER),
-        spki_sha256=hashlib.sha256(spki).digest(),
-        ski=_ski(known),
-        not_before=int(known.not_valid_before_utc.timestamp()),
-    )
-
-
-def _ski(certificate: x509.Certificate) -> bytes | None:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except (x509.ExtensionNotFound, ValueError):
+    async def _known_issuer(self, conn: Connection) -> Issuer | None:
+        """The issuer of an earlier run. Raises when its name, or its name and key, are somebody else's."""
+        for issuer in await issuers.all_issuers(conn):
+            same = (issuer.subject, issuer.spki) == (self._ca.subject, self._ca.spki)
+            if same and issuer.name == self._source.name:
+                return issuer
+            if same:
+                raise QuashError("import.known", f"this CA is served already, as {issuer.name}", Kind.CONFLICT)
+            if issuer.name == self._source.name:
+                raise QuashError(
+                    "import.name_taken", f"{issuer.name} is another issuer; choose another --name", Kind.CONFLICT
+                )
         return None
 
+    def _keep_key(self, key: KeySource) -> str:
+        """The reference of the CA's key, which was opened once. Raises `key.*`, `KeyUnavailable`."""
+        files = self._deployment.files
+        if key.uri is None:
+            files.adopt("ca", self._source.name, self._ca.spki, key.body or b"", key.passphrase)
+            return files.ref("ca", self._source.name)
+        handle = files.open("ca", key.uri)
+        handle.close()
+        if handle.spki != self._ca.spki:
+            raise QuashError("key.mismatch", "the key does not belong to the certificate; give the other's")
+        return key.uri
 
-def _certificates(source: Source, warnings: list[str], progress: Progress) -> Iterator[tuple[bytes, x509.Certificate]]:
-    """The issued certificates of the folder that verify under the CA; others are warned of."""
-    files = sorted(path for path in Path(source.certs or "").iterdir() if path.is_file())
-    for number, path in enumerate(files, 1):
-        if number % 500 == 0 or number == len(files):
-            progress("reading certificates", number, len(files))
+    async def _add_issuer(self, conn: Connection, key_ref: str) -> Issuer:
+        config, now = self._deployment.config, self._deployment.now()
+        async with conn.transaction():
+            issuer = await issuers.add(
+                conn,
+                name=self._source.name,
+                kind="imported",
+                parent=None,
+                subject=self._ca.subject,
+                spki=self._ca.spki,
+                signature_algorithm=algorithm_for_spki(self._ca.spki).name,
+                key_ref=key_ref,
+                ocsp_path=self._source.name,
+                max_age=_MAX_AGE,
+                bucket_count=config.presign.buckets,
+                shard_count=0,
+                profiles=(),
+                created_at=now,
+            )
+            der = self._source.ca.public_bytes(Encoding.DER)
+            await issuers.add_certificate(conn, issuer.id, der, self._ca.not_before, self._ca.not_after)
+        return issuer
+
+    async def _add_rows(self, conn: Connection, issuer: Issuer, *, visible: bool) -> int:
+        """Step 4; a new issuer's first answers come with its buckets, a known one's changes are news. The act's id."""
+        now, rows = self._deployment.now(), self._plan.rows
+        act_id = await acts.record(conn, at=now, actor=ACTOR, action="issuer.import", subject=self._subject())
+        for start in range(0, len(rows), _BATCH):
+            batch = [_with_bucket(row, issuer) for row in rows[start : start + _BATCH]]
+            async with conn.transaction():
+                result = await imports.add_batch(conn, issuer.id, batch, act_id=act_id, now=now)
+                if visible:
+                    await outbox.add_certificates(conn, [(issuer.id, s) for s in result.revocations])
+                    rest = set(result.certificates) - set(result.revocations)
+                    await outbox.add_certificates(conn, [(issuer.id, s) for s in sorted(rest)], lane=outbox.BULK)
+            self._summary.new_certificates += len(result.certificates)
+            self._summary.new_revocations += len(result.revocations)
+            self._progress("importing", min(start + _BATCH, len(rows)), len(rows))
+        return act_id
+
+    def _subject(self) -> dict[str, Any]:
+        return {
+            "issuer": self._source.name,
+            "certificates": self._summary.certificates,
+            "revoked": self._summary.revoked,
+            "skipped_lines": self._summary.skipped_lines,
+        }
+
+    async def _block_keys(self, conn: Connection, issuer: Issuer, act_id: int) -> None:
+        """Step 5, key by key under its lock, as every block of a key (`quash.store.locks`)."""
+        now = self._deployment.now()
+        for spki_sha256, revoked_at in await imports.compromised_keys(conn, issuer.id):
+            async with spki_lock(conn, spki_sha256), conn.transaction():
+                await blocked_keys.block(conn, spki_sha256, reason="keyCompromise", added_at=now, act_id=act_id)
+                siblings = await revocations.count_unsettled(conn, spki_sha256, unexpired_at=now, revoked_at=revoked_at)
+                if siblings:
+                    await jobs.add(
+                        conn,
+                        spki_sha256=spki_sha256,
+                        reason=Reason.keyCompromise,
+                        revoked_at=revoked_at,
+                        total=siblings,
+                        done=0,
+                        act_id=act_id,
+                        created_at=now,
+                    )
+            self._summary.compromised_keys += 1
+            self._summary.siblings_to_revoke += siblings
+
+    async def _ensure_signer(self, issuer: Issuer) -> None:
+        deployment, wanted = self._deployment, OcspSigner()
+        keys = KeyRing(ceremony_opener(deployment.files))
         try:
-            certificate = _read_certificate(path.read_bytes())
-            certificate.verify_directly_issued_by(source.ca)
-        except (ValueError, TypeError, InvalidSignature):
-            warnings.append(f"{path.name}: not a certificate of this CA, left out")
-            continue
-        yield der.integer_content(certificate.serial_number), certificate
+            ceremony = Ceremony(deployment.pool, CaSigner(deployment.pool, keys, deployment.clock), deployment.clock)
+            await ensure_ocsp_signer(ceremony, deployment.files, issuer, wanted.key, wanted.days)
+        finally:
+            await keys.close()
+
+    async def _make_visible(self, conn: Connection, issuer: Issuer) -> None:
+        """Step 7."""
+        old = self._plan.crl
+        async with conn.transaction():
+            await add_scopes(conn, issuer, self._deployment.config.crl_base)
+            if old is not None:
+                await crls.start_after(
+                    conn,
+                    issuer.id,
+                    "full",
+                    number=old.number,
+                    this_update=old.this_update,
+                    next_update=old.next_update,
+                )
+            await buckets.add(conn, issuer.id, issuer.bucket_count, self._deployment.now())
+            await outbox.add_issuer(conn, issuer.id)
 
 
-def _read_certificate(body: bytes) -> x509.Certificate:
-    if b"-----BEGIN CERTIFICATE" in body:
-        return x509.load_pem_x509_certificate(body)
-    return x509.load_der_x509_certificate(body)
+def _with_bucket(row: ImportRow, issuer: Issuer) -> ImportRow:
+    return replace(row, bucket=bucket_of(row.serial, issuer.bucket_count))
 
 
-def _old_crl(source: Source, now: int) -> x509.CertificateRevocationList:
-    """The CA's last CRL: its number and time are where ours go on from. Raises `import.crl_*`."""
-    body = source.crl or b""
+def check_ca(ca: x509.Certificate, now: int) -> None:
+    """Whether a certificate can be the CA of an import. Raises `import.not_a_ca`, `import.ca_expired`."""
     try:
-        crl = x509.load_pem_x509_crl(body) if b"-----BEGIN" in body else x509.load_der_x509_crl(body)
+        is_ca = ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        is_ca = ca.version is x509.Version.v1 and ca.subject == ca.issuer
     except ValueError:
-        raise QuashError("import.crl_unreadable", "--crl is not a CRL, neither PEM nor DER") from None
-    key = source.ca.public_key()
-    if crl.issuer != source.ca.subject or not crl.is_signature_valid(key):  # type: ignore[arg-type]
-        raise QuashError("import.crl_foreign", "--crl was not signed by --ca")
-    if crl.last_update_utc.timestamp() > now + _MAX_CLOCK_STEP:
-        raise QuashError("import.crl_from_future", "--crl says it is from the future: set this machine's clock right")
-    return crl
-
-
-def _add_crl_entries(
-    rows: dict[bytes, ImportRow], crl: x509.CertificateRevocationList, ca: x509.Certificate, warnings: list[str]
-) -> None:
-    """What the old CRL revoked stays revoked, whatever the index says."""
-    for entry in crl:
-        serial = der.integer_content(entry.serial_number)
-        row = rows.get(serial)
-        if row is not None and row.reason is not None:
-            continue
-        where = "is not in the index" if row is None else "is not revoked in the index"
-        warnings.append(f"serial {format_serial(serial)} is on the CRL but {where}: imported as revoked")
-        base = row or ImportRow(serial, int(ca.not_valid_after_utc.timestamp()), 0)
-        revoked_at = int(entry.revocation_date_utc.timestamp())
-        rows[serial] = replace(base, reason=int(_crl_reason(entry)), revoked_at=revoked_at)
-
-
-def _crl_reason(entry: x509.RevokedCertificate) -> Reason:
-    try:
-        flag = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
-    except (x509.ExtensionNotFound, ValueError):
-        return Reason.unspecified
-    return published_reason(flag.value)
-
-
-def _crl_number(crl: x509.CertificateRevocationList) -> int:
-    """0 for a CRL of version 1 or without a number."""
-    try:
-        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except (x509.ExtensionNotFound, ValueError):
-        return 0
+        is_ca = False
+    if not is_ca:
+        raise QuashError("import.not_a_ca", "--ca is not the certificate of a CA (basicConstraints)")
+    if ca.not_valid_after_utc.timestamp() <= now:
+        raise QuashError("import.ca_expired", "--ca has expired: nobody accepts its answers", Kind.REFUSED)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from quash.errors import Kind, QuashError
-from quash.keys import KeyHandle, KeyKind, generate_pem_key, open_key, pem_path
+from quash.keys import KeyHandle, KeyKind, adopt_pem_key, generate_pem_key, open_key, pem_path
 from quash.runtime.config import Config, Keys
 from quash.runtime.state import State
 from quash.store.issuers import Issuer
@@ -56,6 +56,12 @@ class KeyFiles:
             return key.spki
         finally:
             key.close()
+
+    def adopt(self, group: Group, name: str, spki: bytes, body: bytes, passphrase: bytes | None) -> None:
+        """Keeps the private key of `spki`, made elsewhere (PEM), among ours. Raises `key.*`."""
+        path = pem_path(self.ref(group, name), self._state.keys)
+        self._ensure_passphrase(group, path.parent)
+        adopt_pem_key(body, passphrase, spki, path, self.passphrase_file(group))
 
     def _ensure_passphrase(self, group: Group, folder: Path) -> None:
         """A random one when the group has no key yet; a configured file is the operator's to make."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quash.errors import QuashError
 from quash.keys.handle import KeyHandle, KeyUnavailable
-from quash.keys.pem import KeyKind, generate_pem_key, open_pem_key, write_pem_key
+from quash.keys.pem import KeyKind, adopt_pem_key, generate_pem_key, open_pem_key, write_pem_key
 from quash.keys.token import Pkcs11Key
 from quash.keys.uri import parse_pkcs11_uri, pem_path
 
@@ -17,6 +17,7 @@ __all__ = [
     "KeyHandle",
     "KeyKind",
     "KeyUnavailable",
+    "adopt_pem_key",
     "generate_pem_key",
     "open_key",
     "pem_path",

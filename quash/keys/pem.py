@@ -116,6 +116,29 @@ def write_pem_key(path: Path, key: PrivateKey, passphrase_file: Path) -> None:
     _write_new(path, body)
 
 
+def adopt_pem_key(body: bytes, passphrase: bytes | None, spki: bytes, path: Path, passphrase_file: Path) -> None:
+    """Keeps the private key of `spki`, made elsewhere, as `generate_pem_key` keeps its own.
+
+    `body`: PEM, of any format and encryption that pyca reads. The same key again changes nothing. Raises
+    `key.unreadable`, `key.wrong_passphrase`, `key.algorithm_not_supported`, `key.mismatch`, and `key.exists` when
+    another key has the file.
+    """
+    try:
+        key = serialization.load_pem_private_key(body, passphrase)
+    except TypeError:
+        what = "is not encrypted: leave its passphrase out" if passphrase else "is encrypted: give its passphrase file"
+        raise QuashError("key.wrong_passphrase", f"the key {what}") from None
+    except ValueError as error:
+        code = "key.wrong_passphrase" if passphrase else "key.unreadable"
+        raise QuashError(code, f"the key cannot be read: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise QuashError("key.algorithm_not_supported", "the key is neither RSA nor ECDSA (D40)")
+    if spki_of(key) != spki:
+        raise QuashError("key.mismatch", "the key does not belong to the certificate; give the other's")
+    if not path.exists() or open_pem_key(path, passphrase_file).spki != spki:
+        write_pem_key(path, key, passphrase_file)
+
+
 def read_passphrase(path: Path) -> bytes:
     """The first line of a passphrase file."""
     try:

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from quash.errors import QuashError
 
@@ -254,6 +254,14 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise QuashError("config.invalid", f"{path}: {_explain(error)}") from None
+
+
+def check_name(name: str) -> None:
+    """Raises `config.name` when an issuer cannot be called that."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise QuashError("config.name", f"{name!r}: a name has lower-case letters, digits and hyphens") from None
 
 
 def _set(tree: dict[str, Any], override: str) -> None:

@@ -32,10 +32,10 @@ class ImportRow:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What one batch changed."""
+    """Serials that one batch added, and those that it revoked."""
 
-    certificates: int
-    revocations: int
+    certificates: list[bytes]
+    revocations: list[bytes]
 
 
 _TEMPORARY = """
@@ -52,7 +52,7 @@ from import_row
 on conflict (issuer_id, serial) do update
     set der = excluded.der, spki_sha256 = excluded.spki_sha256, ski = excluded.ski, not_before = excluded.not_before
     where certificate.state = 'imported' and certificate.der is null and excluded.der is not null
-returning (xmax = 0)
+returning serial, (xmax = 0) as added
 """
 # As quash.pki.reasons.decide: a first revocation, or one that keyCompromise replaces or moves back (B25).
 _REVOCATIONS = f"""
@@ -67,7 +67,7 @@ left join lateral (
 where i.reason is not null
   and (r.version is null or (
     i.reason = {_KEY_COMPROMISE} and (r.reason <> {_KEY_COMPROMISE} or i.revoked_at < r.revoked_at)))
-returning 1
+returning serial
 """
 
 
@@ -81,7 +81,7 @@ async def add_batch(
     await conn.copy_records_to_table("import_row", records=records, columns=columns)
     inserted = await conn.fetch(_CERTIFICATES, issuer_id, now)
     revoked = await conn.fetch(_REVOCATIONS, issuer_id, now, act_id)
-    return BatchResult(sum(bool(row[0]) for row in inserted), len(revoked))
+    return BatchResult([row["serial"] for row in inserted if row["added"]], [row["serial"] for row in revoked])
 
 
 async def without_key(conn: Connection, issuer_id: int, now: int) -> int:
