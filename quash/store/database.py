@@ -65,7 +65,8 @@ async def connect(config: Config, state: State, role: str, *, size: int | None =
     """Opens the pool of a role, which replaces lost connections by itself.
 
     The password is read from the role's file in the state folder. `size` overrides `database.pool_size`.
-    Raises `store.unavailable` when no server answers, `store.login_refused`, and `store.password_missing`.
+    Raises `store.unavailable` when no server answers, `store.login_refused`, `store.no_database`, and
+    `store.password_missing`.
     """
     with connecting():
         return await asyncpg.create_pool(
@@ -119,6 +120,10 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.InvalidAuthorizationSpecificationError as error:
         raise QuashError("store.login_refused", f"the database refuses us: {error}", Kind.UNAVAILABLE) from error
+    except asyncpg.InvalidCatalogNameError as error:
+        raise QuashError(
+            "store.no_database", f"{error}: run `quash init` with database.owner_url, or make it", Kind.UNAVAILABLE
+        ) from error
     except _LOST as error:
         raise _unavailable(error) from error
     except asyncpg.InterfaceError as error:
