@@ -55,11 +55,11 @@ class Files:
         except OSError:
             self._known.pop(name, None)
             return None
-        file = io.FileIO(fd)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            file.close()
+            os.close(fd)
             return None
+        file = io.FileIO(fd)
         return file, self._meta(name, suffix, file, found)
 
     def _meta(self, name: str, suffix: str, file: io.FileIO, found: os.stat_result) -> Meta:

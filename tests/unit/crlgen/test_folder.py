@@ -1,0 +1,106 @@
+"""The publisher's contract, on a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from crlgen.publish.folder import FolderPublisher
+from quash.errors import QuashError
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> FolderPublisher:
+    return FolderPublisher(tmp_path)
+
+
+async def test_put_then_get_and_head_agree(publisher: FolderPublisher) -> None:
+    """What was put is read back whole, under the tag that put gave."""
+    tag = await publisher.put("a.crl", b"one", replaces=None)
+    assert await publisher.get("a.crl") == (b"one", tag)
+    assert await publisher.head("a.crl") == tag
+
+
+async def test_absent_file_has_neither_octets_nor_tag(publisher: FolderPublisher) -> None:
+    """Nothing there is None, not an error."""
+    assert await publisher.get("none.crl") is None
+    assert await publisher.head("none.crl") is None
+
+
+async def test_put_replaces_only_the_state_it_names(publisher: FolderPublisher, tmp_path: Path) -> None:
+    """A file that somebody else made, changed or removed is not overwritten unseen."""
+    first = await publisher.put("a.crl", b"one", replaces=None)
+    second = await publisher.put("a.crl", b"two", replaces=first)
+    for replaces in (None, first):
+        with pytest.raises(QuashError) as caught:
+            await publisher.put("a.crl", b"three", replaces=replaces)
+        assert caught.value.code == "publish.conflict"
+    assert await publisher.get("a.crl") == (b"two", second)
+    (tmp_path / "a.crl").unlink()
+    with pytest.raises(QuashError):
+        await publisher.put("a.crl", b"three", replaces=second)
+
+
+async def test_one_of_two_racing_writers_wins(publisher: FolderPublisher) -> None:
+    """Of writers that replace the same state at once exactly one succeeds."""
+    tag = await publisher.put("a.crl", b"start", replaces=None)
+    bodies = [bytes([n]) * 50_000 for n in range(8)]
+    done = await asyncio.gather(
+        *(publisher.put("a.crl", body, replaces=tag) for body in bodies), return_exceptions=True
+    )
+    winners = [n for n, result in enumerate(done) if isinstance(result, str)]
+    assert len(winners) == 1
+    found = await publisher.get("a.crl")
+    assert found is not None
+    assert found[0] == bodies[winners[0]]
+
+
+async def test_reader_never_sees_a_mixture(publisher: FolderPublisher, tmp_path: Path) -> None:
+    """A file opened before a put stays whole and old; one opened after is whole and new."""
+    tag = await publisher.put("a.crl", b"old" * 1000, replaces=None)
+    with (tmp_path / "a.crl").open("rb") as file:
+        head = file.read(10)
+        await publisher.put("a.crl", b"new" * 1000, replaces=tag)
+        assert head + file.read() == b"old" * 1000
+
+
+async def test_folders_are_made_and_files_are_for_everybody(publisher: FolderPublisher, tmp_path: Path) -> None:
+    """A shard's sub-folder appears by itself; strangers may read files whatever the umask; no hidden file stays."""
+    old = os.umask(0o077)
+    try:
+        await publisher.put("dv/3.crl", b"x", replaces=None)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "dv/3.crl").stat().st_mode) == 0o644
+    assert [path.name for path in (tmp_path / "dv").iterdir()] == ["3.crl"]
+
+
+async def test_left_over_of_a_crash_is_taken_over(publisher: FolderPublisher, tmp_path: Path) -> None:
+    """A half-written hidden file neither counts as published nor gets in the way."""
+    (tmp_path / ".a.crl.new").write_bytes(b"half")
+    assert await publisher.get("a.crl") is None
+    await publisher.put("a.crl", b"whole", replaces=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.crl"]
+
+
+async def test_failed_write_leaves_the_old_file_and_has_a_code(publisher: FolderPublisher, tmp_path: Path) -> None:
+    """When the folder cannot be written, what is published stays."""
+    tag = await publisher.put("a.crl", b"one", replaces=None)
+    (tmp_path / ".a.crl.new").mkdir()
+    with pytest.raises(QuashError) as caught:
+        await publisher.put("a.crl", b"two", replaces=tag)
+    assert caught.value.code == "publish.failed"
+    assert await publisher.get("a.crl") == (b"one", tag)
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/a", "", "a//b", ".hidden", "a/../b", "a/.b", "a\0b", "a b", "a/"])
+async def test_names_that_could_climb_out_are_refused(publisher: FolderPublisher, name: str) -> None:
+    """Names are plain relative paths; anything else is refused before the disk is touched."""
+    for attempt in (publisher.head(name), publisher.get(name), publisher.put(name, b"", replaces=None)):
+        with pytest.raises(QuashError) as caught:
+            await attempt
+        assert caught.value.code == "publish.name"

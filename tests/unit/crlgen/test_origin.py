@@ -1,0 +1,265 @@
+"""The CRL origin over real sockets: what it serves, what its headers say, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from crlgen.origin.main import main
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.pki.crl import certificate_list, entry, tbs_cert_list
+from quash.pki.names import build_name
+from quash.runtime.clock import FakeClock
+from quash.runtime.config import Config
+from quash.runtime.process import Process
+from quash.runtime.state import State
+
+NOW = 1_800_000_000
+VALIDITY = 4 * 86_400 - 1
+KEY = ec.generate_private_key(ec.SECP256R1())
+ALGORITHM = SIGNATURE_ALGORITHMS["ecdsa-p256-sha256"]
+
+
+def make_crl(number: int, entries: int = 0, this_update: int = NOW) -> bytes:
+    tbs = tbs_cert_list(
+        algorithm=ALGORITHM, issuer=build_name({"C": "TN", "O": "Q", "CN": "CA"}), this_update=this_update,
+        next_update=this_update + VALIDITY, entries=[entry(b"\x01" + os.urandom(15), NOW, 4) for _ in range(entries)],
+        authority_key_id=b"k" * 20, number=number, idp_url=None, only=None,
+    )  # fmt: skip
+    return certificate_list(tbs, ALGORITHM, ALGORITHM.decode(KEY.sign(tbs, ec.ECDSA(hashes.SHA256()))))
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Served:
+    """A running origin, its folder and its clock."""
+
+    address: tuple[str, int]
+    folder: Path
+    clock: FakeClock
+    process: Process
+
+    async def raw(self, head: str) -> Reply:
+        """Sends a request head as it is and reads the reply to its end."""
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.write(head.encode("latin-1"))
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        top, _, body = answer.partition(b"\r\n\r\n")
+        status, *lines = top.decode("latin-1").split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        return Reply(int(status.split()[1]), headers, body)
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> Reply:
+        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        return await self.raw(f"{method} {path} HTTP/1.1\r\nHost: crl.example.test\r\nConnection: close\r\n{lines}\r\n")
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    """The origin's own `main`, on a listening socket of ours."""
+    state, clock = State(tmp_path / "state"), FakeClock(NOW + 100.5)
+    listen = socket.create_server(("127.0.0.1", 0))
+    process = Process("crl-origin", Config(), state, clock=clock, listen=listen)
+    task = asyncio.create_task(main(process))
+    await asyncio.sleep(0.05)
+    yield Served(listen.getsockname(), state.crl, clock, process)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    listen.close()
+
+
+async def test_crl_with_all_its_headers(served: Served) -> None:
+    """B22 and what caches need: type, length, strong ETag, thisUpdate as Last-Modified, limits up to nextUpdate."""
+    body = make_crl(7, 20)
+    (served.folder / "ca.crl").write_bytes(body)
+    reply = await served.ask("/ca.crl")
+    assert (reply.status, reply.body) == (200, body)
+    assert reply.headers["Content-Type"] == "application/pkix-crl"
+    assert reply.headers["Content-Length"] == str(len(body))
+    assert reply.headers["ETag"] == f'"{hashlib.sha256(body).hexdigest()}"'
+    assert reply.headers["Last-Modified"] == formatdate(NOW, usegmt=True)
+    stale = VALIDITY - 100 - 1800
+    assert reply.headers["Cache-Control"] == f"public, max-age=1800, stale-if-error={stale}"
+    assert reply.headers["Server"] == "quash"
+    assert "Date" in reply.headers
+    assert served.process.health.ready
+
+
+async def test_certificate_has_its_own_type(served: Served) -> None:
+    """CA certificates under AIA paths are application/pkix-cert."""
+    (served.folder / "ca.cer").write_bytes(b"0\x03\x02\x01\x01")
+    reply = await served.ask("/ca.cer")
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/pkix-cert")
+    assert reply.headers["Cache-Control"] == "public, max-age=1800"
+
+
+async def test_head_is_get_without_a_body(served: Served) -> None:
+    """HEAD gives the same headers, and no octet more."""
+    (served.folder / "ca.crl").write_bytes(make_crl(1))
+    get, head = await served.ask("/ca.crl"), await served.ask("/ca.crl", "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert {k: v for k, v in head.headers.items() if k != "Date"} == {
+        k: v for k, v in get.headers.items() if k != "Date"
+    }
+
+
+async def test_conditions_give_304(served: Served) -> None:
+    """If-None-Match decides alone; without it If-Modified-Since does; 304 carries the validators and no body."""
+    (served.folder / "ca.crl").write_bytes(make_crl(1))
+    etag = (await served.ask("/ca.crl")).headers["ETag"]
+    at = formatdate(NOW, usegmt=True)
+    earlier, later = formatdate(NOW - 1, usegmt=True), formatdate(NOW + 5, usegmt=True)
+    for conditions, status in (
+        ({"If_None_Match": etag}, 304),
+        ({"If_None_Match": f'"x", W/{etag}'}, 304),
+        ({"If_None_Match": "*"}, 304),
+        ({"If_None_Match": '"x"'}, 200),
+        ({"If_None_Match": '"x"', "If_Modified_Since": later}, 200),
+        ({"If_Modified_Since": at}, 304),
+        ({"If_Modified_Since": later}, 304),
+        ({"If_Modified_Since": earlier}, 200),
+        ({"If_Modified_Since": "yesterday"}, 200),
+        ({"If_Modified_Since": ""}, 200),
+    ):
+        for method in ("GET", "HEAD"):
+            reply = await served.ask("/ca.crl", method, **conditions)
+            assert reply.status == status, conditions
+            if status == 304:
+                assert reply.body == b""
+                assert reply.headers["ETag"] == etag
+                assert "Cache-Control" in reply.headers
+                assert reply.headers["Last-Modified"] == at
+
+
+async def test_new_crl_is_served_at_once_with_a_new_tag(served: Served) -> None:
+    """A file renamed over the old one is the next answer, also for whoever knows the old tag."""
+    path = served.folder / "ca.crl"
+    path.write_bytes(make_crl(1))
+    etag = (await served.ask("/ca.crl")).headers["ETag"]
+    body = make_crl(2, 3, NOW + 50)
+    (served.folder / ".ca.crl.new").write_bytes(body)
+    (served.folder / ".ca.crl.new").rename(path)
+    reply = await served.ask("/ca.crl", If_None_Match=etag)
+    assert (reply.status, reply.body) == (200, body)
+    assert reply.headers["Last-Modified"] == formatdate(NOW + 50, usegmt=True)
+
+
+async def test_no_cache_outlives_next_update(served: Served) -> None:
+    """Close to nextUpdate max-age shrinks with it; after it nothing may be kept or served stale."""
+    (served.folder / "ca.crl").write_bytes(make_crl(1))
+    served.clock.step(NOW + VALIDITY - 10 - served.clock.now())
+    assert (await served.ask("/ca.crl")).headers["Cache-Control"] == "public, max-age=10, stale-if-error=0"
+    served.clock.step(1000)
+    assert (await served.ask("/ca.crl")).headers["Cache-Control"] == "public, max-age=0, stale-if-error=0"
+
+
+async def test_damaged_crl_is_kept_by_no_cache(served: Served) -> None:
+    """A file that is no CRL is served as it is, for the builder to replace, but with no time to live."""
+    (served.folder / "ca.crl").write_bytes(b"damaged")
+    reply = await served.ask("/ca.crl")
+    assert (reply.status, reply.body) == (200, b"damaged")
+    assert reply.headers["Cache-Control"] == "public, max-age=0, stale-if-error=0"
+
+
+async def test_shards_lie_in_folders_and_a_query_is_ignored(served: Served) -> None:
+    """Sub-folders are served; a query, which some clients add against caches, names the same file."""
+    (served.folder / "dv").mkdir()
+    (served.folder / "dv/3.crl").write_bytes(make_crl(1))
+    assert (await served.ask("/dv/3.crl")).status == 200
+    assert (await served.ask("/dv/3.crl?t=1")).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/none.crl", "/dv", "/dv/", "//ca.crl", "/ca.crl/", "/./ca.crl", "/dv/../ca.crl", "/../secret.crl",
+        "/..%2fsecret.crl", "/%2e%2e/secret.crl", "/..\\secret.crl", "/%63a.crl", "/ca.crl%00", "/.hidden.crl",
+        "/.ca.crl.new", "/ca.key", "/ca.crl.bak", "/link.crl", "/pipe.crl", "/folder.crl", "/CA.CRL", "/ca.crl;x",
+        "/a/b/c/../../../../secret.crl", "/" + "a" * 6000 + ".crl",
+    ],
+)  # fmt: skip
+async def test_everything_else_is_404(served: Served, path: str) -> None:
+    """No traversal, no decoding, no hidden, linked or foreign file, no listing; and a 404 is kept by nobody."""
+    secret = served.folder.parent / "secret.crl"
+    for file in (secret, served.folder / "ca.crl", served.folder / ".hidden.crl", served.folder / ".ca.crl.new"):
+        file.write_bytes(make_crl(1))
+    (served.folder / "ca.key").write_bytes(b"k")
+    (served.folder / "ca.crl.bak").write_bytes(b"k")
+    (served.folder / "link.crl").symlink_to(secret)
+    os.mkfifo(served.folder / "pipe.crl")
+    for folder in ("dv", "folder.crl"):
+        (served.folder / folder).mkdir()
+    reply = await served.ask(path)
+    assert (reply.status, reply.body) == (404, b"")
+    assert reply.headers["Cache-Control"] == "no-store"
+
+
+async def test_absolute_form_names_the_path_in_it(served: Served) -> None:
+    """A proxy may send the whole URL as request target; it reaches the same file and no other."""
+    (served.folder / "ca.crl").write_bytes(make_crl(1))
+    assert (await served.ask("http://crl.example.test/ca.crl")).status == 200
+    assert (await served.ask("http://crl.example.test/../ca.crl")).status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"])
+async def test_other_methods_are_405(served: Served, method: str) -> None:
+    """The origin only gives: anything else is 405 with Allow (A38)."""
+    (served.folder / "ca.crl").write_bytes(make_crl(1))
+    reply = await served.ask("/ca.crl", method)
+    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_large_crl_arrives_whole_on_many_connections(served: Served) -> None:
+    """Several megabytes, streamed from the open file, are the same octets for everybody, also while it is replaced."""
+    body = make_crl(1, 60_000)
+    path = served.folder / "ca.crl"
+    path.write_bytes(body)
+    asked = [asyncio.create_task(served.ask("/ca.crl")) for _ in range(6)]
+    await asyncio.sleep(0.02)
+    (served.folder / ".new").write_bytes(make_crl(2))
+    (served.folder / ".new").rename(path)
+    replies = await asyncio.gather(*asked)
+    assert all(reply.headers["ETag"] == f'"{hashlib.sha256(reply.body).hexdigest()}"' for reply in replies)
+    assert any(reply.body == body for reply in replies)
+    assert all(int(reply.headers["Content-Length"]) == len(reply.body) for reply in replies)
+
+
+async def test_one_connection_serves_many_requests(served: Served) -> None:
+    """Keep-alive works, and a HEAD or 304 does not leave the connection out of step."""
+    body = make_crl(1)
+    (served.folder / "ca.crl").write_bytes(body)
+    reader, writer = await asyncio.open_connection(*served.address)
+    for method in ("GET", "HEAD", "GET"):
+        writer.write(f"{method} /ca.crl HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"200 OK" in head
+        if method == "GET":
+            assert await reader.readexactly(len(body)) == body
+    writer.close()
+
+
+async def test_health_follows_the_folder(served: Served) -> None:
+    """Without its folder the origin is not ready, and says what is missing."""
+    served.folder.rename(served.folder.with_name("gone"))
+    await served.clock.advance(6)
+    assert not served.process.health.ready
+    assert "cannot be read" in served.process.health.report()["checks"]["folder"]["detail"]
