@@ -6,6 +6,7 @@ it is the octets of the BIT STRING themselves. SHA-1 is absent, on purpose (G32)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,13 +41,14 @@ class SignatureAlgorithm:
         if len(raw) != self.raw_size:
             raise _invalid(f"{len(raw)} octets where r||s has {self.raw_size}")
         half = self.raw_size >> 1
-        r, s = raw[:half].lstrip(b"\0"), raw[half:].lstrip(b"\0")
+        r, s = raw[:half], raw[half:]
+        if r[0] and s[0]:  # nearly always, except on P-521; this runs for each answer
+            before, between = _SIG_VALUE_HEADS[half, r[0] >> 7, s[0] >> 7]
+            return b"".join((before, r, between, s))
+        r, s = r.lstrip(b"\0"), s.lstrip(b"\0")
         if not r or not s:
             raise _invalid("r or s is zero")
-        r, s = (b"\0" + r if r[0] & 0x80 else r), (b"\0" + s if s[0] & 0x80 else s)
-        size = len(r) + len(s) + 4
-        head = bytes((0x30, size, 2, len(r))) if size < 0x80 else bytes((0x30, 0x81, size, 2, len(r)))
-        return b"".join((head, r, bytes((2, len(s))), s))
+        return der.tlv(der.SEQUENCE, der.integer(int.from_bytes(r, "big")), der.integer(int.from_bytes(s, "big")))
 
     def decode(self, encoded: bytes) -> bytes:
         """The raw form of what stands in a BIT STRING; refuses an ECDSA-Sig-Value that is not strict DER."""
@@ -60,6 +62,15 @@ class SignatureAlgorithm:
         if len(raw) != self.raw_size or self.encode(raw) != encoded:
             raise _invalid("the ECDSA-Sig-Value is not DER of r and s in range")
         return raw
+
+
+def _sig_value_head(half: int, r_high: int, s_high: int) -> tuple[bytes, bytes]:
+    """What stands before r and before s in an ECDSA-Sig-Value of full size; `high`: its first bit is set."""
+    r, s = (der.tlv(der.INTEGER, bytes(high) + bytes(half)) for high in (r_high, s_high))
+    return der.tlv(der.SEQUENCE, r, s)[: -len(r) - len(s)] + r[: 2 + r_high], s[: 2 + s_high]
+
+
+_SIG_VALUE_HEADS = {key: _sig_value_head(*key) for key in itertools.product((32, 48, 66), (0, 1), (0, 1))}
 
 
 def _invalid(what: str) -> QuashError:

@@ -7,6 +7,8 @@ property test).
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 from quash.errors import QuashError
@@ -28,21 +30,12 @@ class OcspRequest(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """Where things lie in a request of one CertID with at most a nonce: (begin, end) offsets and what lies between."""
+    """A request of one CertID with at most a nonce: its size, how to cut it, and what stands between the values."""
 
     hash: CertIdHash
-    head: bytes
-    name: int
-    name_end: int
-    key_header: bytes
-    key: int
-    key_end: int
-    serial_header: bytes
-    serial: int
-    serial_end: int
-    nonce_header: bytes
-    nonce: int
-    total: int
+    size: int
+    cut: Callable[[bytes], tuple[bytes, ...]]
+    between: tuple[bytes, bytes, bytes, bytes]  # before issuerNameHash, issuerKeyHash, serial and nonce
 
 
 def _shape(algorithm: CertIdHash, serial_size: int, nonce_size: int) -> tuple[bytes, _Shape]:
@@ -50,13 +43,14 @@ def _shape(algorithm: CertIdHash, serial_size: int, nonce_size: int) -> tuple[by
     name, key, serial, nonce = b"\xf1", b"\xf2", b"\xf3", b"\xf4"  # none of these octets occurs elsewhere in it
     values = CertId(algorithm, name * algorithm.size, key * algorithm.size, serial * serial_size)
     example = build_request(values, nonce * nonce_size if nonce_size else None)
-    begins = [example.index(octet) for octet in (name, key, serial)] + [len(example) - nonce_size]
-    ends = [0, begins[0] + algorithm.size, begins[1] + algorithm.size, begins[2] + serial_size]
-    head, key_header, serial_header, nonce_header = map(lambda i, j: example[i:j], ends, begins)
-    return head[:_FIRST], _Shape(
-        algorithm, head[_FIRST:], begins[0], ends[1], key_header, begins[1], ends[2], serial_header, begins[2], ends[3],
-        nonce_header, begins[3], len(example),
-    )  # fmt: skip
+    sizes = (algorithm.size, algorithm.size, serial_size, nonce_size)
+    begins = [*(example.index(octet) for octet in (name, key, serial)), len(example) - nonce_size]
+    ends = [_FIRST, *(begin + size for begin, size in zip(begins[:3], sizes, strict=False))]
+    widths = (f"{begin - end}s{size}s" for begin, end, size in zip(begins, ends, sizes, strict=True))
+    cut = struct.Struct(f"{_FIRST}x{''.join(widths)}").unpack
+    head, _, key_header, _, serial_header, _, nonce_header, _ = cut(example)
+    between = (head, key_header, serial_header, nonce_header)
+    return example[:_FIRST], _Shape(algorithm, len(example), cut, between)
 
 
 def parse_request(data: bytes) -> OcspRequest:
@@ -67,19 +61,13 @@ def parse_request(data: bytes) -> OcspRequest:
     trailing octets, and a nonce of 0 or more than 128 octets (A27).
     """
     shape = _SHAPES.get(data[:_FIRST])
-    if shape is not None:
-        (hash_, head, name, name_end, key_header, key, key_end, serial_header, serial, serial_end, nonce_header, nonce,
-         total) = shape  # fmt: skip
+    if shape is not None and len(data) == shape.size:
+        head, name, key_header, key, serial_header, serial, nonce_header, nonce = shape.cut(data)
         if (
-            len(data) == total
-            and data[_FIRST:name] == head
-            and data[name_end:key] == key_header
-            and data[key_end:serial] == serial_header
-            and data[serial_end:nonce] == nonce_header
-            and 0 < data[serial] < 0x80  # positive and minimal; serials with a leading zero go the long way
+            (head, key_header, serial_header, nonce_header) == shape.between
+            and 0 < serial[0] < 0x80  # positive and minimal; serials with a leading zero go the long way
         ):
-            cert_id = CertId(hash_, data[name:name_end], data[key:key_end], data[serial:serial_end])
-            return OcspRequest((cert_id,), data[nonce:] or None)
+            return OcspRequest((CertId(shape.hash, name, key, serial),), nonce or None)
     return parse_any_request(data)
 
 
