@@ -85,8 +85,9 @@ class Tenure:
         """Does all work due now, urgent news before each slice of anything else; returns how many records it fed."""
         done = 0
         while True:
+            count = await self._take_news(URGENT)
             await self._heartbeat()
-            if (count := await self._take_news(URGENT)) is not None:
+            if count is not None:
                 done += count
             elif not self._is_due("background"):
                 break
@@ -128,7 +129,8 @@ class Tenure:
 
         async def within(conn: Connection) -> None:
             await self._remember_proofs(conn, permitted, items)
-            await buckets.mark_due(conn, dirty, as_of)
+            if dirty:
+                await buckets.mark_due(conn, dirty, as_of)
             await reader.save(conn, batch.position, as_of)
 
         await self._feed(lane, items, within, began)
