@@ -37,7 +37,7 @@ from quash.store.revocations import Revocation
 _PAGE = 1000
 _REMEMBERED = 1000
 _ASKED_AT_ONCE = 16
-_FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25  # seconds
+_FIRST_WAIT, _LONGEST_WAIT, _GROWTH = 0.005, 0.25, 1.25  # seconds; the pause is the error of the measurement
 _GIVE_UP = 900.0  # seconds; whoever still asks then starts anew
 _MAX_CRL = 1 << 30
 
@@ -144,7 +144,7 @@ class Watches:
                 if await self._answers.say(issuer, issuer_certificate, revocation.serial, status):
                     return
             await self._clock.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT)
+            wait = min(wait * _GROWTH, _LONGEST_WAIT)
 
     async def _crl(self, act_id: int, began: float, visibility: Visibility) -> None:
         async for page, issuers_by_id in self._pages(act_id):
@@ -165,7 +165,7 @@ class Watches:
                     assert scope is not None  # noqa: S101 - a CRL of it was just found
                     return scope
             await self._clock.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT)
+            wait = min(wait * _GROWTH, _LONGEST_WAIT)
 
     async def _lists(self, scope: Scope, issuer: Issuer, listed: Sequence[Revocation]) -> None:
         wanted = {crl_format.entry(each.serial, each.revoked_at, each.reason) for each in listed}
