@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 from issuer.signer.certificate_checks import Authority
 from quash.errors import Kind, QuashError
+from quash.pki import der
 from quash.pki.crl import NUMBER_LIMIT, Crl, certificate_list, read_crl
+from quash.pki.reasons import ALLOWED_REASONS
 from quash.pki.rules import check_crl_validity
+from quash.pki.serials import MAX_OCTETS
 from quash.store.crls import Scope
 
 MAX_CLOCK_STEP = 300
 """Seconds between the CRL's thisUpdate and the signer's clock, either way: a large CRL takes a while to make."""
+
+_FIELDS_WITH_ENTRIES, _ENTRIES_FIELD = 7, 5
+_OUR_SERIAL: Final = 16
+_REASON_EXTENSION: Final = bytes.fromhex("300c300a0603551d1504030a01")  # up to the reason's one octet
 
 # B15: a shard of subscriber certificates may not claim to be one of CA certificates; the root issues both kinds.
 _MAY_COVER: dict[str, frozenset[Literal["user", "ca"] | None]] = {
@@ -22,10 +30,44 @@ _MAY_COVER: dict[str, frozenset[Literal["user", "ca"] | None]] = {
 
 
 def read_tbs_crl(tbs: bytes, authority: Authority) -> Crl:
-    """Reads a TBSCertList of the issuer's algorithm, by the strict reader of whole CRLs. Raises `crl.malformed`."""
-    # The reader wants a signature, and the algorithm beside it to be the one inside (B1): ours.
+    """Reads a TBSCertList of the issuer's algorithm, its entries apart: they are matched, and not in what is returned.
+
+    Raises `crl.malformed`. Everything but the entries goes through the strict reader of whole CRLs; taking a million
+    entries apart there costs four times as much as matching them here.
+    """
+    try:
+        start, end = der.only(tbs, der.SEQUENCE)
+        fields = list(der.children(tbs, start, end))
+    except QuashError as error:
+        raise _malformed(error.message) from None
+    without = tbs
+    if len(fields) == _FIELDS_WITH_ENTRIES:
+        tag, offset, first, last = fields[_ENTRIES_FIELD]
+        if tag != der.SEQUENCE or first == last or not ENTRIES.fullmatch(tbs, first, last):
+            raise _malformed("its entries are a serial, a time, and perhaps a reason that may be published (B8-B11)")
+        without = der.tlv(der.SEQUENCE, tbs[start:offset], tbs[last:end])
+    # The reader wants a signature, and beside it the algorithm that stands inside (B1): ours.
     none = b"\x01" * (authority.algorithm.raw_size or 1)
-    return read_crl(certificate_list(tbs, authority.algorithm, none))
+    return read_crl(certificate_list(without, authority.algorithm, none))
+
+
+def _entries_pattern() -> re.Pattern[bytes]:
+    """Entries as `quash.pki.crl.entry` writes them, of every length of serial that the store holds."""
+    times = ((15, rb"\x17\x0d[0-9]{12}Z"), (17, rb"\x18\x0f[0-9]{14}Z"))  # B19
+    allowed = b"".join(re.escape(bytes((reason,))) for reason in ALLOWED_REASONS if reason)  # B10, B11
+    reasons = ((0, b""), (14, re.escape(_REASON_EXTENSION) + b"[" + allowed + b"]"))
+    # Ours first: a serial of 16 octets is tried before all others.
+    lengths = sorted(range(1, MAX_OCTETS + 1), key=lambda length: length != _OUR_SERIAL)
+    entries = [
+        re.escape(b"\x30" + der.length(2 + length + time_size + reason_size) + bytes((der.INTEGER, length)))
+        + b"[\\x00-\\xff]{%d}" % length
+        + time
+        + reason
+        for length in lengths
+        for time_size, time in times
+        for reason_size, reason in reasons
+    ]
+    return re.compile(b"(?:" + b"|".join(entries) + b")*+")  # possessive: no memory for ways back
 
 
 def check_crl(crl: Crl, authority: Authority, scope: Scope, last_number: int | None, now: int) -> None:
@@ -44,5 +86,12 @@ def check_crl(crl: Crl, authority: Authority, scope: Scope, last_number: int | N
     check_crl_validity(crl.this_update, crl.next_update, subscribers=authority.issuer.kind != "root")
 
 
+def _malformed(message: str) -> QuashError:
+    return QuashError("crl.malformed", f"this is no CRL of our profile: {message}")
+
+
 def _refuse(what: str, message: str) -> QuashError:
     return QuashError(f"crl.{what}", f"the CRL was not signed: {message}", Kind.REFUSED)
+
+
+ENTRIES: Final = _entries_pattern()

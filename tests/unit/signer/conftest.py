@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import issuer.signer.ceremony
+import issuer.signer.hierarchy
 from quash.runtime.clock import FakeClock
 from quash.store.roles import CA_SIGNER
 from tests.support.initialising import Made, quick_config
@@ -25,3 +27,10 @@ async def desk(database: Any, clock: FakeClock) -> Desk:
 def deployment(database: Any, clock: FakeClock, tmp_path: Path) -> Made:
     """A deployment before its first `init`, with a root and one sub-CA of elliptic curves: quick to make."""
     return Made.of(quick_config(database.config), tmp_path / "var", database.owner, clock)
+
+
+@pytest.fixture
+def no_lint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linting takes half a second a certificate and has its own tests."""
+    for module in (issuer.signer.ceremony, issuer.signer.hierarchy):
+        monkeypatch.setattr(module, "lint_before_signing", lambda *_: None)

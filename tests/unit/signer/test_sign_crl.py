@@ -8,12 +8,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from issuer.signer.crl_checks import ENTRIES
 from quash.errors import Kind, QuashError
 from quash.keys import KeyUnavailable
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
-from quash.pki.crl import certificate_list, entry, read_crl
+from quash.pki.crl import certificate_list, entry, read_crl, read_entry
+from quash.pki.reasons import ALLOWED_REASONS
 from quash.store import signing_log
 from tests.support.issuing import CRL_BASE, DAY, SoftwareKey, private_key
 from tests.support.reserving import Desk
@@ -144,6 +148,39 @@ async def test_scopes_that_do_not_exist(desk: Desk) -> None:
         assert await code_of(sign(desk, await desk.crl(), scope=scope)) == "signer.scope_unknown"
 
 
+def _with_entries(desk: Desk, entries: bytes) -> bytes:
+    """A list whose revokedCertificates are these octets; all else is hardly looked at before."""
+    time = der.utc_or_generalized_time(desk.now)
+    issuer = desk.hierarchy["tls-dv"]
+    algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm].identifier
+    rest = der.tlv(0xA0, der.tlv(der.SEQUENCE))
+    return der.tlv(
+        der.SEQUENCE, der.integer(1), algorithm, issuer.subject, time, time, der.tlv(der.SEQUENCE, entries), rest
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(min_size=1, max_size=64), st.integers(0, 4_000_000_000), st.sampled_from(sorted(ALLOWED_REASONS))
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.data(),
+)
+def test_entries_are_matched_as_they_are_read(entries: list[tuple[bytes, int, int]], data: st.DataObject) -> None:
+    """Whatever our writer writes is matched; of what is changed, nothing that the strict reader refuses."""
+    octets = b"".join(entry(*each) for each in entries)
+    assert ENTRIES.fullmatch(octets)
+    offset = data.draw(st.integers(0, len(octets) - 1))
+    changed = octets[:offset] + bytes([data.draw(st.integers(0, 255))]) + octets[offset + 1 :]
+    if ENTRIES.fullmatch(changed):
+        for _, begin, _, end in der.children(changed, 0, len(changed)):
+            _, _, reason = read_entry(changed[begin:end])
+            assert reason in ALLOWED_REASONS
+
+
 async def test_malformed_lists(desk: Desk) -> None:
     """What is not strict DER of our profile is refused before it is looked at further."""
     tbs = await desk.crl(entries=[entry(b"\1", desk.now, 1)])
@@ -158,8 +195,15 @@ async def test_malformed_lists(desk: Desk) -> None:
         "version 1": der.tlv(der.SEQUENCE, tbs[start + 3 :]),
         "a certificate list": certificate_list(tbs, SIGNATURE_ALGORITHMS["ecdsa-p256-sha256"], b"\1" * 64),
         "critical FALSE": tbs.replace(critical, not_critical),
-        "an entry cut": tbs.replace(entry(b"\1", desk.now, 1), entry(b"\1", desk.now, 1)[:-1] + b""),
+        "an entry cut": tbs.replace(entry(b"\1", desk.now, 1), entry(b"\1", desk.now, 1)[:-1]),
+        "certificateHold": tbs.replace(bytes.fromhex("551d1504030a0101"), bytes.fromhex("551d1504030a0106")),
+        "another extension": tbs.replace(bytes.fromhex("551d15"), bytes.fromhex("551d18")),
+        "no time": tbs.replace(b"Z\x30\x0c", b"z\x30\x0c"),
+        "an empty list of entries": _with_entries(desk, b""),
+        "entries that are none": _with_entries(desk, b"\x30\x00"),
     }
+    assert len(set(broken.values())) == len(broken)
+    assert tbs not in broken.values()
     codes = {what: await code_of(sign(desk, body)) for what, body in broken.items()}
     assert codes == dict.fromkeys(broken, "crl.malformed")
     assert await desk.fetch("select from signing_log") == []
