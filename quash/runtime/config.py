@@ -13,6 +13,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from quash.errors import QuashError
+from quash.pki.rules import (
+    CRL_VALIDITY_MAX_CAS,
+    CRL_VALIDITY_MAX_SUBSCRIBERS,
+    RESPONSE_VALIDITY_MAX,
+    RESPONSE_VALIDITY_MIN,
+)
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -102,7 +108,7 @@ class Issuance(Model):
 class Presign(Model):
     """Flow 4 and the first answers."""
 
-    validity: Annotated[int, Field(ge=8 * HOUR, le=4 * DAY - 1)] = 2 * DAY - 1
+    validity: Annotated[int, Field(ge=RESPONSE_VALIDITY_MIN, le=RESPONSE_VALIDITY_MAX - 1)] = 2 * DAY - 1
     """nextUpdate - thisUpdate, seconds; intervals are inclusive, hence the odd second (A1, A4, G3)."""
     refresh_every: Annotated[int, Field(ge=HOUR, le=23 * HOUR)] = 20 * HOUR
     """A4; G3 wants a new answer every day."""
@@ -122,11 +128,11 @@ class Crl(Model):
 
     every: Annotated[int, Field(ge=60, le=4 * DAY)] = DAY
     """Regular schedule, seconds (B3: 4 days when certificates may lack OCSP)."""
-    validity: Annotated[int, Field(ge=HOUR, le=10 * DAY - 1)] = 4 * DAY - 1
+    validity: Annotated[int, Field(ge=HOUR, le=CRL_VALIDITY_MAX_SUBSCRIBERS - 1)] = 4 * DAY - 1
     """nextUpdate - thisUpdate, seconds (B2)."""
     coalesce: Annotated[float, Field(ge=0, le=600)] = 0.2
     """A scope that became dirty waits this long for more of the burst, seconds."""
-    root_validity: Annotated[int, Field(ge=DAY, le=365 * DAY - 1)] = 183 * DAY - 1
+    root_validity: Annotated[int, Field(ge=DAY, le=CRL_VALIDITY_MAX_CAS - 1)] = 183 * DAY - 1
     """Of CRLs that the root signs by explicit command (B2, G4)."""
 
     @model_validator(mode="after")
