@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from quash.errors import Kind, QuashError
 
@@ -33,13 +34,13 @@ _MAX_ID = 2**15 - 1  # smallint identities
 MAX_SERIAL = 64  # octets; as in the schema
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One certificate's status and the signatures of its two responses.
 
     `version` 0 is good and each revocation or upgrade adds one (B25); `reason` is None for good and 0 for unspecified;
     times are Unix seconds, `revoked_at` is 0 for good. `signatures` are raw (r||s for ECDSA), of equal length, over
-    the response data that names the certificate by SHA-1 CertID and by SHA-256 CertID, in that order (A20).
+    the response data that names the certificate by SHA-1 CertID and by SHA-256 CertID, in that order (A20). A tuple,
+    because one is made for every answer.
     """
 
     version: int

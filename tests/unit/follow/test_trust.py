@@ -36,7 +36,7 @@ def bad_signature(node: Node) -> bytes:
 def swapped_status(node: Node) -> bytes:
     """The signatures of `revoked` under a record that says good."""
     revoked = layout.decode_record(node.issuer.record(S, node.now, revoked=(1, node.now)))
-    return layout.encode_record(replace(revoked, reason=None, revoked_at=0, version=5))
+    return layout.encode_record(revoked._replace(reason=None, revoked_at=0, version=5))
 
 
 def other_serials_signature(node: Node) -> bytes:
@@ -45,7 +45,7 @@ def other_serials_signature(node: Node) -> bytes:
 
 def short_signature(node: Node) -> bytes:
     record = layout.decode_record(node.issuer.record(S, node.now))
-    return layout.encode_record(replace(record, signatures=(b"s" * 63, b"s" * 63)))
+    return layout.encode_record(record._replace(signatures=(b"s" * 63, b"s" * 63)))
 
 
 def unknown_signer(node: Node) -> bytes:
@@ -60,12 +60,12 @@ def after_the_signer(node: Node) -> bytes:
     record = layout.decode_record(node.issuer.record(S, node.now))
     end = node.issuer.starts + 400 * 86_400
     node.clock.step(end - VALIDITY - node.clock.now() + 10)
-    return layout.encode_record(replace(record, this_update=end - VALIDITY + 1, next_update=end + 1))
+    return layout.encode_record(record._replace(this_update=end - VALIDITY + 1, next_update=end + 1))
 
 
 def on_hold(node: Node) -> bytes:
     record = layout.decode_record(node.issuer.record(S, node.now))
-    return layout.encode_record(replace(record, version=1, reason=6, revoked_at=node.now))
+    return layout.encode_record(record._replace(version=1, reason=6, revoked_at=node.now))
 
 
 def garbage(node: Node) -> bytes:
