@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quash.errors import Kind, QuashError
-from quash.store import crls
+from quash.store import crl_demands, crls
 from quash.store.database import acquire
 from tests.support.crl_bench import DAY, Bench
 
@@ -305,6 +305,19 @@ async def test_revocation_of_a_shard_without_a_crl_is_reported(bench: Bench) -> 
     await bench.clock.advance(3600)
     await bench.builder.step()
     assert "dv shard 7" in bench.builder.problems["scopes"]
+
+
+async def test_demand_makes_a_crl_although_nothing_was_revoked(bench: Bench) -> None:
+    """`quash crl build --now`: a demand makes its scope due once, and counts as covered by the CRL that followed."""
+    await bench.issuer()
+    await bench.issuer("other")
+    await bench.settle()
+    async with acquire(bench.database.owner) as conn, conn.transaction():
+        (state, _) = await crls.states(conn)
+        await crl_demands.add(conn, [state.scope], actor="test", at=int(bench.clock.now()))
+    await bench.settle()
+    await bench.settle()
+    assert (bench.read().number, bench.read("other.crl").number) == (2, 1)
 
 
 async def test_new_issuer_is_taken_up_without_a_restart(bench: Bench) -> None:
