@@ -156,8 +156,8 @@ class EmbeddedPostgres:
             try:
                 self.wait_ready(lambda: process.poll() is None)
                 yield
-                fcntl.flock(users, fcntl.LOCK_EX)
             finally:
+                fcntl.flock(users, fcntl.LOCK_EX)
                 process.send_signal(signal.SIGINT)
                 process.wait()
 

@@ -22,6 +22,7 @@ APPEND_ONLY = {
     "blocked_key": "reason",
     "kill_switch": "stopped",
     "signing_log": "at",
+    "crl_demand": "at",
 }
 CHANGES = ("update {0} set {1} = {1}", "delete from {0}", "truncate {0} cascade")
 
@@ -104,6 +105,8 @@ async def _add_one_of_each(owner: Any) -> None:
             values (decode(repeat('00', 32), 'hex'), 'x', 1, 1);
         insert into kill_switch (stopped, at, act_id) values (true, 1, 1);
         insert into signing_log (at, kind, issuer_id, tbs_sha256) values (1, 'crl', 1, '');
+        insert into crl_scope (issuer_id, scope, url, path, idp) values (1, 'full', 'u', 'p', false);
+        insert into crl_demand (at, issuer_id, scope, act_id) values (1, 1, 'full', 1);
     """)
 
 
