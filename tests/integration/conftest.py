@@ -1,4 +1,4 @@
-"""One running system for the tests that share it, and one folder a test."""
+"""One running system for the tests that share it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from loadtest.system import System
+from tests.conftest import folder_for_servers
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system() -> Iterator[System]:
     """The demo on free ports, up for the whole session."""
-    with System(tmp_path_factory.mktemp("system")) as running:
+    with folder_for_servers() as folder, System(folder) as running:
         yield running
