@@ -21,7 +21,6 @@ from issuer.signer.service import CaSigner
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, certificate_list, entry, read_crl, read_entry, tbs_cert_list
-from quash.pki.rules import CRL_VALIDITY_MAX_CAS
 from quash.store import crls, issuers, signing_log
 from quash.store.crls import Entry, ScopeState
 from quash.store.database import Pool, acquire
@@ -48,22 +47,21 @@ async def renew_ocsp_signer(deployment: Deployment, name: str) -> None:
 
 async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Issuer) -> Crl:
     """Flow 3 for an issuer whose key is offline, with its one scope. The number of an attempt that failed is spent."""
-    pool = deployment.pool
+    pool, now = deployment.pool, deployment.now()
     # 1. What the CRL must list, and what it thereby covers, in one snapshot.
     plan = await _plan(pool, issuer)
-    # 2. A number above whatever was stored, signed or published; from here on it never comes back.
-    path = deployment.state.crl / plan.state.scope.path
+    scope, path = plan.state.scope, deployment.state.crl / plan.state.scope.path
+    # 2. A number above whatever was stored, signed or published; from here on it never comes back (B7).
     published = read_crl(path.read_bytes()) if path.exists() else None
-    newest = plan.state.newest
-    number = 1 + max(newest.number if newest else 0, plan.last_signed, published.number if published else 0)
-    this_update = deployment.now()
-    next_update = this_update + min(deployment.config.crl.root_validity, CRL_VALIDITY_MAX_CAS - 1)
+    stored = plan.state.newest.number if plan.state.newest else 0
+    number = 1 + max(stored, plan.last_signed, published.number if published else 0)
+    next_update = now + deployment.config.crl.root_validity
     async with acquire(pool) as conn:
         await crls.reserve(
             conn,
-            plan.state.scope,
+            scope,
             number=number,
-            this_update=this_update,
+            this_update=now,
             next_update=next_update,
             entries=len(plan.entries),
             covers=plan.covers,
@@ -71,8 +69,24 @@ async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Iss
         )
     # 3. Sign.
     algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
-    tbs = tbs_cert_list(
-        algorithm=algorithm,
+    tbs = _tbs(plan, issuer, number, now, next_update)
+    body = certificate_list(tbs, algorithm, await signer.sign_crl(issuer.id, scope.scope, tbs))
+    # 4. Read it back as a stranger would, and against what it replaces.
+    crl = read_crl(body)
+    verify(issuer.spki, algorithm, algorithm.decode(crl.signature), crl.tbs)
+    await _check_nothing_lost(pool, plan, published, crl)
+    # 5. Publish, and say so.
+    async with acquire(pool) as conn:
+        await crls.signed(conn, scope, number, hashlib.sha256(body).digest(), len(body))
+    write_file(path, body)
+    async with acquire(pool) as conn:
+        await crls.published(conn, scope, number, deployment.now())
+    return crl
+
+
+def _tbs(plan: _Plan, issuer: Issuer, number: int, this_update: int, next_update: int) -> bytes:
+    return tbs_cert_list(
+        algorithm=SIGNATURE_ALGORITHMS[issuer.signature_algorithm],
         issuer=issuer.subject,
         this_update=this_update,
         next_update=next_update,
@@ -82,18 +96,6 @@ async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Iss
         idp_url=plan.state.scope.url if plan.state.scope.idp else None,
         only=None,
     )
-    body = certificate_list(tbs, algorithm, await signer.sign_crl(issuer.id, plan.state.scope.scope, tbs))
-    # 4. Read it back as a stranger would, and against what it replaces.
-    crl = read_crl(body)
-    verify(issuer.spki, algorithm, algorithm.decode(crl.signature), crl.tbs)
-    await _check_nothing_lost(pool, plan, published, crl)
-    # 5. Publish, and say so.
-    async with acquire(pool) as conn:
-        await crls.signed(conn, plan.state.scope, number, hashlib.sha256(body).digest(), len(body))
-    write_file(path, body)
-    async with acquire(pool) as conn:
-        await crls.published(conn, plan.state.scope, number, deployment.now())
-    return crl
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ async def rows(made: Made) -> None:
     assert await made.fetch("select scope, number, entries, scheduled, published_at, sha256 from crl") == [
         ("full", 1, 0, True, int(made.clock.now()), hashlib.sha256((made.state.crl / "root.crl").read_bytes()).digest())
     ]
-    assert (crl.number, crl.this_update, crl.next_update + 1 - crl.this_update) == (1, made.clock.now(), 181 * DAY)
+    assert (crl.number, crl.this_update, crl.next_update + 1 - crl.this_update) == (1, made.clock.now(), 183 * DAY)
 
 
 async def files(made: Made) -> None:

@@ -18,6 +18,7 @@ from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import certificate_list, entry, read_crl, read_entry
 from quash.pki.reasons import ALLOWED_REASONS
+from quash.pki.rules import CRL_VALIDITY_MAX_CAS
 from quash.store import signing_log
 from tests.support.issuing import CRL_BASE, DAY, SoftwareKey, private_key
 from tests.support.reserving import Desk
@@ -210,9 +211,9 @@ async def test_malformed_lists(desk: Desk) -> None:
 
 
 async def test_a_root_may_last_half_a_year(desk: Desk) -> None:
-    """A list of CA certificates lasts up to 181 days (B2, G4), one of subscribers ten."""
+    """A list of CA certificates lasts up to half a year (B2, G4), one of subscribers ten days."""
     await desk.fetch("update issuer set key_ref = 'memory:root' where name = 'root'")
-    good = await desk.crl("root", "full", next_update=desk.now + 181 * DAY - 1)
+    good = await desk.crl("root", "full", next_update=desk.now + CRL_VALIDITY_MAX_CAS - 1)
     assert await sign(desk, good, "root", "full")
-    long = await desk.crl("root", "full", 2, next_update=desk.now + 181 * DAY)
+    long = await desk.crl("root", "full", 2, next_update=desk.now + CRL_VALIDITY_MAX_CAS)
     assert await code_of(sign(desk, long, "root", "full")) == "crl.validity"
