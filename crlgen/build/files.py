@@ -39,6 +39,8 @@ async def look(pool: Pool, publisher: Publisher, clock: Clock, state: crls.Scope
         async with acquire(pool) as conn:
             terms = await terms_of(conn, state.scope)
         await asyncio.to_thread(_remember, found[0], terms, memory)
+    if known is not None:
+        metrics.standing(state.scope, known)
     if known is None or known.published_at is not None:
         return False
     async with acquire(pool) as conn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from crlgen.build.builder import CrlBuilder
 from crlgen.build.signer import RpcCrlSigner
 from crlgen.publish.folder import FolderPublisher
@@ -21,9 +23,10 @@ async def main(process: Process) -> None:
     signer = RpcCrlSigner(process.state.run / "ca-signer.sock")
     builder = CrlBuilder(pool, signer, FolderPublisher(process.state.crl), process.clock, process.config)
     hints = Hints(pool, "crl")
+    said = ""
     try:
         while True:
-            await _step(process, builder)
+            said = await _step(process, builder, said)
             await hints.wait(builder.pause())
     finally:
         await hints.close()
@@ -31,17 +34,15 @@ async def main(process: Process) -> None:
         await pool.close()
 
 
-async def _step(process: Process, builder: CrlBuilder) -> None:
+async def _step(process: Process, builder: CrlBuilder, said: str) -> str:
+    """One step; returns what is missing. That is logged when it is not what was `said` before, not every second."""
     try:
-        done = await builder.step()
+        if done := await builder.step():
+            process.log.info("crl.published", count=done)
+        missing = "; ".join(f"{name}: {problem}" for name, problem in builder.problems.items())
     except QuashError as error:
-        process.log.warning("crl.step_failed", code=error.code, error=error.message)
-        process.health.set(_CHECK, ok=False, detail=str(error))
-        return
-    problems = builder.problems
-    detail = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-    if done:
-        process.log.info("crl.published", count=done)
-    if detail:
-        process.log.error("crl.missing", problems=dict(problems))
-    process.health.set(_CHECK, ok=not detail, detail=detail)
+        missing = str(error)
+    if missing != said:
+        process.log.log(logging.ERROR if missing else logging.INFO, "crl.missing", missing=missing)
+    process.health.set(_CHECK, ok=not missing, detail=missing)
+    return missing

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from prometheus_client import Counter, Gauge, Histogram
 
-from crlgen.build.make import Made
 from quash.store.crls import Scope
 
 _SCOPE = ["issuer", "scope"]
@@ -18,12 +19,28 @@ SIZE = Gauge("quash_crl_size_bytes", "Octets of the published CRL (B21: alarm at
 LEADING = Gauge("quash_crl_leading", "1 while this process holds the builder's lease.")
 
 
-def published(scope: Scope, crl: Made, why: str, seconds: float) -> None:
+class _Standing(Protocol):
+    """What there is to say of a published CRL; `size` in octets."""
+
+    @property
+    def next_update(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def size(self) -> int | None: ...
+
+
+def published(scope: Scope, crl: _Standing, why: str, seconds: float) -> None:
     """A CRL went out."""
-    labels = (scope.issuer, scope.scope)
     PUBLISHED.labels(why).inc()
     BUILD_SECONDS.observe(seconds)
-    MISSING.labels(*labels).set(0)
+    MISSING.labels(scope.issuer, scope.scope).set(0)
+    standing(scope, crl)
+
+
+def standing(scope: Scope, crl: _Standing) -> None:
+    """This CRL is out: just published, or found so at start."""
+    labels = (scope.issuer, scope.scope)
     NEXT_UPDATE.labels(*labels).set(crl.next_update)
     ENTRIES.labels(*labels).set(crl.entries)
-    SIZE.labels(*labels).set(crl.size)
+    SIZE.labels(*labels).set(crl.size or 0)

@@ -200,6 +200,8 @@ async def test_bad_signature_leaves_the_old_crl_and_raises_the_alarm(bench: Benc
     assert "signature.invalid" in bench.builder.problems["ca.crl"]
     assert missing() == 1
     assert alarms("signature.invalid") == count + 1
+    assert await bench.builder.step() == 0
+    assert missing() == 1, "it stays until a CRL is out"
     bench.signer.tamper = None
     await bench.settle(300)
     assert set(bench.listed()) == {serial}
