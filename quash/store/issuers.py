@@ -110,15 +110,6 @@ async def find_by_name(conn: Connection, name: str) -> Issuer | None:
     return _issuer(row) if row else None
 
 
-async def find_by_profile(conn: Connection, profile: str) -> Issuer | None:
-    """The issuer that offers a leaf profile; the newest when several do, so that a successor takes over."""
-    row = await conn.fetchrow(
-        f"select {_COLUMNS} from issuer where $1 = any(profiles) order by id desc limit 1",
-        profile,
-    )
-    return _issuer(row) if row else None
-
-
 async def all_issuers(conn: Connection) -> list[Issuer]:
     """Every issuer, oldest first: a parent stands before its children."""
     rows = await conn.fetch(f"select {_COLUMNS} from issuer order by id")

@@ -57,15 +57,6 @@ async def add(
     return OcspSigner(**row)
 
 
-async def active(conn: Connection, issuer_id: int) -> OcspSigner | None:
-    """The signer of an issuer's new answers: the newest active one."""
-    row = await conn.fetchrow(
-        f"select {_COLUMNS} from ocsp_signer where issuer_id = $1 and state = 'active' order by id desc limit 1",
-        issuer_id,
-    )
-    return OcspSigner(**row) if row else None
-
-
 async def of_issuer(conn: Connection, issuer_id: int) -> list[OcspSigner]:
     """Every signer that an issuer ever had, oldest first."""
     rows = await conn.fetch(
