@@ -278,17 +278,20 @@ def test_what_we_never_say_is_malformed(p256: Authority, changes: dict[str, obje
         parse_response(foreign(p256, **changes))
 
 
-@given(st.integers(0, 400), st.integers(1, 255))
-def test_damaged_responses_are_refused(position: int, change: int) -> None:
-    """No change of any octet up to the signature's end is verified: it is refused with one of three codes."""
-    ca = authority("ecdsa-p256-sha256")
-    data = bytearray(DAMAGE)
-    data[position % (len(data) - len(ca.template._tail))] ^= change
-    with pytest.raises(QuashError, match=r"ocsp\.(malformed_response|not_successful|not_trusted)"):
-        verify_response(bytes(data), ca.der)
-
-
 DAMAGE = respond(authority("ecdsa-p256-sha256"))
+UNUSED_BITS = DAMAGE.index(ocsp.load_der_ocsp_response(DAMAGE).signature) - 1
+
+
+@given(st.integers(0, UNUSED_BITS + 60).filter(lambda position: position != UNUSED_BITS), st.integers(1, 255))
+def test_damaged_responses_are_refused(position: int, change: int) -> None:
+    """No change of any octet up to the signature's end is verified: it is refused with one of three codes.
+
+    But for the count of unused bits before the signature, which pyca lets be 1 to 7 where those bits are zero.
+    """
+    data = bytearray(DAMAGE)
+    data[position] ^= change
+    with pytest.raises(QuashError, match=r"ocsp\.(malformed_response|not_successful|not_trusted)"):
+        verify_response(bytes(data), authority("ecdsa-p256-sha256").der)
 
 
 @given(st.binary(max_size=100))
