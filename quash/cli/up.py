@@ -32,6 +32,7 @@ from quash.store.embedded import EmbeddedPostgres
 # In the order of their start; responder workers and PostgreSQL are added by `_children`.
 PROCESSES = ("ca-signer", "presigner", "follower", "issuer", "admin", "jobs", "crl-builder", "crl-origin")
 _READY_WITHIN = 120.0
+_FAILED_STARTS = 4
 
 
 @reports_errors
@@ -105,7 +106,13 @@ async def _start_postgres(deployment: Context, supervisor: Supervisor) -> None:
         foundation=True,
         log=postgres.log,
     )
-    await supervisor.start(child, partial(asyncio.to_thread, postgres.wait_ready))
+    alive = partial(_stays_up, supervisor, child.name)
+    await supervisor.start(child, partial(asyncio.to_thread, postgres.wait_ready, alive))
+
+
+def _stays_up(supervisor: Supervisor, name: str) -> bool:
+    """A server that ended again and again will not come up: its log says why."""
+    return supervisor.restarts[name] < _FAILED_STARTS
 
 
 async def _initialise(arguments: list[str], console: Console) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 
 from quash.cache.layout import encode_batch, encode_heartbeat
 from quash.errors import QuashError
+from quash.pki.rules import RESPONSE_VALIDITY_MAX
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
 from quash.store import buckets, outbox, statuses
@@ -74,7 +75,7 @@ class Tenure:
         self._clock = clock
         self._settings = settings
         self._roster = roster
-        self._feeder = Feeder(pool, lease, clock, lambda now: self._roster.announcement(now, settings.validity))
+        self._feeder = Feeder(pool, lease, clock, lambda now: self._roster.announcement(now, RESPONSE_VALIDITY_MAX - 1))
         self._readers = readers
         self._pace = Pace()
         self._pass: Pass | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from loadtest.system import System
-from tests.conftest import folder_for_servers
+from tests.support.postgres import folder_for_servers
 
 
 @pytest.fixture(scope="session")
