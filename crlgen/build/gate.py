@@ -29,7 +29,7 @@ class Terms:
     spki: bytes
     algorithm: SignatureAlgorithm
     authority_key_id: bytes
-    idp_url: str | None
+    idp_urls: tuple[str, ...]
     only: Literal["user", "ca"] | None
 
 
@@ -72,8 +72,8 @@ def read(data: bytes, terms: Terms) -> Crl:
     if crl.authority_key_id != terms.authority_key_id:
         raise _refuse("crl.other_key_id", "the CRL's authorityKeyIdentifier is not the issuer's SKI")
     # B15: a shard's IDP is critical and carries the URL of the CRLDP byte for byte; a full CRL has none (B14).
-    if (crl.idp_url, crl.idp_critical, crl.only) != (terms.idp_url, terms.idp_url is not None, terms.only):
-        raise _refuse("crl.other_idp", f"the CRL's IDP is {crl.idp_url}, the scope's {terms.idp_url}")
+    if (crl.idp_urls, crl.idp_critical, crl.only) != (terms.idp_urls, bool(terms.idp_urls), terms.only):
+        raise _refuse("crl.other_idp", f"the CRL's IDP is {crl.idp_urls}, the scope's {terms.idp_urls}")
     verify(terms.spki, terms.algorithm, terms.algorithm.decode(crl.signature), crl.tbs)
     return crl
 

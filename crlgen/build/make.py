@@ -125,7 +125,7 @@ class Workshop:
             entries=(found.encoded,),
             authority_key_id=terms.authority_key_id,
             number=expected.number,
-            idp_url=terms.idp_url,
+            idp_urls=terms.idp_urls,
             only=terms.only,
         )
         raw_signature = await self.signer.sign_crl(scope.issuer_id, scope.scope, tbs)

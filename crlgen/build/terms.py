@@ -23,7 +23,7 @@ async def terms_of(conn: Connection, scope: Scope) -> Terms:
         spki=issuer.spki,
         algorithm=SIGNATURE_ALGORITHMS[issuer.signature_algorithm],
         authority_key_id=_subject_key_id(certificate.der),
-        idp_url=scope.url if scope.idp else None,
+        idp_urls=scope.idp_urls,
         only=("ca" if issuer.kind == "root" else "user") if scope.idp else None,
     )
 

@@ -19,6 +19,7 @@ MAX_CLOCK_STEP = 300
 
 _FIELDS_WITH_ENTRIES, _ENTRIES_FIELD = 7, 5
 _OUR_SERIAL: Final = 16
+_MINIMAL: Final = rb"(?!\x00[\x00-\x7f]|\xff[\x80-\xff])"  # X.690 8.3.2: no octet more than an INTEGER needs
 _REASON_EXTENSION: Final = bytes.fromhex("300c300a0603551d1504030a01")  # up to the reason's one octet
 
 # B15: a shard of subscriber certificates may not claim to be one of CA certificates; the root issues both kinds.
@@ -60,6 +61,7 @@ def _entries_pattern() -> re.Pattern[bytes]:
     lengths = sorted(range(1, MAX_OCTETS + 1), key=lambda length: length != _OUR_SERIAL)
     entries = [
         re.escape(b"\x30" + der.length(2 + length + time_size + reason_size) + bytes((der.INTEGER, length)))
+        + (_MINIMAL if length > 1 else b"")
         + b"[\\x00-\\xff]{%d}" % length
         + time
         + reason
@@ -78,8 +80,9 @@ def check_crl(crl: Crl, authority: Authority, scope: Scope, last_number: int | N
         raise _refuse("issuer", "its authority key identifier is another one (B7)")
     if not (last_number or 0) < crl.number < NUMBER_LIMIT:
         raise _refuse("number", f"its number {crl.number} is not above {last_number or 0}, the last one signed (B7)")
-    wanted = (scope.url, True) if scope.idp else (None, False)
-    if (crl.idp_url, crl.idp_critical) != wanted or crl.only not in _MAY_COVER[authority.issuer.kind]:
+    if (crl.idp_urls, crl.idp_critical) != (scope.idp_urls, scope.idp) or crl.only not in _MAY_COVER[
+        authority.issuer.kind
+    ]:
         raise _refuse("scope", f"its distribution point is not that of scope {scope.scope} (B14, B15)")
     if abs(crl.this_update - now) > MAX_CLOCK_STEP:
         raise _refuse("this_update", "its thisUpdate is not now; check the clocks and build it again")

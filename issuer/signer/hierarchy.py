@@ -34,7 +34,7 @@ from quash.runtime import config as configuration
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.runtime.state import State
-from quash.store import acts, buckets, crls, issuers, outbox, signing_log
+from quash.store import acts, buckets, crl_demands, crls, issuers, outbox, signing_log
 from quash.store.database import Connection, Pool, acquire
 from quash.store.issuers import Issuer
 from quash.store.leases import Lease
@@ -87,9 +87,11 @@ class _Hierarchy:
                 await sign_offline_crl(self._deployment, self._signer, issuer)
                 self._say(f"signed the first CRL of {issuer.name}")
         async with acquire(self._pool) as conn:
-            # 4. Certificates for those who build chains.
+            # 4. CRL URLs for new certificates, where the origin has moved.
+            await self._move_scopes(conn)
+            # 5. Certificates for those who build chains.
             await publish_certificates(conn, self._deployment.state)
-            # 5. Who may use the two APIs.
+            # 6. Who may use the two APIs.
             await ensure_operators(self._deployment, conn, self._say)
 
     async def _ensure_issuer(self, wanted: configuration.Issuer) -> Issuer:
@@ -106,6 +108,21 @@ class _Hierarchy:
 
     def _profiles(self, issuer: str) -> tuple[str, ...]:
         return tuple(profile.name for profile in self._config.profiles if profile.issuer == issuer)
+
+    async def _move_scopes(self, conn: Connection) -> None:
+        """The CRLs whose IDP must name the new URL too are demanded at once (B15)."""
+        moved = []
+        async with conn.transaction():
+            for state in await crls.states(conn, offline=True):
+                url = f"{self._config.crl_base}/{state.scope.path}"
+                if url != state.scope.url:
+                    await crls.move(conn, state.scope, url)
+                    moved.append(state.scope)
+            demanded = [scope for scope in moved if scope.idp]
+            if demanded:
+                await crl_demands.add(conn, demanded, actor=ACTOR, at=self._now())
+        if moved:
+            self._say(f"new certificates name their CRLs at {self._config.crl_base}")
 
     async def _has_crl(self, issuer: Issuer) -> bool:
         async with acquire(self._pool) as conn:

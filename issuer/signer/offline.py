@@ -93,7 +93,7 @@ def _tbs(plan: _Plan, issuer: Issuer, number: int, this_update: int, next_update
         entries=[entry(*each) for each in plan.entries],
         authority_key_id=plan.key_id,
         number=number,
-        idp_url=plan.state.scope.url if plan.state.scope.idp else None,
+        idp_urls=plan.state.scope.idp_urls,
         only=None,
     )
 

@@ -149,7 +149,7 @@ def _check(deployment: Context, listed: dict[str, Any]) -> str | None:
             ("entries", len(crl.entries), listed["entries"]),
             ("bytes", len(body), listed["bytes"]),
             ("sha256", hashlib.sha256(body).hexdigest(), listed["sha256"]),
-            ("IDP", crl.idp_url, listed["url"] if crl.idp_url is not None else None),
+            ("IDP", crl.idp_urls[:1], (listed["url"],) if crl.idp_urls else ()),
         )
         if found != expected
     ]

@@ -6,7 +6,7 @@ issuingDistributionPoint for a shard (B15); entries carry at most a reasonCode (
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,8 +62,9 @@ def _extension(oid: bytes, value: bytes, *, critical: bool = False) -> bytes:
     return der.tlv(der.SEQUENCE, oid, _TRUE if critical else b"", der.tlv(der.OCTET_STRING, value))
 
 
-def _issuing_distribution_point(url: str, only: Literal["user", "ca"] | None) -> bytes:
-    name = der.tlv(_DISTRIBUTION_POINT, der.tlv(_FULL_NAME, der.tlv(_URI, url.encode("ascii"))))
+def _issuing_distribution_point(urls: Sequence[str], only: Literal["user", "ca"] | None) -> bytes:
+    names = [der.tlv(_URI, url.encode("ascii")) for url in urls]
+    name = der.tlv(_DISTRIBUTION_POINT, der.tlv(_FULL_NAME, *names))
     return der.tlv(der.SEQUENCE, name, _ONLY[only] if only else b"")
 
 
@@ -76,29 +77,29 @@ def tbs_cert_list(
     entries: Iterable[bytes],
     authority_key_id: bytes,
     number: int,
-    idp_url: str | None,
+    idp_urls: Sequence[str],
     only: Literal["user", "ca"] | None,
 ) -> bytes:
     """DER TBSCertList: what the CA signer signs.
 
     `issuer`: the CA's subject, byte for byte (B1). Times: Unix seconds, nextUpdate inclusive. `entries`: made by
     `entry`, one by one or already joined, in the order wanted; none at all leaves the list out (B9).
-    `authority_key_id`: the issuer's SKI. `idp_url`: a shard's URL as in the CRLDP (B15), None for a full CRL (B14),
-    which then has no `only`.
+    `authority_key_id`: the issuer's SKI. `idp_urls`: a shard's URLs, each as in some CRLDP (B15); none for a full
+    CRL (B14), which then has no `only`.
     Raises `crl.number_range`, `crl.validity`, `crl.scope`.
     """
     if not 0 <= number < NUMBER_LIMIT:
         raise QuashError("crl.number_range", "a CRL number is at least 0 and below 2^159 (B7)")
     if this_update > next_update:
         raise QuashError("crl.validity", "nextUpdate is before thisUpdate (B2)")
-    if only and idp_url is None:
+    if only and not idp_urls:
         raise QuashError("crl.scope", "a CRL of one kind of certificate needs the URL of its distribution point (B15)")
     extensions = [
         _extension(OID_AUTHORITY_KEY_IDENTIFIER, der.tlv(der.SEQUENCE, der.tlv(_KEY_IDENTIFIER, authority_key_id))),
         _extension(OID_CRL_NUMBER, der.integer(number)),
     ]
-    if idp_url is not None:
-        value = _issuing_distribution_point(idp_url, only)
+    if idp_urls:
+        value = _issuing_distribution_point(idp_urls, only)
         extensions.append(_extension(OID_ISSUING_DISTRIBUTION_POINT, value, critical=True))
     revoked = b"".join(entries)
     return der.tlv(
@@ -124,8 +125,8 @@ class Crl:
     """A CRL as read.
 
     `tbs`: the octets under the signature. `algorithm`: its DER AlgorithmIdentifier. `signature`: as in the BIT STRING
-    (`SignatureAlgorithm.decode` makes it raw). `issuer`: DER Name. Times: Unix seconds. `idp_critical` and `only` are
-    False and None without an IDP. `entries`: whole entries in order, for `read_entry`.
+    (`SignatureAlgorithm.decode` makes it raw). `issuer`: DER Name. Times: Unix seconds. `idp_urls` is empty without an
+    IDP, and `idp_critical` and `only` are False and None then. `entries`: whole entries in order, for `read_entry`.
     """
 
     tbs: bytes
@@ -136,7 +137,7 @@ class Crl:
     next_update: int
     authority_key_id: bytes
     number: int
-    idp_url: str | None
+    idp_urls: tuple[str, ...]
     idp_critical: bool
     only: Literal["user", "ca"] | None
     entries: list[bytes]
@@ -183,7 +184,7 @@ def _certificate_list(data: bytes) -> Crl:
 class _CrlExtensions(NamedTuple):
     authority_key_id: bytes
     number: int
-    idp_url: str | None
+    idp_urls: tuple[str, ...]
     idp_critical: bool
     only: Literal["user", "ca"] | None
 
@@ -226,8 +227,8 @@ def _extensions(data: bytes, offset: int, end: int) -> _CrlExtensions:
     critical, idp = found.pop(OID_ISSUING_DISTRIBUTION_POINT, (False, None))
     if found:
         raise der.malformed("an extension beyond B7 and B15")
-    url, only = (None, None) if idp is None else _read_distribution_point(idp)
-    return _CrlExtensions(_read_key_id(key_id[1]), _read_number(number[1]), url, critical, only)
+    urls, only = ((), None) if idp is None else _read_distribution_point(idp)
+    return _CrlExtensions(_read_key_id(key_id[1]), _read_number(number[1]), urls, critical, only)
 
 
 def _read_extensions(data: bytes, start: int, end: int) -> dict[bytes, tuple[bool, bytes]]:
@@ -265,20 +266,23 @@ def _read_number(value: bytes) -> int:
     return number
 
 
-def _read_distribution_point(value: bytes) -> tuple[str, Literal["user", "ca"] | None]:
+def _read_distribution_point(value: bytes) -> tuple[tuple[str, ...], Literal["user", "ca"] | None]:
     start, end = der.only(value, der.SEQUENCE)
     begin, stop = der.expect(value, start, _DISTRIBUTION_POINT, end)
-    begin, name_end = der.expect(value, begin, _FULL_NAME, stop)
-    begin, url_end = der.expect(value, begin, _URI, name_end)
-    if not url_end == name_end == stop:
-        raise der.malformed("a distribution point of more than one URI")
-    url, rest = value[begin:url_end].decode("ascii"), value[stop:end]
+    position, name_end = der.expect(value, begin, _FULL_NAME, stop)
+    urls: list[str] = []
+    while position < name_end:
+        begin, position = der.expect(value, position, _URI, name_end)
+        urls.append(value[begin:position].decode("ascii"))
+    if name_end != stop or not urls:
+        raise der.malformed("a distribution point that is more than URIs, or none")
+    rest = value[stop:end]
     for name, flag in _ONLY.items():
         if rest == flag:
-            return url, name
+            return tuple(urls), name
     if rest:
         raise der.malformed("an issuingDistributionPoint beyond B15")
-    return url, None
+    return tuple(urls), None
 
 
 def read_entry(data: bytes) -> tuple[bytes, int, int]:

@@ -28,15 +28,24 @@ Entry = tuple[bytes, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One CRL of an issuer. `url` is what CRLDPs carry, `path` the publisher's name for it, without a leading slash."""
+    """One CRL of an issuer. `url` is what new CRLDPs carry, `path` the publisher's name for it, without leading slash.
+
+    `former_urls` are what older certificates carry, from before the origin moved.
+    """
 
     issuer_id: int
     issuer: str
     scope: str
     shard: int | None
     url: str
+    former_urls: tuple[str, ...]
     path: str
     idp: bool
+
+    @property
+    def idp_urls(self) -> tuple[str, ...]:
+        """What the CRL's IDP names: each URL that a certificate of the scope may carry (B15); none: it has no IDP."""
+        return (self.url, *self.former_urls) if self.idp else ()
 
     @property
     def _shard(self) -> int:
@@ -86,6 +95,18 @@ async def add_scope(
         url,
         path,
         idp,
+    )
+
+
+async def move(conn: Connection, scope: Scope, url: str) -> None:
+    """Gives new certificates another URL; the one before stays in the IDP, since certificates carry it."""
+    former = tuple(dict.fromkeys(known for known in (scope.url, *scope.former_urls) if known != url))
+    await conn.execute(
+        "update crl_scope set url = $3, former_urls = $4 where issuer_id = $1 and scope = $2",
+        scope.issuer_id,
+        scope.scope,
+        url,
+        list(former),
     )
 
 
@@ -166,7 +187,7 @@ def _newest(alias: str, condition: str) -> str:
 
 
 _STATES = (
-    "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.path, s.idp,"
+    "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.former_urls, s.path, s.idp,"
     f" {_of('newest')}, {_of('published')}, {_of('regular')},"
     " least((select recorded_at from revocation r where r.issuer_id = s.issuer_id"
     "   and coalesce(r.shard, -1) = coalesce(s.shard, -1)"
@@ -196,17 +217,23 @@ async def states(conn: Connection, *, offline: bool = False) -> list[ScopeState]
 async def find_scope(conn: Connection, issuer_id: int, shard: int | None) -> Scope | None:
     """The scope whose CRL shows the certificates of this shard (None: those without one)."""
     row = await conn.fetchrow(
-        "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.path, s.idp from crl_scope s"
+        "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.former_urls, s.path, s.idp from crl_scope s"
         " join issuer i on i.id = s.issuer_id where s.issuer_id = $1 and s.shard is not distinct from $2",
         issuer_id,
         shard,
     )
-    return Scope(**row) if row else None
+    return _scope(row) if row else None
+
+
+def _scope(row: Any) -> Scope:
+    fields = {name: row[name] for name in ("issuer_id", "issuer", "scope", "shard", "url", "path", "idp")}
+    return Scope(**fields, former_urls=tuple(row["former_urls"]))
 
 
 def _state(row: Any) -> ScopeState:
-    scope = Scope(**{name: row[name] for name in ("issuer_id", "issuer", "scope", "shard", "url", "path", "idp")})
-    return ScopeState(scope, _crl(row, "newest_"), _crl(row, "published_"), _crl(row, "regular_"), row["dirty_since"])
+    return ScopeState(
+        _scope(row), _crl(row, "newest_"), _crl(row, "published_"), _crl(row, "regular_"), row["dirty_since"]
+    )
 
 
 def _crl(row: Any, prefix: str) -> Crl | None:

@@ -1,7 +1,7 @@
 """The feed: what nodes apply, append-only, in partitions of time. `quash.cache.layout` knows the payloads.
 
 Written by the presigner alone, each batch in one transaction that also compares its lease's fence; read by followers
-with `quash.store.news`. Partitions are made ahead of time and dropped by functions of the owner (0003_feed.sql), so the
+with `quash.store.news`. Partitions are made ahead of time and dropped by functions of the owner (0002_feed.sql), so the
 presigner itself may neither create nor drop a table.
 """
 
@@ -61,7 +61,7 @@ async def add_partition(conn: Connection, starts_at: int, ends_at: int) -> bool:
 async def drop_partition(conn: Connection, starts_at: int, now: int) -> bool:
     """Drops a partition that is over and no longer needed; False when it is needed, or is being read this moment.
 
-    Needed: some bucket has no complete pass whose snapshot began after the partition's last row (0003_feed.sql).
+    Needed: some bucket has no complete pass whose snapshot began after the partition's last row (0002_feed.sql).
     """
     try:
         return bool(await conn.fetchval("select feed_drop_partition($1, $2)", starts_at, now))

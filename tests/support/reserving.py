@@ -173,7 +173,7 @@ class Desk:
             "entries": [],
             "authority_key_id": await self.key_id(name),
             "number": number,
-            "idp_url": found.url if found.idp else None,
+            "idp_urls": found.idp_urls,
             "only": "user" if found.idp else None,
         }
         return tbs_cert_list(**{**arguments, **changes})

@@ -86,10 +86,10 @@ def crl_url(certificate: Path) -> str:
     return str(names[0].value)
 
 
-def revoked_by_crl(certificate: Path, chain: Path, folder: Path) -> bool:
+def revoked_by_crl(certificate: Path, chain: Path, folder: Path, *, url: str | None = None) -> bool:
     """Whether openssl finds the certificate revoked in the CRL that its own CRLDP names; any other failure is one."""
     der = folder / "fetched.crl"
-    der.write_bytes(get(crl_url(certificate))[2])
+    der.write_bytes(get(url or crl_url(certificate))[2])
     said = openssl("verify", "-crl_check", "-CAfile", str(chain), "-CRLfile", str(der), str(certificate), status=None)
     if "certificate revoked" in said:
         return True

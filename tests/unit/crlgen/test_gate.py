@@ -31,7 +31,7 @@ TERMS = Terms(
     spki=KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
     algorithm=ALGORITHM,
     authority_key_id=b"k" * 20,
-    idp_url=URL,
+    idp_urls=(URL,),
     only="user",
 )
 SERIALS = [b"\x01" + bytes([n]) * 15 for n in range(1, 6)]
@@ -44,7 +44,7 @@ def make(*, key: ec.EllipticCurvePrivateKey = KEY, entries: list[bytes] = ENTRIE
     """A CRL as EXPECTED, but for the changes."""
     fields: dict[str, Any] = {
         "algorithm": ALGORITHM, "issuer": TERMS.issuer, "this_update": NOW, "next_update": NOW + VALIDITY,
-        "entries": entries, "authority_key_id": TERMS.authority_key_id, "number": 8, "idp_url": URL, "only": "user",
+        "entries": entries, "authority_key_id": TERMS.authority_key_id, "number": 8, "idp_urls": (URL,), "only": "user",
     }  # fmt: skip
     tbs = tbs_cert_list(**fields | changes)
     return certificate_list(tbs, ALGORITHM, ALGORITHM.decode(key.sign(tbs, ec.ECDSA(hashes.SHA256()))))
@@ -76,11 +76,11 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
     ("crl.malformed", lambda: admit(make() + b"\0")),
     ("crl.other_issuer", lambda: admit(make(issuer=build_name({"C": "TN", "O": "Quash", "CN": "Other"})))),
     ("crl.other_key_id", lambda: admit(make(authority_key_id=b"x" * 20))),
-    ("crl.other_idp", lambda: admit(make(idp_url="http://crl.example.test/dv/4.crl"))),
-    ("crl.other_idp", lambda: admit(make(idp_url=None, only=None))),
+    ("crl.other_idp", lambda: admit(make(idp_urls=("http://crl.example.test/dv/4.crl",)))),
+    ("crl.other_idp", lambda: admit(make(idp_urls=(), only=None))),
     ("crl.other_idp", lambda: admit(make(only=None))),
     ("crl.other_idp", lambda: admit(make(only="ca"))),
-    ("crl.other_idp", lambda: admit(make(), terms=replace(TERMS, idp_url=None, only=None))),
+    ("crl.other_idp", lambda: admit(make(), terms=replace(TERMS, idp_urls=(), only=None))),
     ("crl.other_algorithm", lambda: admit(make(), terms=replace(TERMS, algorithm=SIGNATURE_ALGORITHMS["rsa-sha256"]))),
     ("crl.number_not_rising", lambda: admit(make(number=7), expected=replace(EXPECTED, number=7))),
     ("crl.number_not_rising", lambda: admit(make(number=6), expected=replace(EXPECTED, number=6))),

@@ -35,7 +35,7 @@ def make_crl(number: int, entries: int = 0, this_update: int = NOW) -> bytes:
     tbs = tbs_cert_list(
         algorithm=ALGORITHM, issuer=build_name({"C": "TN", "O": "Q", "CN": "CA"}), this_update=this_update,
         next_update=this_update + VALIDITY, entries=[entry(b"\x01" + os.urandom(15), NOW, 4) for _ in range(entries)],
-        authority_key_id=b"k" * 20, number=number, idp_url=None, only=None,
+        authority_key_id=b"k" * 20, number=number, idp_urls=(), only=None,
     )  # fmt: skip
     return certificate_list(tbs, ALGORITHM, ALGORITHM.decode(KEY.sign(tbs, ec.ECDSA(hashes.SHA256()))))
 

@@ -47,7 +47,7 @@ def tbs(
         entries=entries,
         authority_key_id=ca.key_identifier,
         number=number,
-        idp_url=idp_url,
+        idp_urls=(idp_url,) if idp_url else (),
         only=only,
     )
 
@@ -195,7 +195,11 @@ def test_lists_read_back(
     assert found.issuer == ca.fields.subject
     assert (found.this_update, found.next_update) == (this_update, this_update + seconds)
     assert (found.authority_key_id, found.number) == (ca.key_identifier, number)
-    assert (found.idp_url, found.idp_critical, found.only) == (idp_url, idp_url is not None, only)
+    assert (found.idp_urls, found.idp_critical, found.only) == (
+        (idp_url,) if idp_url else (),
+        idp_url is not None,
+        only,
+    )
     assert found.entries == entries
     by_asn1 = asn1_crl.CertificateList.load(data, strict=True)["tbs_cert_list"]
     assert [each.dump() for each in by_asn1["revoked_certificates"]] == entries
@@ -269,7 +273,7 @@ def test_crl_put_together_by_hand_is_read() -> None:
     """The frame of the next test is a CRL of the profile: each refusal below is for its one change."""
     found = read_crl(crl_of(revoked=der.tlv(0x30, ENTRY), extensions=(NUMBER, AKI, idp(POINT))))
     assert (found.entries, found.number, found.authority_key_id) == ([ENTRY], 7, b"k" * 20)
-    assert (found.idp_url, found.idp_critical, found.only) == ("http:x", True, None)
+    assert (found.idp_urls, found.idp_critical, found.only) == (("http:x",), True, None)
 
 
 def test_idp_that_is_not_critical_is_told() -> None:
@@ -316,7 +320,8 @@ MALFORMED = {
     "FALSE spelt out": crl_of(extensions=(AKI, NUMBER, idp(POINT, bytes.fromhex("810100")))),
     "empty IDP": crl_of(extensions=(AKI, NUMBER, idp())),
     "IDP without a point": crl_of(extensions=(AKI, NUMBER, idp(bytes.fromhex("8101ff")))),
-    "two names": crl_of(extensions=(AKI, NUMBER, idp(bytes.fromhex("a008a006 860161860162")))),
+    "no name": crl_of(extensions=(AKI, NUMBER, idp(bytes.fromhex("a002a000")))),
+    "a name that is no URL": crl_of(extensions=(AKI, NUMBER, idp(bytes.fromhex("a008a006 860161820162")))),
     "name not ASCII": crl_of(extensions=(AKI, NUMBER, idp(bytes.fromhex("a005a003 8601e9")))),
     "no signature": crl_of(signature=b""),
     "unused bits": crl_of(signature=b"\3\2\1\xfe"),
@@ -348,3 +353,25 @@ def test_long_entries_of_others_are_cut_too() -> None:
     assert found.entries == [ENTRY, odd, ENTRY]
     with pytest.raises(QuashError, match=r"crl\.malformed"):
         read_entry(odd)
+
+
+def test_a_scope_that_moved_names_every_url(ca: Authority) -> None:
+    """An IDP may name several URLs, of which a certificate's CRLDP carries one (B15); none is lost in reading."""
+    urls = ("http://b.example/0.crl", "http://a.example/0.crl")
+    data = signed(
+        ca,
+        tbs_cert_list(
+            algorithm=ca.algorithm,
+            issuer=ca.fields.subject,
+            this_update=NOW,
+            next_update=NEXT,
+            entries=(),
+            authority_key_id=ca.key_identifier,
+            number=1,
+            idp_urls=urls,
+            only="user",
+        ),
+    )
+    point = x509.load_der_x509_crl(data).extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
+    assert point.full_name == [x509.UniformResourceIdentifier(url) for url in urls]
+    assert read_crl(data).idp_urls == urls

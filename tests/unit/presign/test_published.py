@@ -24,7 +24,7 @@ def publish(world: Any, authority: Any, serials: list[bytes], *, by: Any = None)
         entries=[crl.entry(serial, world.now, 1) for serial in serials],
         authority_key_id=x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key()).digest,
         number=1,
-        idp_url=None,
+        idp_urls=(),
         only=None,
     )
     path: Path = world.crl_folder / authority.name / "full.crl"

@@ -58,7 +58,7 @@ async def sign_crl(made: Made, number: int) -> tuple[bytes, bytes, bytes]:
         entries=[],
         authority_key_id=next(each.value.digest for each in own.extensions if each.oid.dotted_string == "2.5.29.14"),
         number=number,
-        idp_url="http://127.0.0.1:8081/tls-dv/0.crl",
+        idp_urls=("http://127.0.0.1:8081/tls-dv/0.crl",),
         only="user",
     )
     request = {"type": "crl", "issuer_id": issuer_id, "scope": "0"}

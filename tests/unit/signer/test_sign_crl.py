@@ -16,7 +16,7 @@ from quash.errors import Kind, QuashError
 from quash.keys import KeyUnavailable
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
-from quash.pki.crl import certificate_list, entry, read_crl, read_entry
+from quash.pki.crl import certificate_list, entry, read_crl
 from quash.pki.reasons import ALLOWED_REASONS
 from quash.pki.rules import CRL_VALIDITY_MAX_CAS
 from quash.store import signing_log
@@ -123,8 +123,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     "another issuer": (lambda desk: {"issuer": desk.hierarchy["tls-ov"].subject}, "crl.issuer"),
     "another algorithm": (lambda _: {"algorithm": SIGNATURE_ALGORITHMS["ecdsa-p384-sha384"]}, "crl.malformed"),
     "another key": (lambda _: {"authority_key_id": b"\1" * 20}, "crl.issuer"),
-    "the URL of another shard": (lambda _: {"idp_url": f"{CRL_BASE}/tls-dv/2.crl"}, "crl.scope"),
-    "no distribution point": (lambda _: {"idp_url": None, "only": None}, "crl.scope"),
+    "the URL of another shard": (lambda _: {"idp_urls": (f"{CRL_BASE}/tls-dv/2.crl",)}, "crl.scope"),
+    "no distribution point": (lambda _: {"idp_urls": (), "only": None}, "crl.scope"),
     "CA certificates only": (lambda _: {"only": "ca"}, "crl.scope"),
     "from the past": (lambda desk: {"this_update": desk.now - 301}, "crl.this_update"),
     "from the future": (lambda desk: {"this_update": desk.now + 301}, "crl.this_update"),
@@ -138,7 +138,7 @@ async def test_refuses_what_is_not_the_scopes_next(desk: Desk) -> None:
     assert codes == {what: code for what, (_, code) in WRONG.items()}
     assert await code_of(sign(desk, await desk.crl("tls-ov", "full"), "tls-dv", "full")) == "crl.malformed"
     assert await code_of(sign(desk, await desk.crl(scope="2"), scope="1")) == "crl.scope"
-    assert await code_of(sign(desk, await desk.crl(idp_url=f"{CRL_BASE}/x"), scope="full")) == "crl.scope"
+    assert await code_of(sign(desk, await desk.crl(idp_urls=(f"{CRL_BASE}/x",)), scope="full")) == "crl.scope"
     assert await desk.fetch("select from signing_log") == []
     assert await sign(desk, await desk.crl(this_update=desk.now - 300))
 
@@ -163,7 +163,9 @@ def _with_entries(desk: Desk, entries: bytes) -> bytes:
 @given(
     st.lists(
         st.tuples(
-            st.binary(min_size=1, max_size=64), st.integers(0, 4_000_000_000), st.sampled_from(sorted(ALLOWED_REASONS))
+            st.integers(-(1 << 500), 1 << 500).map(der.integer_content),
+            st.integers(0, 4_000_000_000),
+            st.sampled_from(sorted(ALLOWED_REASONS)),
         ),
         min_size=1,
         max_size=20,
@@ -171,15 +173,18 @@ def _with_entries(desk: Desk, entries: bytes) -> bytes:
     st.data(),
 )
 def test_entries_are_matched_as_they_are_read(entries: list[tuple[bytes, int, int]], data: st.DataObject) -> None:
-    """Whatever our writer writes is matched; of what is changed, nothing that the strict reader refuses."""
+    """Whatever our writer writes is matched; of what is changed, nothing with another reason or extension (B8, B11)."""
     octets = b"".join(entry(*each) for each in entries)
     assert ENTRIES.fullmatch(octets)
     offset = data.draw(st.integers(0, len(octets) - 1))
     changed = octets[:offset] + bytes([data.draw(st.integers(0, 255))]) + octets[offset + 1 :]
     if ENTRIES.fullmatch(changed):
         for _, begin, _, end in der.children(changed, 0, len(changed)):
-            _, _, reason = read_entry(changed[begin:end])
-            assert reason in ALLOWED_REASONS
+            tags = [tag for tag, *_ in der.children(changed, *der.read_tlv(changed, begin)[2:])]
+            assert tags[0] == der.INTEGER
+            assert tags[1] in (0x17, 0x18)
+            assert tags[2:] in ([], [der.SEQUENCE])
+            assert not tags[2:] or changed[end - 1] in ALLOWED_REASONS
 
 
 async def test_malformed_lists(desk: Desk) -> None:
