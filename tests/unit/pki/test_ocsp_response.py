@@ -270,7 +270,7 @@ def test_responses_of_others_are_read(p256: Authority) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"cert_status": ocsp.OCSPCertStatus.UNKNOWN}, {"next_update": None}, {"algorithm": hashes.SHA384()}],
-    ids=str,
+    ids=["unknown", "no nextUpdate", "another hash"],
 )
 def test_what_we_never_say_is_malformed(p256: Authority, changes: dict[str, object]) -> None:
     """A probe does not take unknown, no nextUpdate or another hash for an answer of ours (A5, A9, A20)."""
