@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
@@ -11,7 +12,7 @@ from pkilint import finding_filter, loader
 from pkilint.cabf import serverauth
 from pkilint.cabf.serverauth.serverauth_constants import CertificateType
 from pkilint.pkix import certificate
-from pkilint.validation import ValidationFindingSeverity
+from pkilint.validation import ValidationFindingSeverity, ValidatorContainer
 
 from issuer.signer.tbs_writer import write_certificate
 from quash.errors import Kind, QuashError
@@ -50,18 +51,22 @@ def lint_before_signing(tbs: bytes, algorithm: SignatureAlgorithm, profile: str)
 
 def findings(der: bytes, profile: str) -> Iterator[tuple[str, str]]:
     """(code, message) of what pkilint finds above notice in a certificate of this profile."""
-    kind = TYPES[profile]
     document = loader.load_certificate(der, profile)
-    validator = certificate.create_pkix_certificate_validator_container(
-        serverauth.create_decoding_validators(), serverauth.create_validators(kind)
-    )
     results, _ = finding_filter.filter_results(
-        serverauth.create_serverauth_finding_filters(kind), validator.validate(document.root)
+        serverauth.create_serverauth_finding_filters(TYPES[profile]), _validator(profile).validate(document.root)
     )
     for result in results:
         for description in result.finding_descriptions:
             if description.finding.severity < ValidationFindingSeverity.NOTICE:  # FATAL is 0
                 yield description.finding.code, description.message or ""
+
+
+@cache
+def _validator(profile: str) -> ValidatorContainer:
+    """Made once: each making reads the public suffix list five times, which takes longer than all linting."""
+    return certificate.create_pkix_certificate_validator_container(
+        serverauth.create_decoding_validators(), serverauth.create_validators(TYPES[profile])
+    )
 
 
 def _is_tolerated(code: str, message: str) -> bool:
