@@ -54,7 +54,23 @@ class Responder(Model):
     base_url: str = ""
     """What certificates carry before `/<issuer>`; empty: http, host and port above. At most 60 characters (A32)."""
     max_body: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 * 1024
+    """Octets of a POST; more is 413."""
     max_header: Annotated[int, Field(ge=1024, le=65536)] = 8 * 1024
+    """Octets of a request line and header fields together; more is 414 or 431."""
+    max_connections: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
+    """Of one worker at once; beyond, the one that waits longest for a header is closed, or else the new one."""
+    max_requests: Annotated[int, Field(ge=1)] = 1000
+    """On one connection; the last answer says `Connection: close`, so that clients spread over workers again."""
+    header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    """From the accepted connection, later from the first octet of a request, until its header is complete."""
+    body_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    """From the header until the body is complete; longer is 408 (A40 is ten seconds for all of it)."""
+    idle_seconds: Annotated[float, Field(gt=0, le=3600)] = 75
+    """Between two requests of a connection."""
+    stall_seconds: Annotated[float, Field(gt=0, le=3600)] = 20
+    """That a client may leave answers unread when the kernel holds no more of them."""
+    fast_path: bool = True
+    """Answer plain requests in front of the HTTP library; false: one path for all, six times as much CPU each."""
     fresh_seconds: Annotated[int, Field(ge=2)] = 60
     """Newest applied heartbeat at most this old: misses are `unauthorized`; older: `tryLater`."""
     unready_seconds: Annotated[int, Field(ge=2)] = 2 * HOUR

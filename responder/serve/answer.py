@@ -23,7 +23,7 @@ from quash.pki.ocsp_request import parse_request
 from quash.pki.ocsp_response import ERRORS, Status
 from responder.serve.freshness import Freshness
 from responder.serve.httpdate import http_date, parse_http_date
-from responder.serve.view import Directory, View
+from responder.serve.view import Directory, ServedIssuer, View
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -39,6 +39,7 @@ _REASONS = {
     414: "The URL is longer than any OCSP request that is served here: POST it.",
     431: "The request's header is too large.",
 }
+_LATE_MAX_AGE = 60  # seconds, while a refresh is overdue
 # Clients write base64 for URLs in more than one way (A33): `+` that became a space, and base64url.
 _LENIENT = bytes.maketrans(b" -_", b"++/")
 
@@ -47,6 +48,7 @@ class Answer(NamedTuple):
     """An HTTP response, and what it is for the metrics.
 
     For HEAD, `body` is what GET would carry: the skin sends its length alone. `outcome` is an OCSP status, or `http`.
+    `until`: of a signed answer, the Unix second from which it has other headers, all else being as it is.
     """
 
     status: int
@@ -55,6 +57,7 @@ class Answer(NamedTuple):
     outcome: str
     hash: str = ""
     close: bool = False
+    until: int = 0
 
 
 class Request(NamedTuple):
@@ -68,10 +71,11 @@ class Request(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Octets of a request target and of a body."""
+    """Octets of a request target and of a body; `refresh_every`: seconds after which a record is signed anew (A4)."""
 
     target: int
     body: int
+    refresh_every: int
 
 
 def http_error(status: int, *headers: tuple[str, str]) -> Answer:
@@ -86,6 +90,7 @@ def _ocsp_error(name: str, algorithm: CertIdHash | None = None) -> Answer:
 
 _METHOD_NOT_ALLOWED = http_error(405, ("Allow", "GET, HEAD, POST"))
 INTERNAL_ERROR = _ocsp_error("internal_error")._replace(status=500, close=True)  # for what nobody foresaw
+SIGNED = ("good", "revoked")  # the outcomes with a signature, which HTTP caches may keep
 UNKNOWN_SIGNER = "unknown_signer"  # the outcome that a fresh view of the catalog may mend
 
 
@@ -131,7 +136,6 @@ class Responder:
 
     def _answer_one(self, cert_id: CertId, path_issuer: int | None, request: Request, now: float) -> Answer:
         algorithm, name_hash, key_hash, serial = cert_id
-        freshness = self.view.freshness
         issuer = self.view.directory.issuers.get(name_hash + key_hash)
         if issuer is not None and path_issuer is not None and path_issuer != issuer.issuer_id:
             return _ocsp_error("unauthorized", algorithm)
@@ -140,9 +144,20 @@ class Responder:
             data = self._get(record_key(issuer.issuer_id, serial))
         if issuer is None or data is None:
             # A9, A12: never `good` for what nobody vouched for; no `unauthorized` from a cache that may lack it.
-            return _ocsp_error("unauthorized" if freshness.knows_misses else "try_later", algorithm)
+            return _ocsp_error("unauthorized" if self.view.freshness.knows_misses else "try_later", algorithm)
+        answer = self.say(cert_id, issuer, data, now)
+        if answer.outcome in SIGNED and request.method != "POST" and _has_it(request, answer.headers):
+            return answer._replace(status=304, headers=answer.headers[1:], body=b"")
+        return answer
+
+    def say(self, cert_id: CertId, issuer: ServedIssuer, data: bytes, now: float) -> Answer:
+        """What the encoded record `data` of that certificate has to say at `now`, whoever asks.
+
+        Raises `cache.bad_layout` and `ocsp.reason_not_allowed` for what nobody of us wrote.
+        """
+        algorithm, _, _, serial = cert_id
         record = decode_record(data)
-        if now >= record.next_update or (record.reason is None and not freshness.serves_good):
+        if now >= record.next_update or (record.reason is None and not self.view.freshness.serves_good):
             return _ocsp_error("try_later", algorithm)
         template = self.view.directory.templates.get(record.signer_id)
         if template is None:
@@ -155,11 +170,20 @@ class Responder:
             record.next_update,
             record.signatures[algorithm is CertIdHash.SHA256],
         )
-        headers = _headers(body, record.this_update, record.next_update, issuer.max_age, now)
-        outcome = "good" if record.reason is None else "revoked"
-        if request.method != "POST" and _has_it(request, headers):
-            return Answer(304, headers[1:], b"", outcome, algorithm.value)
-        return Answer(200, headers, body, outcome, algorithm.value)
+        age, until = self._max_age(record.this_update, record.next_update, issuer.max_age, int(now))
+        headers = _headers(body, record.this_update, record.next_update, age)
+        return Answer(200, headers, body, SIGNED[record.reason is not None], algorithm.value, until=until)
+
+    def _max_age(self, this_update: int, next_update: int, max_age: int, now: int) -> tuple[int, int]:
+        """(what HTTP caches are told to keep an answer, seconds; the Unix second from which they are told otherwise).
+
+        A35, A36: never past the next refresh nor to nextUpdate. A refresh that is late may come any moment; caches go
+        on relieving us a little meanwhile.
+        """
+        due = this_update + self._limits.refresh_every
+        wanted, end = (max_age, due) if now < due else (min(max_age, _LATE_MAX_AGE), next_update)
+        end = min(end, next_update - 1)
+        return (wanted, end - wanted + 1) if now + wanted <= end else (max(0, end - now), now + 1)
 
 
 def _refusal(request: Request, limits: Limits) -> Answer | None:
@@ -203,9 +227,8 @@ def request_of_path(text: bytes) -> bytes:
         raise QuashError("ocsp.malformed_request", "the path is not the base64 of an OCSP request") from None
 
 
-def _headers(body: bytes, this_update: int, next_update: int, max_age: int, now: float) -> Headers:
-    """A35: thisUpdate < now + max-age < nextUpdate, the dates of the response itself, a strong ETag."""
-    age = max(0, min(max_age, next_update - int(now) - 1))
+def _headers(body: bytes, this_update: int, next_update: int, age: int) -> Headers:
+    """A35: the dates of the response itself, a strong ETag."""
     return (
         _OCSP,
         ("ETag", f'"{hashlib.sha256(body).hexdigest()}"'),

@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 
-from responder.serve.answer import INTERNAL_ERROR, Answer, Request, http_error
+from quash.runtime.config import Responder as ResponderConfig
+from responder.serve.answer import Answer, Request, http_error
+from responder.serve.connection import Connection, Guard
+from responder.serve.fast import FastPath
+from responder.serve.wire import SERVER
 
-BODY_SECONDS = 10.0  # A40 is what we promise; a client that sends slower than this is not one
-KEEPALIVE_SECONDS = 75.0  # also for a connection that has not sent a whole header yet
 _LINGER_SECONDS = 2.0  # reading on after a 413, so that the client sees the answer instead of a reset
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -22,42 +23,53 @@ Answers = Callable[[Request], Answer]
 
 
 class HttpServer(web.Server):
-    """Answers each request with `answers`; `max_header` and `max_body` in octets; a body takes `body_seconds`.
+    """Answers each request with `answers`, and plain ones at once with `fast` when it is given.
 
-    `draining`: set it to have every further answer carry `Connection: close`.
+    `guard` keeps the time limits of connections: call its `sweep` about once a second.
     """
 
-    def __init__(self, answers: Answers, *, max_header: int, max_body: int, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, answers: Answers, limits: ResponderConfig, fast: FastPath | None = None) -> None:
         super().__init__(self._handle)
+        self.guard = Guard(limits)
         self.draining = False
         self._answers = answers
-        self._max_header = max_header
-        self._max_body = max_body
-        self._body_seconds = body_seconds
+        self._limits = limits
+        self._fast = fast
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(
+        return Connection(
             self,
+            self.guard,
+            None if self.draining else self._fast,
             loop=self._loop,
-            access_log=None,  # type: ignore[arg-type]
-            keepalive_timeout=KEEPALIVE_SECONDS,
+            access_log=None,
+            keepalive_timeout=self._limits.idle_seconds,
             lingering_time=_LINGER_SECONDS,
             auto_decompress=False,  # a compressed body would be a way around max_body
-            max_line_size=self._max_header,
-            max_field_size=self._max_header + 1,  # another number, so that LineTooLong tells which it was
+            max_line_size=self._limits.max_header,
+            max_field_size=self._limits.max_header + 1,  # another number, so that LineTooLong tells which it was
         )
+
+    def drain(self) -> None:
+        """From now on every answer carries `Connection: close`."""
+        self.draining = True
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.leave_fast_path()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         answer = await self._answer(request)
-        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-        if answer.close or self.draining:
+        response = web.Response(status=answer.status, headers=(*answer.headers, SERVER), body=answer.body)
+        if answer.close or self.draining or _is_spent(request):
             response.force_close()
         return response
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         body = b""
+        if _head_octets(request) > self._limits.max_header:
+            return http_error(431)
         if request.method == "POST":
-            if (request.content_length or 0) > self._max_body:
+            if (request.content_length or 0) > self._limits.max_body:
                 return http_error(413)
             try:
                 body = await self._read(request)
@@ -80,31 +92,18 @@ class HttpServer(web.Server):
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(_CONTINUE)
         body = b""
-        async with asyncio.timeout(self._body_seconds):
+        async with asyncio.timeout(self._limits.body_seconds):
             async for chunk in request.content.iter_any():
                 body += chunk
-                if len(body) > self._max_body:
+                if len(body) > self._limits.max_body:
                     break
         return body
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's connection, with our answers to what its parser refuses."""
+def _is_spent(request: web.BaseRequest) -> bool:
+    return isinstance(request.protocol, Connection) and request.protocol.is_spent
 
-    __slots__ = ()
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if isinstance(exc, LineTooLong):
-            status = 414 if exc.args[1] == self.max_line_size else 431
-        if status == 500:
-            self.log_exception("responder.unforeseen", exc_info=exc)
-        answer = INTERNAL_ERROR if status == 500 else http_error(status)
-        response = web.Response(status=status, headers=answer.headers, body=answer.body)
-        response.force_close()
-        return response
+def _head_octets(request: web.BaseRequest) -> int:
+    """Of request target and header fields together, about as sent."""
+    return len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in request.raw_headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 
 from quash.cache.reader import LmdbReader
 from quash.errors import Kind, QuashError
@@ -13,6 +14,7 @@ from responder.serve.worker import Worker
 
 DRAIN_SECONDS = 3.0
 _BACKLOG = 1024
+_OTHER_FILES = 128  # the cache, sockets of its own, logs, and new connections that are about to be refused
 
 
 async def main(process: Process) -> None:
@@ -24,27 +26,42 @@ async def main(process: Process) -> None:
     if process.listen is None:
         raise QuashError("responder.no_socket", "the responder needs a listening socket", Kind.INTERNAL)
     config = process.config.responder
+    _raise_file_limit(config.max_connections, process)
     reader = LmdbReader(process.state.cache)
-    worker = Worker(reader, process.clock, config, process.health, process.log)
+    worker = Worker(reader, process.clock, process.config, process.health, process.log)
     worker.refresh()
-    server = HttpServer(worker.answer, max_header=config.max_header, max_body=config.max_body)
+    server = HttpServer(worker.answer, config, worker.fast if config.fast_path else None)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(server, sock=process.listen, backlog=_BACKLOG)
     try:
         while True:
             await process.clock.sleep(1)
             worker.refresh()
+            worker.count()
+            server.guard.sweep(loop.time())
     finally:
         listener.close()
         await drain(server)
+        worker.count()
         reader.close()
 
 
 async def drain(server: HttpServer, seconds: float = DRAIN_SECONDS) -> None:
     """Lets clients finish; idle ones are closed when the time is over."""
-    server.draining = True
+    server.drain()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while server.connections:  # noqa: ASYNC110 (aiohttp's server has no event for it)
                 await asyncio.sleep(0.05)
     await server.shutdown(1.0)
+
+
+def _raise_file_limit(connections: int, process: Process) -> None:
+    """Each connection is an open file; the usual soft limit of 1024 would be the first limit that is met."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        process.log.warning("responder.open_files", limit=hard, wanted=wanted, do="raise LimitNOFILE of the service")
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

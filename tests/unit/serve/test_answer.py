@@ -37,7 +37,7 @@ RECORDS = {
     layout.record_key(2, ELSEWHERE): OV.record(ELSEWHERE, NOW - 3600),
     layout.record_key(1, STRAY): OcspIssuer(1, "tls-dv", 9).record(STRAY, NOW - 3600),
 }
-LIMITS = Limits(target=4096, body=16_384)
+LIMITS = Limits(target=4096, body=16_384, refresh_every=72_000)
 
 
 def responder(freshness: Freshness = Freshness.FRESH, get: Callable[[bytes], bytes | None] = RECORDS.get) -> Responder:
@@ -93,11 +93,26 @@ def test_headers_of_a_cacheable_answer() -> None:
     }
 
 
-@pytest.mark.parametrize(("before", "age"), [(3600, 1800), (1801, 1800), (1800, 1799), (2, 1), (1, 0)])
-def test_max_age_ends_before_next_update(before: int, age: int) -> None:
-    """A35: now + max-age < nextUpdate, also for the last second."""
-    end = NOW - 3600 + 172_799
-    assert f"max-age={age}," in dict(post(asking(GOOD), now=end - before).headers)["Cache-Control"]
+SIGNED_AT = NOW - 3600
+DUE, END = SIGNED_AT + 72_000, SIGNED_AT + 172_799
+
+
+@pytest.mark.parametrize(
+    ("now", "age"),
+    [
+        *((SIGNED_AT, 1800), (DUE - 1801, 1800), (DUE - 1800, 1800), (DUE - 1799, 1799), (DUE - 1, 1)),
+        *((DUE, 60), (DUE + 50_000, 60), (END - 61, 60), (END - 60, 59), (END - 2, 1), (END - 1, 0)),
+    ],
+)
+def test_max_age_ends_before_the_next_refresh_and_next_update(now: int, age: int) -> None:
+    """A35, A36: now + max-age is past neither; while a refresh is overdue, caches still keep an answer for a minute."""
+    for at in (now, now + 0.999):
+        answer = post(asking(GOOD), now=at)
+        assert f"max-age={age}," in dict(answer.headers)["Cache-Control"]
+        assert at < answer.until <= END
+        assert post(asking(GOOD), now=answer.until - 1).headers == answer.headers
+        if answer.until < END:
+            assert post(asking(GOOD), now=answer.until).headers != answer.headers
 
 
 @pytest.mark.parametrize("serial", [GOOD, REVOKED])

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from quash.pki.certid import CertIdHash
 from quash.pki.ocsp_request import build_request
 from quash.pki.ocsp_response import ERRORS, verify_response
+from quash.runtime.config import Responder as ResponderConfig
 from responder.serve.answer import Answer, Request, http_error
 from responder.serve.http import HttpServer
 from tests.unit.serve.conftest import GOOD, MISSING, REVOKED, Served, read_all, start_worker
@@ -305,7 +306,7 @@ async def test_a_body_must_come_in_time() -> None:
         asked.append(request)
         return http_error(404)
 
-    http_server = HttpServer(answers, max_header=8192, max_body=100, body_seconds=0.2)
+    http_server = HttpServer(answers, ResponderConfig(max_body=1024, body_seconds=0.2))
     listener = await asyncio.get_running_loop().create_server(http_server, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")

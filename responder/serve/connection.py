@@ -1,0 +1,168 @@
+"""One connection: the fast path in front of aiohttp's protocol, and what a client may cost a worker.
+
+A connection begins on the fast path and leaves it for ever with the first octet that goes to aiohttp. So no octets are
+read by both, and nothing that aiohttp takes for a body is answered as a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import takewhile
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from prometheus_client import Counter
+
+from quash.runtime.config import Responder as ResponderConfig
+from responder.serve.adapter import AdaptedConnection
+from responder.serve.answer import INTERNAL_ERROR, http_error
+from responder.serve.fast import FastPath
+from responder.serve.wire import SERVER
+
+ENDED = Counter(
+    "quash_ocsp_connections_ended_total",
+    "Connections that a worker ended: header not complete in time, answers not read in time, too many at once",
+    ["cause"],
+)
+
+
+class Guard:
+    """The connections of one worker: how many there are, and which of them keep it waiting, longest first."""
+
+    def __init__(self, limits: ResponderConfig) -> None:
+        self.limits = limits
+        self.open = 0
+        self._slow: dict[Connection, float] = {}  # without a complete header, since when
+        self._stalled: dict[Connection, float] = {}  # do not read what was written, since when
+
+    def admit(self, connection: Connection, now: float) -> None:
+        """Counts a new connection; beyond the limit the slowest one goes for it, or it goes itself."""
+        self.open += 1
+        if self.open > self.limits.max_connections:
+            slowest = next(iter(self._slow), connection)
+            self._slow.pop(slowest, None)
+            _end(slowest, "connections")
+        if not connection.wire.is_closing():
+            self._slow[connection] = now
+
+    def forget(self, connection: Connection) -> None:
+        self.open -= 1
+        self._slow.pop(connection, None)
+        self._stalled.pop(connection, None)
+
+    def await_head(self, connection: Connection, now: float) -> None:
+        """Its next header has begun, unless that was noted before."""
+        self._slow.setdefault(connection, now)
+
+    def head_complete(self, connection: Connection) -> None:
+        self._slow.pop(connection, None)
+
+    def stalled(self, connection: Connection, now: float) -> None:
+        self._stalled[connection] = now
+
+    def reads_again(self, connection: Connection) -> None:
+        self._stalled.pop(connection, None)
+
+    def sweep(self, now: float) -> None:
+        """Ends the connections whose time is over at `now`, the event loop's time."""
+        for kept_waiting, seconds, cause in (
+            (self._slow, self.limits.header_seconds, "header"),
+            (self._stalled, self.limits.stall_seconds, "stall"),
+        ):
+            for connection, _ in list(takewhile(lambda item: now - item[1] >= seconds, kept_waiting.items())):  # noqa: B023
+                _end(connection, cause)
+
+
+def _end(connection: Connection, cause: str) -> None:
+    """Nothing more is written to a client that does not read; the others see an orderly end."""
+    ENDED.labels(cause).inc()
+    if cause == "stall":
+        connection.wire.abort()
+    else:
+        connection.force_close()
+
+
+class Connection(AdaptedConnection):
+    """Fast path, limits, and our answers to what aiohttp's parser refuses."""
+
+    __slots__ = ("_beside_until", "_fast", "_guard", "_head_octets", "_waits")
+
+    def __init__(self, manager: web.Server, guard: Guard, fast: FastPath | None, **aiohttp: Any) -> None:
+        super().__init__(manager, **aiohttp)
+        self._fast = fast
+        self._guard = guard
+        self._beside_until = guard.limits.max_requests - 1  # aiohttp answers the last one, with `Connection: close`
+        self._head_octets = 0
+        self._waits = True  # for a header to be complete
+
+    def leave_fast_path(self) -> None:
+        self._fast = None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has had its requests; those that it sent ahead are answered yet."""
+        return self.requests >= self._guard.limits.max_requests and not self.has_more
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._guard.admit(self, self.seconds)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._guard.forget(self)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._guard.stalled(self, self.seconds)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._guard.reads_again(self)
+
+    def data_received(self, data: bytes) -> None:
+        fast = self._fast
+        if fast is not None:
+            octets = fast.answer(data) if self.may_answer_beside else None
+            if octets is not None:
+                if self.answer_beside(octets) >= self._beside_until:
+                    self._fast = None
+                if self._waits:
+                    self._head_is_complete()
+                return
+            self._fast = None
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """The full path. Time and size of a header are limited as a whole: aiohttp limits its lines."""
+        before = self.requests
+        super().data_received(data)
+        if self.requests != before:
+            self._head_is_complete()
+        elif data and self.awaits_head:
+            self._waits = True
+            self._guard.await_head(self, self.seconds)
+            self._head_octets += len(data)
+            if self._head_octets > self._guard.limits.max_header:
+                self.refuse(LineTooLong(b"", self.max_field_size))
+
+    def _head_is_complete(self) -> None:
+        self._waits = False
+        self._head_octets = 0
+        self._guard.head_complete(self)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if isinstance(exc, LineTooLong):
+            status = 414 if exc.args[1] == self.max_line_size else 431
+        if status == 500:
+            self.log_exception("responder.unforeseen", exc_info=exc)
+        answer = INTERNAL_ERROR if status == 500 else http_error(status)
+        response = web.Response(status=status, headers=(*answer.headers, SERVER), body=answer.body)
+        response.force_close()
+        return response
