@@ -1,8 +1,8 @@
 """Leaf certificate profiles: what the rules allow, as data, and the one builder of a leaf's TBSCertificate.
 
 A configured profile names an issuer, a kind and a length; everything else stands here and cannot be configured away
-(G25). The builder signs with a throw-away key: the twin is linted in the certificate's place (D47), and its
-tbsCertificate, which differs from the real one in nothing, is what T1 commits and the CA signer may sign.
+(G25). The TBSCertificate is what T1 commits and the CA signer may sign; a twin of it, signed by a throw-away key, is
+linted in the certificate's place (D47).
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from issuer.signer import oids
+from issuer.signer import tbs_writer as write
+from issuer.signer.tbs_writer import Frame
 from quash.errors import Kind, QuashError
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.pki.certificate import read_certificate
+from quash.pki.names import build_name
 from quash.pki.rules import leaf_validity_limit
 
 DAY: Final = 86_400
@@ -32,15 +37,15 @@ class LeafKind:
     persons, commonName (D6, G26). Of each of `needs`, one attribute must be there.
     """
 
-    policy: ObjectIdentifier
+    policy: str
     may: tuple[str, ...]
     needs: Mapping[str, tuple[str, ...]]
 
 
 KINDS: Final[Mapping[str, LeafKind]] = {
-    "dv": LeafKind(ObjectIdentifier("2.23.140.1.2.1"), (), {}),
+    "dv": LeafKind(oids.POLICY_DV, (), {}),
     "ov": LeafKind(
-        ObjectIdentifier("2.23.140.1.2.2"),
+        oids.POLICY_OV,
         ("C", "ST", "L", "O"),
         {"organization": ("O",), "country": ("C",), "locality": ("ST", "L")},
     ),
@@ -114,93 +119,56 @@ def check_validity(chosen: Validity, now: int) -> None:
         raise QuashError("validity.outside", "the certificate would not be valid now: order again", Kind.REFUSED)
 
 
-def build_twin(kind: LeafKind, issuer: LeafIssuer, content: LeafContent, serial: bytes, valid: Validity) -> bytes:
-    """The DER of the leaf as it will be (D1-D13), signed by a throw-away key of the issuer's algorithm."""
-    subject = _subject(content.subject)
-    issuer_certificate = x509.load_der_x509_certificate(issuer.certificate)
-    builder = (
-        x509.CertificateBuilder()
-        .serial_number(int.from_bytes(serial, "big"))
-        .issuer_name(issuer_certificate.subject)
-        .not_valid_before(datetime.fromtimestamp(valid.not_before, UTC))
-        .not_valid_after(datetime.fromtimestamp(valid.not_after, UTC))
-        .subject_name(subject)
-        .public_key(_public_key(content.spki))
+def build_tbs(kind: LeafKind, issuer: LeafIssuer, content: LeafContent, serial: bytes, valid: Validity) -> bytes:
+    """The DER TBSCertificate of the leaf as it will be, without SCTs (D1-D13).
+
+    Not by pyca's builder: that limits octets of UTF-8 where RFC 5280 limits characters, and knows no bytes (D19).
+    """
+    certificate = read_certificate(issuer.certificate)
+    frame = Frame(
+        serial=serial,
+        algorithm=SIGNATURE_ALGORITHMS[issuer.signature_algorithm],
+        issuer=certificate.subject,
+        not_before=valid.not_before,
+        not_after=valid.not_after,
+        subject=build_name(content.subject),
+        spki=content.spki,
     )
-    for value, critical in _extensions(kind, issuer, issuer_certificate, content, empty_subject=not content.subject):
-        builder = builder.add_extension(value, critical)
-    key, digest = throw_away_key(issuer.signature_algorithm)
-    return builder.sign(key, digest).public_bytes(serialization.Encoding.DER)
+    return write.write_tbs(frame, *_extensions(kind, issuer, content))
 
 
-def _extensions(
-    kind: LeafKind,
-    issuer: LeafIssuer,
-    issuer_certificate: x509.Certificate,
-    content: LeafContent,
-    *,
-    empty_subject: bool,
-) -> list[tuple[x509.ExtensionType, bool]]:
+def build_twin(tbs: bytes, algorithm: str) -> bytes:
+    """A DER certificate around a TBS, signed by a throw-away key of this algorithm: what linters look at (D47)."""
+    key, digest = throw_away_key(algorithm)
+    signature = key.sign(tbs, padding.PKCS1v15(), digest) if isinstance(key, rsa.RSAPrivateKey) else None
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        signature = key.sign(tbs, ec.ECDSA(digest))
+    wanted = SIGNATURE_ALGORITHMS[algorithm]
+    return write.write_certificate(tbs, wanted, wanted.decode(signature or b""))
+
+
+def _extensions(kind: LeafKind, issuer: LeafIssuer, content: LeafContent) -> list[bytes]:
     """D7 and D8. No SKI (not recommended), and only digitalSignature: right for RSA and EC keys alike.
 
     serverAuth alone (D10). SAN is critical iff the subject is empty, which it is for DV: no commonName (D5).
     """
-    authority_key = issuer_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    usage = dict.fromkeys(_KEY_USAGES, False) | {"digital_signature": True}
     return [
-        (x509.KeyUsage(**usage), True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (x509.AuthorityKeyIdentifier(authority_key.digest, None, None), False),
-        (
-            x509.AuthorityInformationAccess(
-                [
-                    x509.AccessDescription(
-                        AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(issuer.ocsp_url)
-                    ),
-                    x509.AccessDescription(
-                        AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(issuer.ca_issuers_url)
-                    ),
-                ]
-            ),
-            False,
-        ),
-        (x509.SubjectAlternativeName([x509.DNSName(name) for name in content.dns_names]), empty_subject),
-        (x509.CertificatePolicies([x509.PolicyInformation(kind.policy, None)]), False),
-        (
-            x509.CRLDistributionPoints(
-                [x509.DistributionPoint([x509.UniformResourceIdentifier(issuer.crl_url)], None, None, None)]
-            ),
-            False,
-        ),
+        write.key_usage(write.DIGITAL_SIGNATURE),
+        write.extended_key_usage(oids.SERVER_AUTH),
+        write.basic_constraints(write.NOT_CA),
+        write.authority_key(_key_identifier(issuer.certificate)),
+        write.authority_access(ocsp=issuer.ocsp_url, ca_issuers=issuer.ca_issuers_url),
+        write.alternative_names(content.dns_names, critical=not content.subject),
+        write.policy(kind.policy),
+        write.crl_distribution_point(issuer.crl_url),
     ]
 
 
-_KEY_USAGES: Final = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
-
-
-def _subject(attributes: Mapping[str, str]) -> x509.Name:
-    """One attribute per RDN in the order of D13; pyca writes C as PrintableString and the others as UTF8String."""
-    return x509.Name(
-        [x509.NameAttribute(oid, attributes[key]) for key, oid in SUBJECT_OIDS.items() if key in attributes]
-    )
-
-
-def _public_key(spki: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    """Narrows for the type checker what `quash.pki.rules.check_public_key` has let through (D40)."""
-    key = serialization.load_der_public_key(spki)
-    assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)  # noqa: S101
-    return key
+@functools.lru_cache(maxsize=256)
+def _key_identifier(certificate: bytes) -> bytes:
+    """The SKI of an issuer's certificate, which its leaves' AKI repeats (D7)."""
+    extensions = x509.load_der_x509_certificate(certificate).extensions
+    return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
 @functools.cache

@@ -105,10 +105,11 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, lin
         ca_issuers_url=f"{config.crl_base}/{plan.issuer.name}.cer",
         crl_url=await _crl_url(conn, plan.issuer, shard),
     )
-    twin = profiles.build_twin(plan.kind, leaf_issuer, plan.content, serial, valid)
+    tbs = profiles.build_tbs(plan.kind, leaf_issuer, plan.content, serial, valid)
+    twin = profiles.build_twin(tbs, plan.issuer.signature_algorithm)
     for lint in lints:
         lint(twin)
-    return Draft(serial, x509.load_der_x509_certificate(twin).tbs_certificate_bytes, valid, shard)
+    return Draft(serial, tbs, valid, shard)
 
 
 async def read_issuer(conn: Connection, issuer_id: int) -> tuple[Issuer, IssuerCertificate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ from quash.pki.certid import public_key_bits
 
 CA, LAST_CA = bytes.fromhex("30030101ff"), bytes.fromhex("30060101ff020100")
 """BasicConstraints of any CA, and of one below which only leaves stand."""
+NOT_CA: Final = bytes.fromhex("3000")
+"""BasicConstraints of a leaf."""
 KEY_CERT_SIGN_AND_CRL_SIGN, DIGITAL_SIGNATURE = bytes.fromhex("03020106"), bytes.fromhex("03020780")
 
 _TRUE: Final = bytes.fromhex("0101ff")
@@ -103,6 +106,12 @@ def authority_access(**urls: str) -> bytes:
             ),
         ),
     )
+
+
+def alternative_names(names: Iterable[str], *, critical: bool) -> bytes:
+    """SubjectAltName of DNS names, ASCII; critical iff the subject is empty (D7)."""
+    general = (der.tlv(0x82, name.encode("ascii")) for name in names)
+    return extension(oids.SUBJECT_ALT_NAME, der.tlv(der.SEQUENCE, *general), critical=critical)
 
 
 def crl_distribution_point(url: str) -> bytes:

@@ -167,6 +167,20 @@ async def test_names_are_encoded_as_the_rules_want(world: World, profile: str) -
     assert fields.subject.hex() == f"30{len(body) // 2:02x}{body}"
 
 
+ARABIC = "الوكالة التونسية للمصادقة الإلكترونية والخدمات"
+
+
+async def test_an_organisation_may_have_more_octets_than_characters_are_allowed(world: World) -> None:
+    """D13: 64 are characters, not octets; 46 Arabic characters of 88 octets stand in the certificate as asked."""
+    assert (len(ARABIC), len(ARABIC.encode())) == (46, 88)
+    issuance = world.issuance()
+    subject = [*OV_SUBJECT[:2], (NameOID.ORGANIZATION_NAME, ARABIC)]
+    order = await issuance.submit("operator:ann", "tls-ov", make_csr(subject=subject))
+    assert (await issuance.finish(order.id, timeout=0)).state == "issued"
+    (row,) = await world.fetch("select der from certificate")
+    assert asn1_x509.Certificate.load(row["der"]).subject.native["organization_name"] == ARABIC
+
+
 async def test_serials_are_random_and_positive(world: World) -> None:
     """D1: 16 octets, above zero, no two alike, and not in sequence."""
     serials = [read_certificate(await _issue(world, "tls-dv")).serial for _ in range(8)]
@@ -226,7 +240,8 @@ def test_a_twin_has_the_issuer_s_algorithm_and_not_its_key(name: str) -> None:
     now = 1_800_000_000
     issuer = LeafIssuer(name, ca_certificate("tls-dv", "root", now, 99), OCSP_BASE, CRL_BASE, CRL_BASE)
     content = LeafContent(spki_of(private_key("leaf")), ("www.example.org",), {})
-    der = profiles.build_twin(profiles.KINDS["dv"], issuer, content, b"\x01", Validity(now, now + DAY))
+    tbs = profiles.build_tbs(profiles.KINDS["dv"], issuer, content, b"\x01", Validity(now, now + DAY))
+    der = profiles.build_twin(tbs, name)
     twin = asn1_x509.Certificate.load(der)
     assert twin["tbs_certificate"]["signature"].dump() == SIGNATURE_ALGORITHMS[name].identifier
     with pytest.raises((InvalidSignature, ValueError)):
