@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 
 from issuer.profiles import SUBJECT_OIDS
 from quash.errors import Kind, QuashError
-from quash.pki import der, rules
+from quash.pki import der
 
 MAX_OCTETS: Final = 32 * 1024
 """Of the DER: room for the largest key and a hundred long names."""
@@ -25,7 +25,7 @@ _SHORT_NAMES: Final[Mapping[x509.ObjectIdentifier, str]] = {oid: short for short
 
 @dataclass(frozen=True, slots=True)
 class SigningRequest:
-    """What a request asks for. Its signature is good and its key allowed; names and subject are not yet judged.
+    """What a request asks for. Its signature is good; names and subject are not yet judged.
 
     `spki` is DER; `subject` has every value of the attributes that we know, by short name, in order.
     """
@@ -49,17 +49,20 @@ def decode(text: str) -> bytes:
     return data
 
 
-def read(data: bytes) -> SigningRequest:
-    """Parses DER and checks key (D40, D41), digest (G32) and signature.
-
-    The key comes first, so that no odd key costs us arithmetic. Raises `csr.malformed`, `csr.weak_digest`,
-    `csr.bad_signature` and what `quash.pki.rules.check_public_key` raises.
-    """
+def public_key(data: bytes) -> bytes:
+    """The DER SPKI of a request, unread: it is checked before anything else, so that no odd key costs us arithmetic."""
     try:
-        spki = _spki(data)
+        return _spki(data)
     except QuashError as error:
         raise _malformed(error.message) from None
-    rules.check_public_key(spki)
+
+
+def read(data: bytes) -> SigningRequest:
+    """Parses DER and checks digest (G32) and signature, once the key (`public_key`) has passed its own checks.
+
+    Raises `csr.malformed`, `csr.weak_digest`, `csr.bad_signature`.
+    """
+    spki = public_key(data)
     try:
         request = x509.load_der_x509_csr(data)
         subject = tuple((_SHORT_NAMES[a.oid], str(a.value)) for a in request.subject if a.oid in _SHORT_NAMES)

@@ -17,7 +17,7 @@ unanswered. Sibling search and revocation see the serial from step 4 on, whateve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
@@ -25,17 +25,21 @@ from uuid import UUID, uuid4
 from prometheus_client import Counter, Gauge, Histogram
 
 from issuer.checks import csr
+from issuer.checks.findings import refusal
+from issuer.checks.lint import Linting
+from issuer.checks.workers import Runner
 from issuer.issuance import prepare
-from issuer.issuance.prepare import Draft, Lint, Plan, Reserved
+from issuer.issuance.prepare import Draft, Plan, Reserved
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.runtime.log import logger
-from quash.store import acts, blocked_keys, certificates, orders, outbox, revocations
+from quash.store import acts, blocked_keys, certificates, lint_results, orders, outbox, revocations
 from quash.store.database import Connection, Pool, acquire
 from quash.store.issuers import Issuer
+from quash.store.lint_results import LintResult
 from quash.store.locks import kill_switch_lock, spki_lock, try_order_lock
 from quash.store.orders import Order
 from quash.store.revocations import Revocation
@@ -65,7 +69,8 @@ async def _unobserved(_step: str) -> None: ...
 class Issuance:
     """The issuing use case. Any number of processes may run it on one database; each order has one worker at a time.
 
-    `passed` is told each step of the recipe that is complete (`accept`, `reserve`, `sign`, `commit`, `release`).
+    `runner` checks keys, `linting` twins. `passed` is told each step of the recipe that is complete (`accept`,
+    `reserve`, `sign`, `commit`, `release`).
     """
 
     def __init__(
@@ -76,7 +81,8 @@ class Issuance:
         clock: Clock,
         sign: SignCertificate,
         answers: Answers,
-        lints: Sequence[Lint] = (),
+        runner: Runner,
+        linting: Linting,
         passed: Callable[[str], Awaitable[None]] = _unobserved,
     ) -> None:
         self._pool = pool
@@ -84,7 +90,8 @@ class Issuance:
         self._clock = clock
         self._sign_certificate = sign
         self._answers = answers
-        self._lints = lints
+        self._runner = runner
+        self._linting = linting
         self._passed = passed
 
     async def submit(self, actor: str, profile: str, request: str) -> Order:
@@ -94,7 +101,7 @@ class Issuance:
         async with acquire(self._pool) as conn:
             try:
                 order = replace(order, csr=csr.decode(request))
-                await prepare.make_plan(conn, self._config, profile, order.csr)
+                await prepare.make_plan(conn, self._config, self._runner, profile, order.csr)
             except QuashError as error:
                 if error.kind in _PASSING:
                     raise
@@ -158,15 +165,27 @@ class Issuance:
         """Steps 3 to 7, or the refusal."""
         try:
             prepare.check_age(order.created_at, self._config.issuance.resume_seconds, self._now())
-            plan = await prepare.make_plan(conn, self._config, order.profile, order.csr)
+            plan = await prepare.make_plan(conn, self._config, self._runner, order.profile, order.csr)
             if order.serial is None:
-                draft = await prepare.make_draft(conn, self._config, plan, self._now(), self._lints)
+                draft = await prepare.make_draft(conn, self._config, plan, self._now())
+                await self._lint(conn, order, draft.twin, f"{plan.profile.kind}-certificate")
                 order = await self._reserve(conn, order, plan, draft)
             return await self._sign(conn, order, plan)
         except QuashError as error:
             if error.kind in _PASSING:
                 raise
             return await self._refuse(conn, order, error)
+
+    async def _lint(self, conn: Connection, order: Order, twin: bytes, document: str) -> None:
+        """Every result is stored, then the first refusal raised (D47)."""
+        reports, now = await self._linting(twin, document), self._now()
+        results = [
+            LintResult(now, order.id, document, each.linter, each.version, each.as_json(), bool(each.refusing))
+            for each in reports
+        ]
+        await lint_results.add(conn, results)
+        if (refused := refusal(document, reports)) is not None:
+            raise refused
 
     async def _reserve(self, conn: Connection, order: Order, plan: Plan, draft: Draft) -> Order:
         """Step 4, T1."""

@@ -6,6 +6,8 @@ import asyncio
 from typing import Final
 
 from issuer import api
+from issuer.checks.lint import LintGate
+from issuer.checks.workers import Workers
 from issuer.issuance.api import add_routes
 from issuer.issuance.issue import Issuance, SignCertificate
 from issuer.issuance.visible import PublicAnswers
@@ -39,9 +41,18 @@ async def main(process: Process) -> None:
     config = process.config
     pool = await connect(config, process.state, ISSUING)
     try:
-        async with PublicAnswers(config.visible_at, process.clock) as answers:
+        async with (
+            PublicAnswers(config.visible_at, process.clock) as answers,
+            Workers.running(config.checks.workers, config.checks.timeout) as workers,
+        ):
             issuance = Issuance(
-                pool=pool, config=config, clock=process.clock, sign=ca_signer(process.state), answers=answers
+                pool=pool,
+                config=config,
+                clock=process.clock,
+                sign=ca_signer(process.state),
+                answers=answers,
+                runner=workers,
+                linting=LintGate(config.lint, workers),
             )
             app = api.application(pool, process.clock)
             add_routes(app, pool, config, issuance)

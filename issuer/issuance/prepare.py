@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -13,6 +12,7 @@ from issuer import profiles
 from issuer.checks import csr
 from issuer.checks.content import check_content
 from issuer.checks.validation import check_validated
+from issuer.checks.workers import Runner
 from issuer.profiles import LeafContent, LeafIssuer, LeafKind, Validity
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
@@ -21,9 +21,6 @@ from quash.store import blocked_keys, certificates, crls, issuers
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
 from quash.store.orders import Order
-
-Lint = Callable[[bytes], None]
-"""Judges the DER of a throw-away-signed twin; raises `QuashError` of kind REFUSED on a finding (D47)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +37,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What T1 commits: one serial and the only TBSCertificate that may ever be signed for it."""
+    """What T1 commits: one serial and the only TBSCertificate that may ever be signed for it. `twin`: for linters."""
 
     serial: bytes
     tbs: bytes
+    twin: bytes
     valid: Validity
     shard: int | None
 
@@ -65,13 +63,14 @@ class Reserved:
         return self.issuer_id, self.serial
 
 
-async def make_plan(conn: Connection, config: Config, profile_name: str, request: bytes) -> Plan:
+async def make_plan(conn: Connection, config: Config, runner: Runner, profile_name: str, request: bytes) -> Plan:
     """Checks an order: profile, request, names, validation, key, kill switch. Raises the first refusal."""
     profile = next((profile for profile in config.profiles if profile.name == profile_name), None)
     if profile is None:
         known = ", ".join(profile.name for profile in config.profiles)
         raise QuashError("profile.unknown", f"there is no such profile; choose one of: {known}")
     kind = profiles.KINDS[profile.kind]
+    await runner.run("key", "", csr.public_key(request))
     asked = csr.read(request)
     content = check_content(kind, asked)
     check_validated(content.dns_names, (), required=config.issuance.require_validation)
@@ -92,8 +91,8 @@ async def recheck(conn: Connection, plan: Plan) -> None:
         raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
 
 
-async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, lints: Sequence[Lint]) -> Draft:
-    """Chooses serial, validity and shard, builds the twin and lints it."""
+async def make_draft(conn: Connection, config: Config, plan: Plan, now: int) -> Draft:
+    """Chooses serial, validity and shard, and builds the TBS and its throw-away-signed twin."""
     serial = new_serial()
     shard = certificates.shard_of(serial, plan.issuer.shard_count)
     valid = profiles.validity(plan.profile.days, now, plan.issuer_certificate.not_after)
@@ -107,9 +106,7 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, lin
     )
     tbs = profiles.build_tbs(plan.kind, leaf_issuer, plan.content, serial, valid)
     twin = profiles.build_twin(tbs, plan.issuer.signature_algorithm)
-    for lint in lints:
-        lint(twin)
-    return Draft(serial, tbs, valid, shard)
+    return Draft(serial, tbs, twin, valid, shard)
 
 
 async def read_issuer(conn: Connection, issuer_id: int) -> tuple[Issuer, IssuerCertificate]:

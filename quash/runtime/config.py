@@ -121,6 +121,47 @@ class Issuance(Model):
     """A reservation that a crash left is signed on when younger, else its serial is revoked."""
 
 
+class Checks(Model):
+    """Worker processes for what is slow or sees hostile bytes first: weak keys, linters."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes of one issuing API; each has 150 MB or so."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 10
+    """Seconds that one check may take; then its worker is killed and the order refused."""
+
+
+class ExternalLinter(Model):
+    """A program that reads a DER certificate at its standard input and prints what it finds (D48, G6, G7)."""
+
+    name: Name
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """For example `["zlint", "-format", "der", "-"]`."""
+    output: Literal["zlint", "lines"]
+    """zlint: zlint's JSON; lines: `E: message` and the like, as certlint, cablint and x509lint print."""
+    version_command: tuple[str, ...] = ()
+    """Empty: the program with `-version`. The first line of its output is recorded with each result."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 10
+    """Seconds."""
+
+
+class LintExemption(Model):
+    """One finding that a demonstration lives with."""
+
+    code: str
+    message: str
+    """Regular expression that the whole message must match."""
+
+
+class Lint(Model):
+    """Linting before each signature of a CA key (D47). pkilint always; others as configured."""
+
+    level: Literal["notice", "warning", "error"] = "warning"
+    """Findings at or above refuse; nobody may ask for less than errors (G25)."""
+    external: tuple[ExternalLinter, ...] = ()
+    exempt: tuple[LintExemption, ...] = ()
+    """Only where nothing is validated: see `Config`."""
+
+
 class Presign(Model):
     """Flow 4 and the first answers."""
 
@@ -227,6 +268,8 @@ class Config(Model):
     admin: Admin = Admin()
     metrics: Metrics = Metrics()
     issuance: Issuance = Issuance()
+    checks: Checks = Checks()
+    lint: Lint = Lint()
     presign: Presign = Presign()
     crl: Crl = Crl()
     keys: Keys = Keys()
@@ -241,6 +284,8 @@ class Config(Model):
         for issuer in self.issuers:
             if issuer.parent is not None and issuer.parent not in names:
                 raise ValueError(f"issuer {issuer.name}: parent {issuer.parent} is not configured")
+        if self.lint.exempt and self.issuance.require_validation:
+            raise ValueError("lint.exempt: only where issuance.require_validation is false, in a demonstration")
         for profile in self.profiles:
             if profile.issuer not in names:
                 raise ValueError(f"profile {profile.name}: issuer {profile.issuer} is not configured")

@@ -91,6 +91,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "operator": _READ,
         "outbox": {**_APPEND, "select": ("id",)},
         "act": _READ_APPEND,
+        "lint_result": _READ_APPEND,
         # A reservation that a crash left is revoked, so that its serial is answered (A8).
         "revocation": _READ_APPEND,
     },

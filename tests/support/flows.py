@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from crlgen.build.builder import CrlBuilder
 from crlgen.publish.folder import FolderPublisher
+from issuer.checks.lint import no_linting
 from issuer.issuance.issue import Issuance
 from issuer.revocation.find import Target
 from issuer.revocation.jobs import JobRunner
@@ -53,7 +54,7 @@ from responder.follow.follower import Follower
 from responder.presign.presigner import Presigner
 from responder.serve.answer import Request
 from responder.serve.worker import Worker
-from tests.support.issuing import OV_SUBJECT, PrivateKey, make_csr
+from tests.support.issuing import OV_SUBJECT, KeyRules, PrivateKey, make_csr
 from tests.support.postgres import Database
 
 HOUR, DAY = 3600, 86_400
@@ -296,7 +297,16 @@ class Site:
         """The issuing use case as after a start; `passed` is told of its steps, and may raise to end it there."""
         more = {} if passed is None else {"passed": passed}
         sign = self.signer.sign_certificate
-        return Issuance(pool=self._issuing, config=self.config, clock=self.clock, sign=sign, answers=self, **more)
+        return Issuance(
+            pool=self._issuing,
+            config=self.config,
+            clock=self.clock,
+            sign=sign,
+            answers=self,
+            runner=KeyRules(),
+            linting=no_linting,
+            **more,
+        )
 
     async def new_presigner(self, clock: Clock | None = None, *, database_ahead: float = 0.0) -> Presigner:
         """One more presigner; `database_ahead`: how far the database's clock is ahead as this presigner sees it."""

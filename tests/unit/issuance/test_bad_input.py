@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from issuer.checks.csr import MAX_OCTETS
+from issuer.checks.findings import Finding, Report
 from quash.errors import Kind, QuashError
 from quash.store import acts, blocked_keys, issuers
 from tests.support.issuing import OV_SUBJECT, World, make_config, make_csr, private_key, spki_of
@@ -171,18 +172,26 @@ async def test_names_must_be_validated_unless_the_deployment_waives_it(world: Wo
 
 
 async def test_a_lint_finding_stops_the_order_before_anything_is_committed(world: World) -> None:
-    """The linters see the throw-away-signed twin before T1; a finding leaves no reservation (D47)."""
+    """The linters see the throw-away-signed twin before T1; what they said is stored, nothing is reserved (D47)."""
     twins: list[bytes] = []
 
-    def lint(twin: bytes) -> None:
+    async def lint(twin: bytes, document: str) -> list[Report]:
         twins.append(twin)
-        raise QuashError("lint.finding", "no", Kind.REFUSED)
+        assert document == "dv-certificate"
+        found = (Finding("error", "e_made_up", "no"), Finding("info", "i_fine", ""))
+        return [Report("other", "1", (), ()), Report("made-up", "2", found, found[:1])]
 
-    issuance = world.issuance(lints=[lint])
+    issuance = world.issuance(linting=lint)
     order = await issuance.submit("operator:ann", "tls-dv", make_csr())
     order = await issuance.finish(order.id, timeout=0)
-    assert (order.state, order.code) == ("refused", "lint.finding")
-    await _assert_only_refused(world, "lint.finding")
+    assert (order.state, order.code) == ("refused", "lint.refused")
+    assert order.detail is not None
+    assert "e_made_up" in order.detail
+    await _assert_only_refused(world, "lint.refused")
+    stored = await world.fetch("select order_id, linter, version, findings, refused from lint_result order by id")
+    assert [tuple(row)[:3] for row in stored] == [(order.id, "other", "1"), (order.id, "made-up", "2")]
+    assert [row["refused"] for row in stored] == [False, True]
+    assert [each["code"] for each in stored[1]["findings"]] == ["e_made_up", "i_fine"]
     twin = x509.load_der_x509_certificate(twins[0])
     issuer = x509.load_der_x509_certificate(await world.certificate_of("tls-dv"))
     assert twin.issuer == issuer.subject

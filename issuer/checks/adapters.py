@@ -1,0 +1,101 @@
+"""Linters that are programs of others (D48, G6, G7): run with a time limit, their output read into our findings.
+
+A program that is missing, fails, or says what nobody understands refuses the certificate: a configured linter that
+does not speak is no linter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from issuer.checks.findings import Finding
+from quash.errors import Kind, QuashError
+from quash.runtime.config import ExternalLinter
+
+_MAX_OUTPUT: Final = 1 << 20
+_ZLINT: Final[Mapping[str, str | None]] = MappingProxyType(
+    {"info": "info", "notice": "notice", "warn": "warning", "error": "error", "fatal": "fatal"}
+    | dict.fromkeys(("pass", "NA", "NE", "reserved"))
+)
+_LETTERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"B": "fatal", "F": "fatal", "E": "error", "W": "warning", "N": "notice", "I": "info"}
+)
+
+
+def read_zlint(output: bytes) -> list[Finding]:
+    """zlint's JSON: an object of lint name -> `{"result": ..., "details": ...}`. Raises ValueError, KeyError."""
+    results: Any = orjson.loads(output)
+    if not isinstance(results, dict) or not results:
+        raise ValueError("not zlint's JSON")
+    found = []
+    for name, result in results.items():
+        if (severity := _ZLINT[result["result"]]) is not None:
+            found.append(Finding(severity, name, result.get("details", "")))
+    return found
+
+
+def read_lines(output: bytes) -> list[Finding]:
+    """Lines such as `E: message`, as certlint, cablint and x509lint print them; no line at all is no finding."""
+    found = []
+    for line in filter(None, map(str.strip, output.decode("utf-8", "replace").splitlines())):
+        letter, _, message = line.partition(":")
+        found.append(Finding(_LETTERS[letter], "line", message.strip()))
+    return found
+
+
+_READERS: Final[Mapping[str, Callable[[bytes], list[Finding]]]] = MappingProxyType(
+    {"zlint": read_zlint, "lines": read_lines}
+)
+
+
+async def findings(linter: ExternalLinter, der: bytes) -> list[Finding]:
+    """What the program says of a DER certificate at its standard input. Raises `lint.unavailable`, `lint.timeout`."""
+    status, output = await _run(linter, linter.command, der)
+    try:
+        return _READERS[linter.output](output)
+    except (ValueError, KeyError):
+        raise _unavailable(linter, f"exit status {status}, and nothing that one understands") from None
+
+
+async def version(linter: ExternalLinter) -> str:
+    """The first line that its version command prints; recorded with every result."""
+    _, output = await _run(linter, linter.version_command or (linter.command[0], "-version"), b"")
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[0][:100] if lines else ""
+
+
+def found_at(linter: ExternalLinter) -> str | None:
+    """Where on this machine the program is, or None."""
+    return shutil.which(linter.command[0])
+
+
+async def _run(linter: ExternalLinter, command: tuple[str, ...], given: bytes) -> tuple[int | None, bytes]:
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise _unavailable(linter, error.strerror or type(error).__name__) from None
+    try:
+        async with asyncio.timeout(linter.timeout):
+            output, _ = await process.communicate(given)
+    except TimeoutError:
+        raise QuashError("lint.timeout", f"{linter.name} took longer than {linter.timeout:g} s", Kind.REFUSED) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return process.returncode, output[:_MAX_OUTPUT]
+
+
+def _unavailable(linter: ExternalLinter, why: str) -> QuashError:
+    return QuashError("lint.unavailable", f"the linter {linter.name} does not work: {why}", Kind.UNAVAILABLE)

@@ -1,0 +1,51 @@
+"""What linters say, in one form whatever their own is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from quash.errors import Kind, QuashError
+
+SEVERITIES: Final = ("info", "notice", "warning", "error", "fatal")
+"""In rising order."""
+
+DOCUMENTS: Final = tuple(f"{kind}-{form}" for kind in ("dv", "ov") for form in ("precertificate", "certificate"))
+"""What is linted in flow 1, by the name that linters and stored results use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence of a linter about a certificate; `code` is the linter's own name of the rule."""
+
+    severity: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one linter (`version` of it) found in one document; `refusing` are those that must not be."""
+
+    linter: str
+    version: str
+    findings: tuple[Finding, ...]
+    refusing: tuple[Finding, ...]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [asdict(finding) for finding in self.findings]
+
+
+def at_or_above(findings: Iterable[Finding], level: str) -> list[Finding]:
+    return [each for each in findings if SEVERITIES.index(each.severity) >= SEVERITIES.index(level)]
+
+
+def refusal(document: str, reports: Sequence[Report]) -> QuashError | None:
+    """The error that ends an order, or None when no linter refuses."""
+    said = [f"{report.linter}: {each.code} {each.message}".strip() for report in reports for each in report.refusing]
+    if not said:
+        return None
+    return QuashError(
+        "lint.refused", f"the {document} would break a rule (D47): {'; '.join(said)[:2000]}", Kind.REFUSED
+    )

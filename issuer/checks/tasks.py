@@ -1,0 +1,27 @@
+"""What worker processes can be asked: by name, with a text argument and octets; answers are JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, Final
+
+from issuer.checks import pkilinting, weak_keys
+
+
+def _lint(document: str, der: bytes) -> dict[str, Any]:
+    found = [asdict(finding) for finding in pkilinting.findings(der, document)]
+    return {"version": pkilinting.VERSION, "findings": found}
+
+
+def _key(_: str, spki: bytes) -> None:
+    weak_keys.check_key(spki)
+
+
+TASKS: Final[Mapping[str, Callable[[str, bytes], Any]]] = MappingProxyType({"lint": _lint, "key": _key})
+
+
+def warm() -> None:
+    pkilinting.warm()
+    weak_keys.warm()

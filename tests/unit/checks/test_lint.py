@@ -1,0 +1,141 @@
+"""The lint gate: pkilint's own findings on broken twins, external programs, levels and exemptions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from issuer import profiles
+from issuer.checks import adapters
+from issuer.checks.findings import refusal
+from issuer.checks.lint import LintGate
+from issuer.checks.workers import Inline
+from issuer.profiles import LeafContent, LeafIssuer, Validity
+from quash.errors import QuashError
+from quash.runtime.config import Config, ExternalLinter, Lint, LintExemption, load
+from tests.support.issuing import CRL_BASE, DAY, OCSP_BASE, ca_certificate, private_key, spki_of
+
+NOW = 1_800_000_000
+DEMO = Path(__file__).parents[3] / "config" / "demo.toml"
+
+
+def twin(*, ocsp: str = OCSP_BASE, names: tuple[str, ...] = ("www.example.org",), days: int = 199) -> bytes:
+    """A DV twin that is right unless the test says otherwise."""
+    certificate = ca_certificate("tls-dv", "root", NOW, 999)
+    issuer = LeafIssuer("ecdsa-p256-sha256", certificate, f"{ocsp}/a", f"{CRL_BASE}/a.cer", f"{CRL_BASE}/a.crl")
+    content = LeafContent(spki_of(private_key("leaf")), names, {})
+    serial = bytes(range(1, 17))
+    tbs = profiles.build_tbs(profiles.KINDS["dv"], issuer, content, serial, Validity(NOW, NOW + days * DAY - 1))
+    return profiles.build_twin(tbs, issuer.signature_algorithm)
+
+
+def program(tmp_path: Path, body: str, **more: object) -> ExternalLinter:
+    """A linter of the test's own: a Python program that finds the certificate at its standard input."""
+    file = tmp_path / "linter.py"
+    file.write_text("import sys, time\n" + body)
+    values = {"name": "own", "command": (sys.executable, str(file)), "output": "lines", **more}
+    return ExternalLinter.model_validate(values | {"version_command": (sys.executable, "-c", "print('own 7')\n")})
+
+
+BROKEN = {
+    "too long a validity": lambda: twin(days=201),
+    "an internal name": lambda: twin(names=("host.internal",)),
+    "an underscore": lambda: twin(names=("a_b.example.org",)),
+}
+
+
+async def test_a_good_twin_passes_with_no_finding_at_all() -> None:
+    """D47: pkilint, with its version, says nothing of a DV twin."""
+    (report,) = await LintGate(Lint(), Inline())(twin(), "dv-certificate")
+    assert (report.linter, report.findings, report.refusing) == ("pkilint", (), ())
+    assert report.version[0].isdigit()
+    assert refusal("dv-certificate", [report]) is None
+
+
+@pytest.mark.parametrize("case", BROKEN)
+async def test_pkilint_refuses_what_the_rules_forbid(case: str) -> None:
+    """D2, D11: each broken twin is refused with pkilint's own words in the error."""
+    reports = await LintGate(Lint(level="error"), Inline())(BROKEN[case](), "dv-certificate")
+    error = refusal("dv-certificate", reports)
+    assert error is not None
+    assert error.code == "lint.refused"
+    assert reports[0].refusing[0].code in error.message
+
+
+async def test_the_demo_s_exemption_covers_loopback_urls_and_nothing_else() -> None:
+    """The one exempt finding is still reported; the same finding about another name refuses."""
+    gate = LintGate(load(DEMO).lint, Inline())
+    (report,) = await gate(twin(ocsp="http://127.0.0.1:8080"), "dv-certificate")
+    assert [each.code for each in report.findings] == ["cabf.internal_domain_name"]
+    assert report.refusing == ()
+    (report,) = await gate(twin(names=("host.internal",)), "dv-certificate")
+    assert report.refusing != ()
+
+
+def test_only_a_demonstration_has_exemptions() -> None:
+    """G25: a configuration that validates identifiers and exempts findings is refused at load."""
+    lint = {"exempt": [{"code": "a", "message": "b"}]}
+    Config.model_validate({"lint": lint, "issuance": {"require_validation": False}})
+    with pytest.raises(ValueError, match=r"lint\.exempt"):
+        Config.model_validate({"lint": lint})
+    with pytest.raises(ValueError, match="level"):
+        Config.model_validate({"lint": {"level": "fatal"}})
+
+
+async def test_an_external_linter_reads_the_twin_and_its_lines_count(tmp_path: Path) -> None:
+    """certlint's form: the program gets the DER at its standard input; E refuses, N and I do not, all are kept."""
+    body = "n = len(sys.stdin.buffer.read())\nprint(f'E: {n} octets')\nprint('I: fine')\nprint('N: so so')"
+    gate = LintGate(Lint(external=(program(tmp_path, body),)), Inline())
+    der = twin()
+    _, report = await gate(der, "dv-certificate")
+    assert (report.linter, report.version) == ("own", "own 7")
+    assert [each.severity for each in report.findings] == ["error", "info", "notice"]
+    assert [each.message for each in report.refusing] == [f"{len(der)} octets"]
+
+
+def test_zlint_s_json_is_read() -> None:
+    """D48: results that say something become findings; pass, NA and NE do not; an unknown result is an error."""
+    said = {
+        "e_bad": {"result": "error", "details": "because"},
+        "w_odd": {"result": "warn"},
+        "e_fine": {"result": "pass"},
+        "e_other": {"result": "NA"},
+        "e_later": {"result": "NE"},
+    }
+    found = adapters.read_zlint(orjson.dumps(said))
+    assert [(each.severity, each.code, each.message) for each in found] == [
+        ("error", "e_bad", "because"),
+        ("warning", "w_odd", ""),
+    ]
+    with pytest.raises(KeyError):
+        adapters.read_zlint(b'{"e_bad": {"result": "perhaps"}}')
+    with pytest.raises(ValueError, match="zlint"):
+        adapters.read_zlint(b"{}")
+
+
+FAULTS = {
+    "hangs": ("time.sleep(60)", {"timeout": 0.5}, "lint.timeout"),
+    "prints nonsense": ("print('Segmentation fault')", {}, "lint.unavailable"),
+    "prints no JSON": ("print('')", {"output": "zlint"}, "lint.unavailable"),
+    "is missing": ("", {"command": ("/nowhere/zlint",)}, "lint.unavailable"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_linter_that_does_not_speak_lets_nothing_pass(tmp_path: Path, fault: str) -> None:
+    """A configured linter that hangs, crashes or is gone is an error, never an empty report."""
+    body, more, code = FAULTS[fault]
+    with pytest.raises(QuashError) as error:
+        await adapters.findings(program(tmp_path, body, **more), twin())
+    assert error.value.code == code
+
+
+async def test_an_exemption_needs_code_and_whole_message() -> None:
+    """A message that only contains the exempt one is not exempt."""
+    for message, passes in (('Internal domain name: "host.internal"', True), ("Internal domain name", False)):
+        exempt = (LintExemption(code="cabf.internal_domain_name", message=message),)
+        (report,) = await LintGate(Lint(exempt=exempt), Inline())(twin(names=("host.internal",)), "dv-certificate")
+        assert (report.refusing == ()) is passes
