@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quash.pki.crl import entry
 from quash.store import crls
 from quash.store.database import Pool, acquire
 
@@ -40,14 +39,10 @@ async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known
         if known is not None and known.regular == number:
             changes = await crls.changes(conn, scope, known.covers)
             if all(version == 1 for version, _ in changes):
-                added = [entry(*values) for _, values in changes]
+                added = [entry for _, entry in changes]
                 expected = await crls.total(conn, scope) - known.gone
                 encoded = b"".join((known.encoded, *added))
                 return EntrySet(covers, number, encoded, known.count + len(added), expected, known.gone)
-        parts: list[bytes] = []
-        count = 0
-        async for batch in crls.entries(conn, scope, regular):
-            parts.append(b"".join([entry(*values) for values in batch]))
-            count += len(batch)
-        gone = await crls.gone(conn, scope, regular)
-        return EntrySet(covers, number, b"".join(parts), count, await crls.total(conn, scope) - gone, gone)
+        found = await crls.listing(conn, scope, regular)
+        expected = await crls.total(conn, scope) - found.gone
+        return EntrySet(covers, number, found.encoded, found.count, expected, found.gone)

@@ -11,8 +11,7 @@ from crlgen.build.schedule import Memory
 from crlgen.build.terms import terms_of
 from crlgen.publish.folder import Publisher
 from quash.errors import Kind, QuashError
-from quash.pki import der
-from quash.pki.crl import read_entry
+from quash.pki.crl import cut_entries, serial_of
 from quash.runtime.clock import Clock
 from quash.store import crls
 from quash.store.database import Pool, acquire
@@ -54,7 +53,7 @@ def _remember(body: bytes, terms: Terms, memory: Memory) -> None:
     except QuashError:
         return  # damaged or foreign: what is remembered of the last good one, if anything, still counts
     if memory.published is None or crl.number >= memory.published.number:
-        memory.published = Published(crl.number, crl.this_update, b"".join(crl.entries), len(crl.entries))
+        memory.published = Published(crl.number, crl.this_update, crl.revoked, len(crl.entries))
 
 
 async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
@@ -70,7 +69,9 @@ async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
     serials = await asyncio.to_thread(_serials, published.entries)
     async with acquire(pool) as conn:
         missing = await crls.unrevoked(conn, scope.issuer_id, serials)
-        expected = await crls.total(conn, scope) - await crls.gone(conn, scope, state.regular)
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            gone = (await crls.listing(conn, scope, state.regular)).gone
+            expected = await crls.total(conn, scope) - gone
         settled = state.published is not None and await crls.is_past(conn, state.published.covers)
     if missing:
         raise QuashError(
@@ -83,4 +84,4 @@ async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
 
 
 def _serials(entries: bytes) -> list[bytes]:
-    return [read_entry(entries[start:end])[0] for _, start, _, end in der.children(entries, 0, len(entries))]
+    return [serial_of(entry) for entry in cut_entries(entries)]

@@ -7,13 +7,13 @@ published CRL, which stays.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from quash.errors import Kind, QuashError
-from quash.pki import der
 from quash.pki.algorithms import SignatureAlgorithm, verify
-from quash.pki.crl import Crl, read_crl, read_entry
+from quash.pki.crl import ENTRIES, Crl, cut_entries, read_crl, read_entry, serial_of
 from quash.pki.reasons import Reason
 from quash.pki.rules import check_crl_validity
 
@@ -98,9 +98,7 @@ def check(crl: Crl, expected: Expected, previous: Published | None, *, subscribe
     if times != (expected.this_update, expected.next_update) or (previous and times[0] <= previous.this_update):
         raise _refuse("crl.other_times", "the CRL's times are not those that were set, or go back")
     check_crl_validity(*times, subscribers=subscribers)
-    if len(crl.entries) != expected.entries:
-        raise _refuse("crl.count_differs", f"{len(crl.entries)} entries, the database counts {expected.entries}")
-    return _compare(previous, crl)
+    return _compare(previous, crl.revoked, expected.entries)
 
 
 def refuse_lost(lost: list[bytes], may_go: set[bytes]) -> None:
@@ -109,37 +107,52 @@ def refuse_lost(lost: list[bytes], may_go: set[bytes]) -> None:
         raise _refuse("crl.entry_lost", f"{len(missing)} published entries would be lost, the first {missing[0]}")
 
 
-def _compare(previous: Published | None, crl: Crl) -> list[bytes]:
+def _compare(previous: Published | None, revoked: bytes, expected: int) -> list[bytes]:
     """The common case, entries added at the end of what is published, costs one comparison of memory."""
+    if previous is not None and revoked.startswith(previous.entries):
+        added = _well_formed(revoked[len(previous.entries) :])
+        _count(previous.count + len(added), expected)
+        for example in _examples(added):
+            read_entry(example)
+        _check_serials(added)  # a serial that is published already would make one entry too many
+        return []
+    current = _well_formed(revoked)
+    _count(len(current), expected)
+    _check_serials(current)
     if previous is None:
-        _by_serial(crl.entries)
         return []
-    if b"".join(crl.entries[: previous.count]) == previous.entries:
-        _by_serial(crl.entries[previous.count :])
-        return []
-    current = _by_serial(crl.entries)
-    old = (previous.entries[i:j] for _, i, _, j in der.children(previous.entries, 0, len(previous.entries)))
+    old = cut_entries(previous.entries)
+    new = {serial_of(entry): entry for entry in set(current).difference(old)}
     lost = []
-    for entry in set(old).difference(crl.entries):
+    for entry in set(old).difference(current):
         serial, revoked_at, reason = read_entry(entry)
-        if serial not in current:
-            lost.append(serial)
+        if serial in new:
+            _check_upgrade(serial, (revoked_at, reason), new[serial])
         else:
-            _check_upgrade(serial, (revoked_at, reason), current[serial])
+            lost.append(serial)
     return lost
 
 
-def _by_serial(entries: list[bytes]) -> dict[bytes, bytes]:
-    """serial -> entry of well-formed entries with allowed reasons (B8, B10, B11), each serial once.
+def _well_formed(revoked: bytes) -> list[bytes]:
+    """Entries cut apart that are just a serial, a time and perhaps an allowed reason (B8, B10, B11, B19)."""
+    if not ENTRIES.fullmatch(revoked):
+        raise _refuse("crl.malformed", "an entry is not of our profile (B8-B11)")
+    return cut_entries(revoked)
 
-    Entries differ in their serials and in little else, so one of each shape is looked into; that keeps a million cheap.
-    """
-    found = {entry[4 : 4 + entry[3]]: entry for entry in entries}
-    if len(found) != len(entries):
+
+def _count(entries: int, expected: int) -> None:
+    if entries != expected:
+        raise _refuse("crl.count_differs", f"{entries} entries, the database counts {expected}")
+
+
+def _check_serials(entries: list[bytes]) -> None:
+    if len(set(map(serial_of, entries))) != len(entries):
         raise _refuse("crl.entry_twice", "a serial stands twice on the CRL")
-    for example in {entry[:4] + entry[4 + entry[3] :]: entry for entry in entries}.values():
-        read_entry(example)
-    return found
+
+
+def _examples(entries: list[bytes]) -> Iterable[bytes]:
+    """One entry of each shape: they differ in their serials and in little else."""
+    return {entry[:4] + entry[4 + entry[3] :]: entry for entry in entries}.values()
 
 
 def _check_upgrade(serial: bytes, old: tuple[int, int], entry: bytes) -> None:

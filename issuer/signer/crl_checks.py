@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final, Literal
+from typing import Literal
 
 from issuer.signer.certificate_checks import Authority
 from quash.errors import Kind, QuashError
 from quash.pki import der
-from quash.pki.crl import NUMBER_LIMIT, Crl, certificate_list, read_crl
-from quash.pki.reasons import ALLOWED_REASONS
+from quash.pki.crl import ENTRIES, NUMBER_LIMIT, Crl, certificate_list, read_crl
 from quash.pki.rules import check_crl_validity
-from quash.pki.serials import MAX_OCTETS
 from quash.store.crls import Scope
 
 MAX_CLOCK_STEP = 300
 """Seconds between the CRL's thisUpdate and the signer's clock, either way: a large CRL takes a while to make."""
 
 _FIELDS_WITH_ENTRIES, _ENTRIES_FIELD = 7, 5
-_OUR_SERIAL: Final = 16
-_MINIMAL: Final = rb"(?!\x00[\x00-\x7f]|\xff[\x80-\xff])"  # X.690 8.3.2: no octet more than an INTEGER needs
-_REASON_EXTENSION: Final = bytes.fromhex("300c300a0603551d1504030a01")  # up to the reason's one octet
 
 # B15: a shard of subscriber certificates may not claim to be one of CA certificates; the root issues both kinds.
 _MAY_COVER: dict[str, frozenset[Literal["user", "ca"] | None]] = {
@@ -52,26 +46,6 @@ def read_tbs_crl(tbs: bytes, authority: Authority) -> Crl:
     return read_crl(certificate_list(without, authority.algorithm, none))
 
 
-def _entries_pattern() -> re.Pattern[bytes]:
-    """Entries as `quash.pki.crl.entry` writes them, of every length of serial that the store holds."""
-    times = ((15, rb"\x17\x0d[0-9]{12}Z"), (17, rb"\x18\x0f[0-9]{14}Z"))  # B19
-    allowed = b"".join(re.escape(bytes((reason,))) for reason in ALLOWED_REASONS if reason)  # B10, B11
-    reasons = ((0, b""), (14, re.escape(_REASON_EXTENSION) + b"[" + allowed + b"]"))
-    # Ours first: a serial of 16 octets is tried before all others.
-    lengths = sorted(range(1, MAX_OCTETS + 1), key=lambda length: length != _OUR_SERIAL)
-    entries = [
-        re.escape(b"\x30" + der.length(2 + length + time_size + reason_size) + bytes((der.INTEGER, length)))
-        + (_MINIMAL if length > 1 else b"")
-        + b"[\\x00-\\xff]{%d}" % length
-        + time
-        + reason
-        for length in lengths
-        for time_size, time in times
-        for reason_size, reason in reasons
-    ]
-    return re.compile(b"(?:" + b"|".join(entries) + b")*+")  # possessive: no memory for ways back
-
-
 def check_crl(crl: Crl, authority: Authority, scope: Scope, last_number: int | None, now: int) -> None:
     """Raises a `crl.*` error unless this is the scope's next CRL. `last_number`: the greatest ever signed for it."""
     if crl.issuer != authority.issuer.subject:
@@ -95,6 +69,3 @@ def _malformed(message: str) -> QuashError:
 
 def _refuse(what: str, message: str) -> QuashError:
     return QuashError(f"crl.{what}", f"the CRL was not signed: {message}", Kind.REFUSED)
-
-
-ENTRIES: Final = _entries_pattern()

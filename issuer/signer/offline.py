@@ -20,9 +20,9 @@ from issuer.signer.publish_files import write_file
 from issuer.signer.service import CaSigner
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
-from quash.pki.crl import Crl, certificate_list, entry, read_crl, read_entry, tbs_cert_list
+from quash.pki.crl import Crl, certificate_list, read_crl, read_entry, tbs_cert_list
 from quash.store import crls, issuers, signing_log
-from quash.store.crls import Entry, ScopeState
+from quash.store.crls import Listing, ScopeState
 from quash.store.database import Pool, acquire
 from quash.store.issuers import Issuer
 
@@ -63,7 +63,7 @@ async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Iss
             number=number,
             this_update=now,
             next_update=next_update,
-            entries=len(plan.entries),
+            entries=plan.listing.count,
             covers=plan.covers,
             scheduled=True,
         )
@@ -90,7 +90,7 @@ def _tbs(plan: _Plan, issuer: Issuer, number: int, this_update: int, next_update
         issuer=issuer.subject,
         this_update=this_update,
         next_update=next_update,
-        entries=[entry(*each) for each in plan.entries],
+        entries=(plan.listing.encoded,),
         authority_key_id=plan.key_id,
         number=number,
         idp_urls=plan.state.scope.idp_urls,
@@ -101,7 +101,7 @@ def _tbs(plan: _Plan, issuer: Issuer, number: int, this_update: int, next_update
 @dataclass(frozen=True, slots=True)
 class _Plan:
     state: ScopeState
-    entries: list[Entry]
+    listing: Listing
     covers: str
     last_signed: int
     key_id: bytes
@@ -116,7 +116,7 @@ async def _plan(pool: Pool, issuer: Issuer) -> _Plan:
             raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
         return _Plan(
             state=state,
-            entries=[each async for batch in crls.entries(conn, state.scope, state.regular) for each in batch],
+            listing=await crls.listing(conn, state.scope, state.regular),
             covers=await crls.snapshot(conn),
             last_signed=await signing_log.last_crl_number(conn, issuer.id, state.scope.scope) or 0,
             key_id=authority_of(issuer, own.der).key_id,

@@ -4,13 +4,13 @@ What a CRL covers is a snapshot of PostgreSQL, kept as its text (`pg_snapshot`):
 transaction is visible in it. So a transaction that took its number early and committed late is never taken for covered,
 and nobody marks anything: whether a scope is dirty is derived.
 
-Functions that read several things which must agree (`snapshot`, `entries`, `changes`, `counts`, `total`) are called in
-one transaction of isolation `repeatable_read`, where they all see the same snapshot.
+Functions that read several things which must agree (`snapshot`, `listing`, `changes`, `total`) are called in one
+transaction of isolation `repeatable_read`, where they all see the same snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -21,9 +21,6 @@ from quash.store.database import Connection
 _BATCH = 10_000
 # Shared with the index revocation_scope: no shard and shard null are one value there.
 _FULL = -1
-
-Entry = tuple[bytes, int, int]
-"""serial, revoked_at (Unix seconds), reason"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,46 +253,49 @@ async def is_past(conn: Connection, covers: str) -> bool:
     return bool(past)
 
 
-# The greatest version of each revocation counts. It may go when a regularly scheduled CRL issued after notAfter has
-# shown it (B13): $3 is the thisUpdate of the newest such CRL, $4 what it covers.
-_MAY_GO = "coalesce(c.not_after < $3 and pg_visible_in_snapshot(r.tx, $4::text::pg_snapshot), false)"
-
-
-def _current(columns: str, condition: str, among: str = "") -> str:
-    return (
-        f"select {columns} from (select distinct on (serial) serial, revoked_at, reason, tx from revocation"
-        f"  where issuer_id = $1 and coalesce(shard, -1) = $2{among} order by serial, version desc) r"
-        f" join certificate c on c.issuer_id = $1 and c.serial = r.serial where {condition}"
-    )
+# It may go when a regularly scheduled CRL issued after notAfter has shown it (B13): $3 is the thisUpdate of the newest
+# such CRL, $4 what it covers.
+_MAY_GO = "coalesce(r.not_after < $3 and pg_visible_in_snapshot(r.tx, $4::text::pg_snapshot), false)"
+# The greatest version of each revocation counts. Upgrades are few, so their serials are kept beside while all go by.
+_CURRENT = (
+    " from revocation r where r.issuer_id = $1 and coalesce(r.shard, -1) = $2 and not exists"
+    " (select from revocation n"
+    "  where n.issuer_id = $1 and n.serial = r.serial and n.version > 1 and n.version > r.version)"
+)
 
 
 def _horizon(regular: Crl | None) -> tuple[int | None, str | None]:
     return (regular.this_update, regular.covers) if regular else (None, None)
 
 
-async def entries(conn: Connection, scope: Scope, regular: Crl | None) -> AsyncIterator[list[Entry]]:
-    """What the scope's CRL must list, in batches, by serial: everything revoked except what may go (B13)."""
-    cursor = await conn.cursor(
-        _current("r.serial, r.revoked_at, r.reason", f"not {_MAY_GO} order by r.serial"),
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a scope's CRL must list: `encoded`, whole entries joined in the order of their transactions; how many.
+
+    `gone`: revoked certificates of the scope that need no entry any more (B13); `total` counts them too.
+    """
+
+    encoded: bytes
+    count: int
+    gone: int
+
+
+async def listing(conn: Connection, scope: Scope, regular: Crl | None) -> Listing:
+    """Everything revoked except what may go (B13), joined by PostgreSQL: a million entries are one value of 49 MB.
+
+    Called in a transaction, whose settings it changes: estimates of how many upgrades there are can be wrong a
+    thousandfold after a mass upgrade, and a nested loop over them would take hours.
+    """
+    await conn.execute("set local enable_nestloop = off; set local jit = off; set local work_mem = '64MB'")
+    row = await conn.fetchrow(
+        "select count(*) filter (where not may_go) as count, count(*) filter (where may_go) as gone,"
+        " string_agg(entry, ''::bytea order by tx, id) filter (where not may_go) as encoded"
+        f" from (select r.tx, r.id, r.entry, {_MAY_GO} as may_go {_CURRENT}) e",
         scope.issuer_id,
         scope._shard,
         *_horizon(regular),
     )
-    while batch := await cursor.fetch(_BATCH):
-        yield [(serial, revoked_at, reason) for serial, revoked_at, reason in batch]
-
-
-async def gone(conn: Connection, scope: Scope, regular: Crl | None) -> int:
-    """How many of the scope's revoked certificates need no entry any more (B13); `total` counts them too."""
-    if regular is None:
-        return 0
-    count = await conn.fetchval(
-        _current("count(*)", _MAY_GO),
-        scope.issuer_id,
-        scope._shard,
-        *_horizon(regular),
-    )
-    return int(count)
+    return Listing(row["encoded"] or b"", row["count"], row["gone"])
 
 
 async def total(conn: Connection, scope: Scope) -> int:
@@ -308,23 +308,23 @@ async def total(conn: Connection, scope: Scope) -> int:
     return int(count)
 
 
-async def changes(conn: Connection, scope: Scope, covers: str) -> list[tuple[int, Entry]]:
-    """The revocations of the scope that `covers` does not show, as (version, entry), in order of their transactions."""
+async def changes(conn: Connection, scope: Scope, covers: str) -> list[tuple[int, bytes]]:
+    """The revocations that `covers` does not show, as (version, encoded entry), in order of their transactions."""
     rows = await conn.fetch(
-        "select version, serial, revoked_at, reason from revocation where issuer_id = $1 and coalesce(shard, -1) = $2"
+        "select version, entry from revocation where issuer_id = $1 and coalesce(shard, -1) = $2"
         " and tx >= pg_snapshot_xmin($3::text::pg_snapshot) and not pg_visible_in_snapshot(tx, $3::text::pg_snapshot)"
         " order by tx, id",
         scope.issuer_id,
         scope._shard,
         covers,
     )
-    return [(version, (serial, revoked_at, reason)) for version, serial, revoked_at, reason in rows]
+    return [(version, entry) for version, entry in rows]
 
 
 async def may_go(conn: Connection, scope: Scope, regular: Crl | None, serials: Sequence[bytes]) -> set[bytes]:
     """Which of these entries a new CRL need not list (B13), asked of the database serial by serial."""
     rows = await conn.fetch(
-        _current("r.serial", _MAY_GO, among=" and serial = any($5)"),
+        f"select r.serial {_CURRENT} and r.serial = any($5) and {_MAY_GO}",
         scope.issuer_id,
         scope._shard,
         *_horizon(regular),

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from issuer.signer.crl_checks import ENTRIES
 from quash.errors import Kind, QuashError
 from quash.keys import KeyUnavailable
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
-from quash.pki.crl import certificate_list, entry, read_crl
+from quash.pki.crl import ENTRIES, certificate_list, entry, read_crl
 from quash.pki.reasons import ALLOWED_REASONS
 from quash.pki.rules import CRL_VALIDITY_MAX_CAS
 from quash.store import signing_log

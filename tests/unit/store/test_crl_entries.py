@@ -1,0 +1,102 @@
+"""What PostgreSQL keeps and joins for CRLs is what `quash.pki.crl` would write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quash.pki.crl import ENTRIES, cut_entries, entry
+from quash.pki.reasons import ALLOWED_REASONS
+from quash.pki.serials import MAX_OCTETS
+from quash.store import crls
+from quash.store.database import acquire
+
+MOMENTS = (0, 951_782_400, 1_800_000_000, 2_524_607_999, 2_524_608_000, 253_402_300_799)
+SCOPE = crls.Scope(1, "ca", "full", None, "http://crl.example.test/ca.crl", (), "ca.crl", False)
+
+
+async def prepare(owner: Any) -> None:
+    await owner.execute("""
+        insert into act (at, actor, action, subject) values (1, 'a', 'b', '{}');
+        insert into issuer
+            (name, kind, subject, spki, signature_algorithm, ocsp_path, max_age, bucket_count, created_at)
+            values ('ca', 'root', '', '', 'x', 'ca', 1, 1, 1);
+    """)
+
+
+async def revoke(owner: Any, serial: bytes, reason: int, at: int, *, version: int = 1, not_after: int = 9) -> None:
+    await owner.execute(
+        "insert into certificate (issuer_id, serial, state, profile, not_after, bucket, created_at)"
+        " values (1, $1, 'imported', 'x', $2, 0, 0) on conflict do nothing",
+        serial,
+        not_after,
+    )
+    await owner.execute(
+        "insert into revocation (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id)"
+        " values (1, $1, $2, $3, $4, 0, 1)",
+        serial,
+        version,
+        reason,
+        at,
+    )
+
+
+async def listed(database: Any, regular: crls.Crl | None = None) -> crls.Listing:
+    async with acquire(database.owner) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        return await crls.listing(conn, SCOPE, regular)
+
+
+async def test_kept_entry_is_the_one_that_the_codec_writes(database: Any) -> None:
+    """Every length of serial, both kinds of time and each reason: octet for octet as `entry` (B8, B10, B19)."""
+    await prepare(database.owner)
+    wanted = []
+    for size in (1, 2, 15, 16, 17, 20, 21, MAX_OCTETS):
+        for at in MOMENTS:
+            for reason in ALLOWED_REASONS:
+                serial = (bytes((1 + len(wanted) % 127, len(wanted) // 127)) + b"\x55" * size)[:size]
+                if any(serial == known for known, _, _ in wanted):
+                    continue
+                wanted.append((serial, at, int(reason)))
+                await revoke(database.owner, serial, int(reason), at)
+    found = await listed(database)
+    assert cut_entries(found.encoded) == [entry(*each) for each in wanted]
+    assert ENTRIES.fullmatch(found.encoded)
+    assert (found.count, found.gone) == (len(wanted), 0)
+
+
+async def test_writer_cannot_choose_what_is_kept(database: Any) -> None:
+    """The database fills entry and notAfter itself, whatever an INSERT says."""
+    await prepare(database.owner)
+    await revoke(database.owner, b"\x01", 1, 5, not_after=77)
+    await database.owner.execute(
+        "insert into revocation"
+        " (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id, entry, not_after)"
+        " values (1, '\\x01', 2, 4, 6, 0, 1, '\\x00', 1)"
+    )
+    rows = await database.owner.fetch("select entry, not_after from revocation order by version")
+    assert [tuple(row) for row in rows] == [(entry(b"\x01", 5, 1), 77), (entry(b"\x01", 6, 4), 77)]
+
+
+async def test_greatest_version_alone_is_listed(database: Any) -> None:
+    """An upgrade (B25) replaces the entry, at the end of the list, where its transaction stands."""
+    await prepare(database.owner)
+    for serial in (b"\x01", b"\x02", b"\x03"):
+        await revoke(database.owner, serial, 4, 5)
+    await revoke(database.owner, b"\x02", 1, 5, version=2)
+    await revoke(database.owner, b"\x02", 1, 4, version=3)
+    found = await listed(database)
+    assert cut_entries(found.encoded) == [entry(b"\x01", 5, 4), entry(b"\x03", 5, 4), entry(b"\x02", 4, 1)]
+
+
+async def test_what_may_go_is_counted_and_not_listed(database: Any) -> None:
+    """B13: expired before the regular CRL, and covered by it; what came later stays, and so does the unexpired."""
+    await prepare(database.owner)
+    await revoke(database.owner, b"\x01", 4, 5, not_after=99)
+    await revoke(database.owner, b"\x02", 4, 5, not_after=100)
+    async with acquire(database.owner) as conn:
+        covers = await crls.snapshot(conn)
+    await revoke(database.owner, b"\x03", 4, 5, not_after=99)
+    regular = crls.Crl(1, 100, 200, 2, None, None, covers, True, 100)
+    found = await listed(database, regular)
+    assert cut_entries(found.encoded) == [entry(b"\x02", 5, 4), entry(b"\x03", 5, 4)]
+    assert (found.count, found.gone) == (2, 1)
+    assert await listed(database) == crls.Listing(b"".join(entry(bytes((n,)), 5, 4) for n in (1, 2, 3)), 3, 0)
