@@ -13,6 +13,7 @@ from functools import partial
 from issuer.signer import ca_profiles
 from issuer.signer.ceremony import ACTOR, Ceremony, Wanted
 from issuer.signer.certificate_checks import SUB_CA, authority_of
+from issuer.signer.checkpoint_key import ensure_checkpoint_key
 from issuer.signer.deployment import Deployment
 from issuer.signer.key_files import ceremony_opener
 from issuer.signer.key_ring import KeyRing
@@ -93,6 +94,9 @@ class _Hierarchy:
             await publish_certificates(conn, self._deployment.state)
             # 6. Who may use the two APIs.
             await ensure_operators(self._deployment, conn, self._say)
+        # 7. What the ledger's checkpoints are signed with (F7).
+        if ensure_checkpoint_key(self._deployment):
+            self._say("made the key of the ledger's checkpoints")
 
     async def _ensure_issuer(self, wanted: configuration.Issuer) -> Issuer:
         async with acquire(self._pool) as conn:

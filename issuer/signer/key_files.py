@@ -1,4 +1,4 @@
-"""Where keys and their secrets are. CA, OCSP and offline keys have a secret each; none opens another's (design 2)."""
+"""Where keys and their secrets are. CA, OCSP, offline and ledger keys have a secret each, of no use to the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from quash.runtime.config import Config, Keys
 from quash.runtime.state import State
 from quash.store.issuers import Issuer
 
-Group = Literal["ca", "ocsp", "offline"]
-"""A folder of keys that share a secret: online CA keys, OCSP signers' keys, keys for explicit commands only."""
+Group = Literal["ca", "ocsp", "offline", "ledger"]
+"""A folder of keys that share a secret: online CA keys, OCSP signers' keys, for explicit commands, the ledger's."""
 
 _CONFIGURED: Final[Mapping[Group, Callable[[Keys], Path | None]]] = MappingProxyType(
     {
         "ca": lambda keys: keys.ca_passphrase_file,
         "ocsp": lambda keys: keys.ocsp_passphrase_file,
         "offline": lambda keys: keys.offline_passphrase_file,
+        "ledger": lambda keys: keys.ledger_passphrase_file,
     }
 )
 

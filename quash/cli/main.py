@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("quash.cli.importing", "import_app"),
     "crl": ("quash.cli.crl", "crl_app"),
     "cache": ("quash.cli.cache", "cache_app"),
+    "audit": ("quash.cli.audit", "audit_app"),
     "root": ("quash.cli.root", "root_app"),
 }
 HELP = {
@@ -36,6 +37,7 @@ HELP = {
     "import": "Take over an existing CA.",
     "crl": "List, build and verify CRLs.",
     "cache": "Look into this node's OCSP cache.",
+    "audit": "Verify and export the ledger.",
     "root": "Use the offline root key, by explicit command.",
 }
 

@@ -33,6 +33,7 @@ PROCESSES = {
     "issuer": "issuer.issuance.main",
     "admin": "issuer.revocation.main",
     "jobs": "issuer.revocation.jobs",
+    "ledger": "issuer.audit.main",
     "crl-builder": "crlgen.build.main",
     "crl-origin": "crlgen.origin.main",
 }

@@ -30,7 +30,7 @@ from quash.runtime.supervisor import LISTEN_FD, SUPERVISOR_PID, Child, Superviso
 from quash.store.embedded import EmbeddedPostgres
 
 # In the order of their start; responder workers and PostgreSQL are added by `_children`.
-PROCESSES = ("ca-signer", "presigner", "follower", "issuer", "admin", "jobs", "crl-builder", "crl-origin")
+PROCESSES = ("ca-signer", "presigner", "follower", "issuer", "admin", "jobs", "ledger", "crl-builder", "crl-origin")
 _READY_WITHIN = 120.0
 _FAILED_STARTS = 4
 

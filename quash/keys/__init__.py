@@ -1,6 +1,6 @@
 """Private keys behind a handle: encrypted PEM files and PKCS#11 tokens.
 
-Only `issuer.signer` and `responder.presign` import this package (an import contract).
+Only `issuer.signer`, `responder.presign` and `issuer.audit` import this package (an import contract).
 """
 
 from __future__ import annotations

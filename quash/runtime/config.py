@@ -268,6 +268,17 @@ class Config(Model):
     admin: Admin = Admin()
     metrics: Metrics = Metrics()
     issuance: Issuance = Issuance()
+class Audit(Model):
+    """The ledger (F1, F7, G24)."""
+
+    checkpoint_key: str = "pem:ledger/checkpoint.pem"
+    """Of the process `ledger` alone; `init` makes the default one."""
+    checkpoint_rows: Annotated[int, Field(ge=1)] = 1000
+    """A checkpoint is signed after so many rows,"""
+    checkpoint_seconds: Annotated[int, Field(ge=1, le=31 * DAY)] = 300
+    """or so many seconds after the last one when there is any new row (F7: at the latest 31 days)."""
+
+
     checks: Checks = Checks()
     lint: Lint = Lint()
     presign: Presign = Presign()
@@ -277,6 +288,8 @@ class Config(Model):
     profiles: tuple[Profile, ...] = ()
 
     @model_validator(mode="after")
+    ledger_passphrase_file: Path | None = None
+    """Of the key that signs the ledger's checkpoints; empty: `secrets/ledger.passphrase`."""
     def _relations(self) -> Self:
         names = [issuer.name for issuer in self.issuers]
         if len(set(names)) != len(names):
@@ -293,6 +306,7 @@ class Config(Model):
 
     @property
     def ocsp_base(self) -> str:
+    audit: Audit = Audit()
         """The URL that certificates carry before `/<issuer>`."""
         return self.responder.base_url.rstrip("/") or f"http://{self.responder.host}:{self.responder.port}"
 

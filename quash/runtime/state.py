@@ -54,6 +54,11 @@ class State:
         return self._folder("operators", 0o700)
 
     @property
+    def ledger(self) -> Path:
+        """The ledger's checkpoints outside the database."""
+        return self._folder("ledger", 0o755)
+
+    @property
     def secrets(self) -> Path:
         """Passphrases and database passwords, one file each, 0600."""
         return self._folder("secrets", 0o700)

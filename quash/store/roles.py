@@ -24,6 +24,7 @@ ISSUING: Final = "quash_issuing"
 ADMIN: Final = "quash_admin"
 JOBS: Final = "quash_jobs"
 CRL_BUILDER: Final = "quash_crl_builder"
+LEDGER: Final = "quash_ledger"
 
 ALL: Final = ("*",)
 Columns = tuple[str, ...]
@@ -113,6 +114,14 @@ FUNCTIONS: Final[Mapping[str, Columns]] = {PRESIGNER: ("feed_add_partition", "fe
 """Functions that run with the owner's rights, by the role that may call them."""
 
 ROLES: Final = (OWNER, *RIGHTS)
+    LEDGER: {
+        "act": _READ,
+        "signing_log": _READ,
+        "ledger": _READ_APPEND,
+        "ledger_checkpoint": _READ_APPEND,
+        **_LEASE,
+        **_POSITION,
+    },
 
 
 async def create_roles(admin: Connection, state: State, database: str) -> None:

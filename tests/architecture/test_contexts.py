@@ -23,6 +23,7 @@ ABSENT = {
     "issuer": KEYS | {"crlgen", "responder", "issuer.signer.service"},
     "admin": KEYS | {"crlgen", "responder", "issuer.signer"},
     "jobs": KEYS | {"crlgen", "responder", "issuer.signer"},
+    "ledger": {"crlgen", "responder", "issuer.signer", "issuer.issuance", "issuer.revocation"},
     "crl-builder": KEYS | {"issuer", "responder"},
     "crl-origin": KEYS | DATABASE | {"issuer", "responder", "crlgen.build"},
 }
@@ -35,6 +36,7 @@ PRESENT = {
     "issuer": "asyncpg",
     "admin": "asyncpg",
     "jobs": "asyncpg",
+    "ledger": "quash.keys",
     "crl-builder": "asyncpg",
     "crl-origin": "aiohttp",
 }

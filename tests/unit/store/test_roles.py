@@ -23,6 +23,9 @@ APPEND_ONLY = {
     "kill_switch": "stopped",
     "signing_log": "at",
     "crl_demand": "at",
+    "signer_switch": "at",
+    "ledger": "hash",
+    "ledger_checkpoint": "line",
 }
 CHANGES = ("update {0} set {1} = {1}", "delete from {0}", "truncate {0} cascade")
 
@@ -72,6 +75,9 @@ DENIED = [
 
 
 @pytest.mark.parametrize(("role", "statement"), DENIED)
+    (roles.ADMIN, "insert into ledger (position) values (1)"),
+    (roles.LEDGER, "insert into act (at) values (1)"),
+    (roles.LEDGER, "select * from certificate"),
 async def test_a_role_may_not(database: Any, role: str, statement: str) -> None:
     """The server itself refuses what a process has no business with."""
     conn = await database.connection(role)
@@ -116,6 +122,10 @@ async def test_the_follower_reads_the_feed_and_nothing_else(database: Any) -> No
     tables = await database.owner.fetch(
         "select relname from pg_class where relnamespace = 'quash'::regnamespace and relkind in ('r', 'p', 'v')"
     )
+        insert into signer_switch (issuer_id, at, act_id) values (1, 1, 1);
+        insert into ledger (position, source, source_id, chained_at, hash)
+            values (1, 'act', 1, 1, decode(repeat('00', 32), 'hex'));
+        insert into ledger_checkpoint (number, position, at, line) values (1, 1, 1, '');
     readable = set()
     for (table,) in tables:
         try:
