@@ -74,7 +74,8 @@ async def revoke(
     """Revokes a certificate and, for keyCompromise, its key's every unexpired certificate (C8); again changes nothing.
 
     `batch`: siblings revoked in the transaction; more become a job that commits with it. Raises `find_one`'s errors,
-    `certificate.expired`, `revocation.not_upgradable`, `revocation.date_in_future`, `revocation.reason_required`.
+    `certificate.expired`, `revocation.not_upgradable`, `revocation.date_in_future`, `revocation.date_too_early`,
+    `revocation.reason_required`.
     """
     # 1. Which certificate is meant?
     found = await find_one(conn, request.target)
@@ -123,6 +124,9 @@ def _date(request: Request, now: int) -> int:
         return now
     if request.revoked_at > now:
         raise QuashError("revocation.date_in_future", "a revocation cannot begin later than now: leave revoked_at out")
+    # Signers cannot write an earlier time, and rows are for ever: one such would keep its whole CRL from being built.
+    if request.revoked_at < 0:
+        raise QuashError("revocation.date_too_early", "give a revoked_at from 1970 on")
     return request.revoked_at
 
 

@@ -66,7 +66,7 @@ def make_plan(source: Source, *, skip_bad: bool, now: int, progress: Progress) -
     known = dict(_certificates(source, warnings, progress)) if source.certs is not None else {}
     rows = {entry.serial: _row(entry, known.get(entry.serial), source.ca, now, warnings) for entry in index.entries}
     if crl is not None:
-        _add_crl_entries(rows, crl, source.ca, warnings)
+        _add_crl_entries(rows, crl, source.ca, now, warnings)
     strangers = sum(serial not in rows for serial in known)
     if strangers:
         warnings.append(f"{strangers} certificates in {source.certs} are not in the index and were left out")
@@ -92,8 +92,19 @@ def _row(
     if entry.revoked and revoked_at is None:
         revoked_at = now
         warnings.append(f"line {entry.line}: unreadable revocation date, taken as now")
+    elif revoked_at is not None:
+        revoked_at = _publishable(revoked_at, f"line {entry.line}", now, warnings)
     reason = int(entry.reason) if entry.reason is not None else None
     return _import_row(entry.serial, not_after, reason, revoked_at, known)
+
+
+def _publishable(revoked_at: int, where: str, now: int, warnings: list[str]) -> int:
+    """The date, moved to where signers can say it: no thisUpdate may lie ahead of the clock, no time before 1970."""
+    moved = min(max(revoked_at, 0), now)
+    if moved != revoked_at:
+        said = "is in the future, taken as now" if moved == now else "is before 1970, taken as 1970"
+        warnings.append(f"{where}: the revocation date {said}")
+    return moved
 
 
 def _import_row(
@@ -160,7 +171,11 @@ def _old_crl(source: Source, now: int) -> x509.CertificateRevocationList:
 
 
 def _add_crl_entries(
-    rows: dict[bytes, ImportRow], crl: x509.CertificateRevocationList, ca: x509.Certificate, warnings: list[str]
+    rows: dict[bytes, ImportRow],
+    crl: x509.CertificateRevocationList,
+    ca: x509.Certificate,
+    now: int,
+    warnings: list[str],
 ) -> None:
     """What the old CRL revoked stays revoked, whatever the index says."""
     for entry in crl:
@@ -171,7 +186,8 @@ def _add_crl_entries(
         where = "is not in the index" if row is None else "is not revoked in the index"
         warnings.append(f"serial {format_serial(serial)} is on the CRL but {where}: imported as revoked")
         base = row or ImportRow(serial, int(ca.not_valid_after_utc.timestamp()), 0)
-        revoked_at = int(entry.revocation_date_utc.timestamp())
+        date = int(entry.revocation_date_utc.timestamp())
+        revoked_at = _publishable(date, f"serial {format_serial(serial)}", now, warnings)
         rows[serial] = replace(base, reason=int(_crl_reason(entry)), revoked_at=revoked_at)
 
 

@@ -88,6 +88,15 @@ async def test_date_in_the_future_is_refused(world: World) -> None:
     assert await world.history(key) == []
 
 
+async def test_date_that_no_signer_can_write_is_refused(world: World) -> None:
+    """A time before 1970 would stand in the append-only rows for ever, and neither OCSP nor CRL could say it."""
+    key = await world.certificate()
+    with pytest.raises(QuashError, match=r"revocation\.date_too_early"):
+        await world.revoke(key, revoked_at=-1)
+    assert await world.history(key) == []
+    assert (await world.revoke(key, revoked_at=0)).revoked_at == 0
+
+
 async def test_expired_certificate_is_refused(world: World) -> None:
     """A certificate can be revoked through the second of its notAfter, and not behind it."""
     last = await world.certificate(not_after=world.now)
