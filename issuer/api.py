@@ -122,7 +122,9 @@ def require(request: web.Request, *roles: str) -> Operator:
 
 
 async def read(request: web.Request, model: type[Body]) -> Body:
-    """The JSON body as a model; raises `request.content_type`, `request.malformed_json`, `request.invalid`."""
+    """The JSON body as a model; raises `request.content_type`, `request.malformed_json`, `request.nul`,
+    `request.invalid`.
+    """
     # Nothing else, so that a browser holding a client certificate cannot be made to post a form here.
     if request.content_type != "application/json":
         raise QuashError("request.content_type", "send the body as application/json", Kind.INPUT)
@@ -130,11 +132,21 @@ async def read(request: web.Request, model: type[Body]) -> Body:
         tree = orjson.loads(await request.read())
     except orjson.JSONDecodeError as error:
         raise QuashError("request.malformed_json", f"the body is not JSON: {error}", Kind.INPUT) from None
+    _refuse_nul(tree)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise QuashError("request.invalid", said, Kind.INPUT) from None
+
+
+def _refuse_nul(tree: object) -> None:
+    """Raises `request.nul` for U+0000 in a text, since PostgreSQL holds none and the bodies need none."""
+    if isinstance(tree, str) and "\0" in tree:
+        raise QuashError("request.nul", "leave U+0000 out", Kind.INPUT)
+    if isinstance(tree, dict | list):
+        for each in tree.values() if isinstance(tree, dict) else tree:
+            _refuse_nul(each)
 
 
 def answer(value: object, status: int = 200) -> web.Response:
@@ -202,6 +214,7 @@ def _observe(clock: Clock) -> Any:
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever went wrong into a problem document; an unforeseen fault is logged and told without detail."""
     try:
+        _refuse_nul(request.path)
         return await handler(request)
     except QuashError as error:
         return problem(error)

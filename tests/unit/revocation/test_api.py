@@ -141,7 +141,9 @@ async def test_bad_requests_change_nothing(world: World, api: Client) -> None:
         ({"certificate": "no PEM \N{SNOWMAN}"}, 400, "certificate.malformed"),
         ({**named, "reasons": "superseded"}, 400, "request.invalid"),
         ({**named, "revoked_at": "2030-01-01T00:00:00Z"}, 400, "revocation.date_in_future"),
+        ({**named, "revoked_at": "0001-01-01T00:00:00Z"}, 400, "revocation.date_too_early"),
         ({**named, "revoked_at": "2020-01-01T00:00:00"}, 400, "request.invalid"),
+        ({**named, "issuer": "al\0pha"}, 400, "request.nul"),
         ({**named, "dry_run": "yes"}, 400, "request.invalid"),
         ({"issuer": "alpha", "serial": format_serial(expired[1])}, 422, "certificate.expired"),
         ([], 400, "request.invalid"),
@@ -167,7 +169,9 @@ async def test_malformed_and_oversized_bodies(world: World, api: Client) -> None
 
 
 async def test_paths_and_methods(api: Client) -> None:
-    """Unknown paths and methods are problems too."""
+    """Unknown paths and methods are problems too, and so is a path with U+0000, which no text of PostgreSQL holds."""
+    nul = await api.get("/v1/certificates/al%00pha/77")
+    assert (nul.status, nul.code) == (400, "request.nul")
     nowhere = await api.get("/v1/nowhere")
     assert (nowhere.status, nowhere.code) == (404, "request.no_such_path")
     method = await api.ask("DELETE", "/v1/revocations")
