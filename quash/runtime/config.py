@@ -247,6 +247,17 @@ class Profile(Model):
     """Limited again at issuance by the dated table of `quash.pki.rules` (D2, D-4)."""
 
 
+class Audit(Model):
+    """The ledger (F1, F7, G24)."""
+
+    checkpoint_key: str = "pem:ledger/checkpoint.pem"
+    """Of the process `ledger` alone; `init` makes the default one."""
+    checkpoint_rows: Annotated[int, Field(ge=1)] = 1000
+    """A checkpoint is signed after so many rows,"""
+    checkpoint_seconds: Annotated[int, Field(ge=1, le=31 * DAY)] = 300
+    """or so many seconds after the last one when there is any new row (F7: at the latest 31 days)."""
+
+
 class Keys(Model):
     """Where private keys are. PEM files are encrypted; their passphrases are read from files."""
 
@@ -256,6 +267,8 @@ class Keys(Model):
     """Empty: `secrets/ocsp.passphrase`."""
     offline_passphrase_file: Path | None = None
     """Of the root's key; empty: `secrets/offline.passphrase`. Move both away after `init`."""
+    ledger_passphrase_file: Path | None = None
+    """Of the key that signs the ledger's checkpoints; empty: `secrets/ledger.passphrase`."""
 
 
 class Config(Model):
@@ -268,28 +281,16 @@ class Config(Model):
     admin: Admin = Admin()
     metrics: Metrics = Metrics()
     issuance: Issuance = Issuance()
-class Audit(Model):
-    """The ledger (F1, F7, G24)."""
-
-    checkpoint_key: str = "pem:ledger/checkpoint.pem"
-    """Of the process `ledger` alone; `init` makes the default one."""
-    checkpoint_rows: Annotated[int, Field(ge=1)] = 1000
-    """A checkpoint is signed after so many rows,"""
-    checkpoint_seconds: Annotated[int, Field(ge=1, le=31 * DAY)] = 300
-    """or so many seconds after the last one when there is any new row (F7: at the latest 31 days)."""
-
-
     checks: Checks = Checks()
     lint: Lint = Lint()
     presign: Presign = Presign()
     crl: Crl = Crl()
+    audit: Audit = Audit()
     keys: Keys = Keys()
     issuers: tuple[Issuer, ...] = ()
     profiles: tuple[Profile, ...] = ()
 
     @model_validator(mode="after")
-    ledger_passphrase_file: Path | None = None
-    """Of the key that signs the ledger's checkpoints; empty: `secrets/ledger.passphrase`."""
     def _relations(self) -> Self:
         names = [issuer.name for issuer in self.issuers]
         if len(set(names)) != len(names):
@@ -306,7 +307,6 @@ class Audit(Model):
 
     @property
     def ocsp_base(self) -> str:
-    audit: Audit = Audit()
         """The URL that certificates carry before `/<issuer>`."""
         return self.responder.base_url.rstrip("/") or f"http://{self.responder.host}:{self.responder.port}"
 

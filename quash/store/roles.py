@@ -108,12 +108,6 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         **_LEASE,
         **_POSITION,
     },
-}
-
-FUNCTIONS: Final[Mapping[str, Columns]] = {PRESIGNER: ("feed_add_partition", "feed_drop_partition")}
-"""Functions that run with the owner's rights, by the role that may call them."""
-
-ROLES: Final = (OWNER, *RIGHTS)
     LEDGER: {
         "act": _READ,
         "signing_log": _READ,
@@ -122,6 +116,12 @@ ROLES: Final = (OWNER, *RIGHTS)
         **_LEASE,
         **_POSITION,
     },
+}
+
+FUNCTIONS: Final[Mapping[str, Columns]] = {PRESIGNER: ("feed_add_partition", "feed_drop_partition")}
+"""Functions that run with the owner's rights, by the role that may call them."""
+
+ROLES: Final = (OWNER, *RIGHTS)
 
 
 async def create_roles(admin: Connection, state: State, database: str) -> None:

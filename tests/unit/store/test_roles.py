@@ -23,7 +23,6 @@ APPEND_ONLY = {
     "kill_switch": "stopped",
     "signing_log": "at",
     "crl_demand": "at",
-    "signer_switch": "at",
     "ledger": "hash",
     "ledger_checkpoint": "line",
 }
@@ -66,6 +65,9 @@ DENIED = [
     (roles.ADMIN, "update operator set role = 'officer'"),
     (roles.ADMIN, "insert into act (tx, at, actor, action, subject) values ('3', 1, 'a', 'b', '{}')"),
     (roles.JOBS, "insert into certificate (issuer_id) values (1)"),
+    (roles.ADMIN, "insert into ledger (position) values (1)"),
+    (roles.LEDGER, "insert into act (at) values (1)"),
+    (roles.LEDGER, "select * from certificate"),
     (roles.CRL_BUILDER, "insert into revocation (issuer_id) values (1)"),
     (roles.CRL_BUILDER, "update crl set number = 1"),
     (roles.CRL_BUILDER, "delete from crl"),
@@ -75,9 +77,6 @@ DENIED = [
 
 
 @pytest.mark.parametrize(("role", "statement"), DENIED)
-    (roles.ADMIN, "insert into ledger (position) values (1)"),
-    (roles.LEDGER, "insert into act (at) values (1)"),
-    (roles.LEDGER, "select * from certificate"),
 async def test_a_role_may_not(database: Any, role: str, statement: str) -> None:
     """The server itself refuses what a process has no business with."""
     conn = await database.connection(role)
@@ -113,6 +112,9 @@ async def _add_one_of_each(owner: Any) -> None:
         insert into signing_log (at, kind, issuer_id, tbs_sha256) values (1, 'crl', 1, '');
         insert into crl_scope (issuer_id, scope, url, path, idp) values (1, 'full', 'u', 'p', false);
         insert into crl_demand (at, issuer_id, scope, act_id) values (1, 1, 'full', 1);
+        insert into ledger (position, source, source_id, chained_at, hash)
+            values (1, 'act', 1, 1, decode(repeat('00', 32), 'hex'));
+        insert into ledger_checkpoint (number, position, at, line) values (1, 1, 1, '');
     """)
 
 
@@ -122,10 +124,6 @@ async def test_the_follower_reads_the_feed_and_nothing_else(database: Any) -> No
     tables = await database.owner.fetch(
         "select relname from pg_class where relnamespace = 'quash'::regnamespace and relkind in ('r', 'p', 'v')"
     )
-        insert into signer_switch (issuer_id, at, act_id) values (1, 1, 1);
-        insert into ledger (position, source, source_id, chained_at, hash)
-            values (1, 'act', 1, 1, decode(repeat('00', 32), 'hex'));
-        insert into ledger_checkpoint (number, position, at, line) values (1, 1, 1, '');
     readable = set()
     for (table,) in tables:
         try:
