@@ -1,4 +1,4 @@
-"""The process `ca-signer`: the only one that opens CA keys."""
+"""The process `ca-signer`: the only one that opens CA keys. It also answers requests for new OCSP signers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from issuer.signer.key_files import KeyFiles, online_opener
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.requests import serve
+from issuer.signer.rotation import Rotation
 from issuer.signer.service import CaSigner
 from quash.errors import QuashError
 from quash.runtime.process import Process
@@ -24,10 +25,12 @@ async def main(process: Process) -> None:
     pool = await connect(process.config, process.state, CA_SIGNER)
     keys = KeyRing(online_opener(KeyFiles(process.config, process.state)))
     signer = CaSigner(pool, keys, process.clock)
+    rotation = Rotation(pool, signer, process.config, process.clock)
     server = await serve(process.state.run / SOCKET, signer)
     try:
         while True:
             await _check(process, signer)
+            await _rotate(process, rotation)
             await process.clock.sleep(_CHECK_EVERY)
     finally:
         server.close()
@@ -44,3 +47,13 @@ async def _check(process: Process, signer: CaSigner) -> None:
         process.log.warning("signer.keys_unavailable", code=error.code, detail=error.message)
     else:
         process.health.set("keys", True)
+
+
+async def _rotate(process: Process, rotation: Rotation) -> None:
+    """A database that is away ends this step alone: whatever it left is taken up by the next."""
+    try:
+        await rotation.step()
+    except QuashError as error:
+        process.log.warning("rotation.failed", code=error.code, detail=error.message)
+    except Exception:  # signing goes on, whatever nobody foresaw here
+        process.log.exception("rotation.unforeseen")

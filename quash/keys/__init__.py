@@ -10,6 +10,7 @@ from pathlib import Path
 from quash.errors import QuashError
 from quash.keys.handle import KeyHandle, KeyUnavailable
 from quash.keys.pem import KeyKind, adopt_pem_key, generate_pem_key, open_pem_key, write_pem_key
+from quash.keys.successor import ensure_successor, kind_of
 from quash.keys.token import Pkcs11Key
 from quash.keys.uri import parse_pkcs11_uri, pem_path
 
@@ -18,7 +19,9 @@ __all__ = [
     "KeyKind",
     "KeyUnavailable",
     "adopt_pem_key",
+    "ensure_successor",
     "generate_pem_key",
+    "kind_of",
     "open_key",
     "pem_path",
     "write_pem_key",

@@ -15,11 +15,11 @@ from typing import Any
 
 import pkcs11
 from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
-from pkcs11.util.ec import encode_ec_public_key
+from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
 from pkcs11.util.rsa import encode_rsa_public_key
 
 from quash.keys.handle import KeyUnavailable
-from quash.keys.pem import read_passphrase
+from quash.keys.pem import KeyKind, read_passphrase
 from quash.keys.uri import TokenKey
 from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
 
@@ -48,6 +48,9 @@ _MECHANISM: Mapping[pkcs11.KeyType, pkcs11.Mechanism] = {
     pkcs11.KeyType.EC: pkcs11.Mechanism.ECDSA,
     pkcs11.KeyType.RSA: pkcs11.Mechanism.RSA_PKCS,
 }
+
+
+_CURVES: Mapping[str, str] = {"ec-p256": "secp256r1", "ec-p384": "secp384r1"}
 
 
 @dataclass
@@ -107,17 +110,55 @@ class Pkcs11Key:
             _log_out(self._login)
 
 
+def has_token_key(where: TokenKey, pin_file: Path | None) -> bool:
+    """Whether the token has the one private key that a reference names; raises `KeyUnavailable`."""
+    token = _find_token(where)
+    login = (where.module, token.serial)
+    session = _open_session(login, token, pin_file)
+    try:
+        attributes = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY, pkcs11.Attribute.LABEL: where.label}
+        return any(True for _ in session.get_objects(attributes))
+    except pkcs11.PKCS11Error as error:
+        raise _unavailable(where, error) from None
+    finally:
+        _quietly(session.close)
+        _log_out(login)
+
+
+def generate_token_key(where: TokenKey, pin_file: Path | None, kind: KeyKind) -> None:
+    """Makes a key pair on a token, under the reference's label; it can never leave it. Raises `KeyUnavailable`."""
+    token = _find_token(where)
+    login = (where.module, token.serial)
+    session = _open_session(login, token, pin_file, writable=True)
+    private = {pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False}
+    try:
+        if kind in _CURVES:
+            curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters(_CURVES[kind])}
+            parameters = session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
+            parameters.generate_keypair(label=where.label, store=True, private_template=private)
+        else:
+            bits = int(kind.removeprefix("rsa-"))
+            session.generate_keypair(pkcs11.KeyType.RSA, bits, label=where.label, store=True, private_template=private)
+    except pkcs11.PKCS11Error as error:
+        raise _unavailable(where, error) from None
+    finally:
+        _quietly(session.close)
+        _log_out(login)
+
+
 def _spki(public: pkcs11.PublicKey, where: TokenKey) -> bytes:
     if public.key_type not in _SPKI:
         raise KeyUnavailable(f"{_describe(where)} is neither RSA nor ECDSA (D40)", "key.algorithm_not_supported")
     return _SPKI[public.key_type](public)
 
 
-def _open_session(login: tuple[str, bytes], token: pkcs11.Token, pin_file: Path | None) -> pkcs11.Session:
+def _open_session(
+    login: tuple[str, bytes], token: pkcs11.Token, pin_file: Path | None, *, writable: bool = False
+) -> pkcs11.Session:
     """A session of its own below the process's one login."""
     _log_in(login, token, pin_file)
     try:
-        return token.open()
+        return token.open(rw=writable)
     except pkcs11.PKCS11Error as error:
         _log_out(login)
         raise KeyUnavailable(f"token {token.label}: no session ({type(error).__name__}); is it there?") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from quash.errors import QuashError
 
@@ -53,6 +53,14 @@ def parse_pkcs11_uri(ref: str) -> TokenKey:
         id=unquote_to_bytes(where["id"]) if "id" in where else None,
         pin_source=Path(pin) if pin else None,
     )
+
+
+def renamed_uri(ref: str, label: str) -> str:
+    """The reference of the key called `label` on the same token; raises `key.bad_reference`."""
+    parse_pkcs11_uri(ref)
+    path, _, query = ref.removeprefix("pkcs11:").partition("?")
+    kept = [part for part in path.split(";") if part.partition("=")[0] not in {"object", "id"}]
+    return f"pkcs11:{';'.join([*filter(None, kept), f'object={quote(label)}'])}?{query}"
 
 
 def _attributes(text: str, separator: str, allowed: frozenset[str], ref: str) -> dict[str, str]:

@@ -48,6 +48,11 @@ def check_crl_validity(this_update: int, next_update: int, *, subscribers: bool)
         raise QuashError("crl.validity", f"this CRL is valid for at most {limit // DAY} days (B2)", Kind.REFUSED)
 
 
+def renewal_due(not_before: int, not_after: int, now: int) -> bool:
+    """Whether a certificate that is replaced regularly (A17) has passed half of its life."""
+    return now - not_before >= (not_after + 1 - not_before) // 2
+
+
 def _refuse(code: str, message: str) -> QuashError:
     return QuashError(code, message, Kind.REFUSED)
 

@@ -72,6 +72,20 @@ async def in_service(conn: Connection) -> list[OcspSigner]:
     return [OcspSigner(**row) for row in rows]
 
 
+async def newest(conn: Connection) -> dict[int, OcspSigner]:
+    """The signer that each issuer was given last, whatever its state."""
+    rows = await conn.fetch(f"select distinct on (issuer_id) {_COLUMNS} from ocsp_signer order by issuer_id, id desc")
+    return {row["issuer_id"]: OcspSigner(**row) for row in rows}
+
+
+async def retire_expired(conn: Connection, now: int) -> int:
+    """Retires replaced signers whose certificates have ended: nothing of theirs is served any more (A5)."""
+    result = await conn.execute(
+        "update ocsp_signer set state = 'retired' where state = 'retiring' and not_after < $1", now
+    )
+    return int(result.rpartition(" ")[2])
+
+
 async def set_state(conn: Connection, signer_id: int, state: State) -> None:
     """Moves a signer along active, retiring, retired."""
     await conn.execute("update ocsp_signer set state = $2 where id = $1", signer_id, state)

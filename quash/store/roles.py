@@ -51,6 +51,8 @@ _REVOKE: Rights = {
     "crl_scope": _READ,
     "crl": _READ,
     "crl_demand": _READ_APPEND,
+    "signer_switch": _READ_APPEND,
+    "ocsp_signer": _READ,
     **_LEASE,
     **_POSITION,
 }
@@ -62,6 +64,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "certificate": _READ,
         "revocation": _READ,
         "ocsp_signer": _READ,
+        "signer_request": {**_READ, "insert": ("issuer_id", "switch_id", "key_ref", "csr", "created_at")},
+        "signer_switch": _READ,
         "proven_certificate": _READ_APPEND,
         "outbox": {**_READ, "delete": ALL},
         "bucket": {**_READ, "update": ("due_at", "passed_at", "pass_xmin")},
@@ -78,6 +82,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "kill_switch": _READ,
         "crl_scope": _READ,
         "signing_log": _READ_APPEND,
+        "ocsp_signer": {**_READ, "update": ("state",)},
+        "signer_request": _READ,
     },
     ISSUING: {
         **_HIERARCHY,
@@ -118,7 +124,10 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     },
 }
 
-FUNCTIONS: Final[Mapping[str, Columns]] = {PRESIGNER: ("feed_add_partition", "feed_drop_partition")}
+FUNCTIONS: Final[Mapping[str, Columns]] = {
+    PRESIGNER: ("feed_add_partition", "feed_drop_partition"),
+    CA_SIGNER: ("signer_reserve", "signer_finish", "signer_refuse"),
+}
 """Functions that run with the owner's rights, by the role that may call them."""
 
 ROLES: Final = (OWNER, *RIGHTS)

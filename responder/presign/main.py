@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from quash.errors import QuashError
-from quash.keys import open_key
-from quash.keys.handle import KeyHandle
 from quash.runtime.process import Process
 from quash.store.database import Pool, connect
 from quash.store.hints import Hints
-from responder.presign.desk import OpenKey
+from responder.presign.key_places import maker, opener
 from responder.presign.metrics import alarm
 from responder.presign.presigner import Presigner
 
@@ -22,7 +20,14 @@ async def main(process: Process) -> None:
     """Runs until it is cancelled; a database that is away, or a clock that is off, is waited for."""
     process.health.set("presign", False, "starting")
     pool = await _connect(process)
-    presigner = Presigner(pool, _opener(process), process.clock, process.config.presign, process.state.crl)
+    presigner = Presigner(
+        pool,
+        opener(process.config, process.state),
+        process.clock,
+        process.config.presign,
+        process.state.crl,
+        make_key=maker(process.config, process.state),
+    )
     hints = Hints(pool, "outbox")
     try:
         while True:
@@ -61,13 +66,3 @@ async def _step(process: Process, presigner: Presigner) -> bool:
         return False
     process.health.set("presign", True, "leading" if presigner.leading else "standing by")
     return True
-
-
-def _opener(process: Process) -> OpenKey:
-    folder = process.state.keys
-    passphrase = process.config.keys.ocsp_passphrase_file or process.state.secrets / "ocsp.passphrase"
-
-    def open_by_reference(ref: str) -> KeyHandle:
-        return open_key(ref, folder, passphrase)
-
-    return open_by_reference

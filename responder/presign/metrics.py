@@ -13,6 +13,7 @@ BATCH_SECONDS = Histogram("quash_presign_batch_seconds", "From reading statuses 
 CLOCK_AHEAD = Gauge("quash_presign_clock_ahead_seconds", "Own clock minus the database's.")
 OLDEST = Gauge("quash_presign_oldest_answers_seconds", "Since the oldest bucket's last pass (A4: alarm at 23 h).")
 LEADING = Gauge("quash_presign_leading", "1 while this process holds the presigner's lease.")
+SIGNER_SECONDS = Gauge("quash_presign_signer_seconds", "That an issuer's newest OCSP signer has left.", ["issuer"])
 PARTITIONS = Gauge(
     "quash_feed_partitions", "Partitions of the feed: more than a handful means that refreshes are late."
 )

@@ -16,6 +16,7 @@ from responder.presign.desk import OpenKey, SigningDesk
 from responder.presign.metrics import LEADING
 from responder.presign.published import check_published
 from responder.presign.roster import Roster
+from responder.presign.rotation import MakeKey
 from responder.presign.tenure import Tenure
 
 LEASE = "presign"
@@ -29,7 +30,8 @@ class Presigner:
     committed, so nothing is lost and nothing needs repair. Raises `store.unavailable`, `lease.lost`,
     `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log them, wait, step again.
 
-    `crl_folder` is the publish folder, read whenever a tenure begins. `open_key` opens an OCSP key by its reference.
+    `crl_folder` is the publish folder, read whenever a tenure begins. `open_key` opens an OCSP key by its reference,
+    `make_key` makes that of an issuer's next signer.
     The pool needs two connections.
     """
 
@@ -41,11 +43,13 @@ class Presigner:
         settings: Presign,
         crl_folder: Path,
         *,
+        make_key: MakeKey,
         database_time: DatabaseTime = feed.database_time,
     ) -> None:
         self._pool = pool
         self._holder = Holder(pool, LEASE)
         self._desk = SigningDesk(open_key)
+        self._make_key = make_key
         self._clock = clock
         self._settings = settings
         self._crl_folder = crl_folder
@@ -93,6 +97,7 @@ class Presigner:
             agreement=self._agreement,
             clock=self._clock,
             settings=self._settings,
+            make_key=self._make_key,
         )
 
     async def _end(self) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 
 from quash.cache.layout import encode_batch, encode_heartbeat
 from quash.errors import QuashError
+from quash.keys import KeyUnavailable
 from quash.pki.rules import RESPONSE_VALIDITY_MAX
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
@@ -33,11 +34,13 @@ from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm
 from responder.presign.permit import Permitted, needs_proof, permit
 from responder.presign.refresh import Pace, Pass, begin_pass
 from responder.presign.roster import Roster
+from responder.presign.rotation import MakeKey, SignerRotation
 from responder.presign.schedule import next_due
 from responder.presign.signing import Item
 
 HEARTBEAT_EVERY = 1.0
 MAINTAIN_EVERY = 60.0
+ROTATE_EVERY = 60.0
 BACKGROUND_EVERY = 1.0
 """How often bulk news and due buckets are looked for; urgent news are at every step."""
 RETRY_AFTER = 10.0
@@ -67,6 +70,7 @@ class Tenure:
         agreement: ClockAgreement,
         clock: Clock,
         settings: Presign,
+        make_key: MakeKey,
     ) -> None:
         self.lease = lease
         self._pool = pool
@@ -79,6 +83,7 @@ class Tenure:
         self._readers = readers
         self._pace = Pace()
         self._pass: Pass | None = None
+        self._rotation = SignerRotation(pool, lease, make_key, clock)
         self._paused: dict[int, float] = {}
         self._due: dict[str, float] = {}
 
@@ -96,6 +101,7 @@ class Tenure:
                 done += count
             else:
                 self._done("background", BACKGROUND_EVERY)
+        await self._rotate()
         await self._maintain()
         return done
 
@@ -184,6 +190,7 @@ class Tenure:
             self._roster = await Roster.load(conn)
             self._feeder.announce_again()
             self._paused.clear()
+            self._due.pop("rotation", None)  # perhaps an operator ordered a switch
 
     async def _permit(self, conn: Connection, found: Collection[CertificateStatus]) -> Permitted:
         keys = [(status.issuer_id, status.serial) for status in found if needs_proof(status)]
@@ -224,6 +231,16 @@ class Tenure:
         await self._feeder.write(rows, within)
         SIGNED.labels(_LANES[lane]).inc(len(items))
         BATCH_SECONDS.labels(_LANES[lane]).observe(self._clock.monotonic() - began)
+
+    async def _rotate(self) -> None:
+        """A key that cannot be made must not end the tenure: what can be signed is signed on."""
+        if not self._is_due("rotation"):
+            return
+        try:
+            await self._rotation.step(self._roster)
+        except KeyUnavailable as error:
+            alarm(error.code, error.message)
+        self._done("rotation", ROTATE_EVERY)
 
     async def _maintain(self) -> None:
         """Once a minute: feed partitions, the outbox's tail, and the alarm for late refreshes (A4)."""

@@ -35,6 +35,7 @@ from issuer.revocation.revoke import Revoked, revoke
 from issuer.signer.hierarchy import make_hierarchy
 from issuer.signer.key_files import KeyFiles, online_opener
 from issuer.signer.key_ring import KeyRing
+from issuer.signer.rotation import Rotation
 from issuer.signer.service import CaSigner
 from quash.cache.reader import LmdbReader
 from quash.cache.writer import LmdbWriter
@@ -51,10 +52,11 @@ from quash.store.issuers import Issuer
 from quash.store.orders import Order
 from quash.store.roles import ADMIN, CA_SIGNER, CRL_BUILDER, FOLLOWER, ISSUING, JOBS, PRESIGNER
 from responder.follow.follower import Follower
+from responder.presign.key_places import maker
 from responder.presign.presigner import Presigner
 from responder.serve.answer import Request
 from responder.serve.worker import Worker
-from tests.support.issuing import OV_SUBJECT, KeyRules, PrivateKey, make_csr
+from tests.support.issuing import OV_SUBJECT, PrivateKey, key_rules, make_csr
 from tests.support.postgres import Database
 
 HOUR, DAY = 3600, 86_400
@@ -266,7 +268,9 @@ class Site:
         await self.init()
         pool, files = self.database.pool, KeyFiles(self.config, self.state)
         self._keys = KeyRing(online_opener(files))
-        self.signer = CaSigner(await pool(CA_SIGNER), self._keys, self.clock)
+        ca_pool = await pool(CA_SIGNER)
+        self.signer = CaSigner(ca_pool, self._keys, self.clock)
+        self.rotation = Rotation(ca_pool, self.signer, self.config, self.clock)
         self._issuing, self.admin = await pool(ISSUING), await pool(ADMIN)
         self.issuance = self.new_issuance()
         self.jobs = JobRunner(await pool(JOBS), self.clock, batch=1)
@@ -303,7 +307,7 @@ class Site:
             clock=self.clock,
             sign=sign,
             answers=self,
-            runner=KeyRules(),
+            check_key=key_rules,
             linting=no_linting,
             **more,
         )
@@ -324,6 +328,7 @@ class Site:
             clock or self.clock,
             self.config.presign,
             self.state.crl,
+            make_key=maker(self.config, self.state),
             database_time=database_time,
         )
         self._presigners.append(made)
@@ -362,6 +367,8 @@ class Site:
             await self.issuance.step()
         await self.jobs.step()
         await self.spread()
+        if await self.rotation.step():
+            await self.spread()
         await self.builder.step()
         assert self.builder.problems == {}
 

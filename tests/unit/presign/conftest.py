@@ -27,6 +27,8 @@ from quash.runtime.clock import FakeClock
 from quash.runtime.config import Presign
 from quash.store import buckets, certificates, issuers, ocsp_signers, outbox
 from quash.store.database import Connection
+from quash.store.issuers import Issuer
+from quash.store.ocsp_signers import OcspSigner
 from responder.presign.presigner import Presigner
 
 DAY = 86400
@@ -112,6 +114,11 @@ class World:
             raise KeyUnavailable(f"no key at {ref}")
         return MemoryKey(self.keys[ref], self)
 
+    def make_key(self, _: Issuer, last: OcspSigner, name: str) -> tuple[str, KeyHandle]:
+        ref = f"pem:ocsp/{name}.pem"
+        self.keys.setdefault(ref, ec.generate_private_key(ec.SECP256R1()))
+        return ref, self.open_key(ref)
+
     def memory_key(self, key: PrivateKey) -> MemoryKey:
         return MemoryKey(key, self)
 
@@ -127,6 +134,7 @@ class World:
             clock or self.clock,
             settings or Presign(),
             self.crl_folder,
+            make_key=self.make_key,
             database_time=database_time,
         )
         self.presigners.append(made)

@@ -23,6 +23,7 @@ APPEND_ONLY = {
     "kill_switch": "stopped",
     "signing_log": "at",
     "crl_demand": "at",
+    "signer_switch": "at",
     "ledger": "hash",
     "ledger_checkpoint": "line",
 }
@@ -45,6 +46,15 @@ DENIED = [
     (roles.PRESIGNER, "insert into revocation (issuer_id) values (1)"),
     (roles.PRESIGNER, "insert into certificate (issuer_id) values (1)"),
     (roles.PRESIGNER, "create table t ()"),
+    (roles.PRESIGNER, "insert into ocsp_signer (issuer_id) values (1)"),
+    (roles.PRESIGNER, "insert into signer_request (issuer_id, state) values (1, 'done')"),
+    (roles.PRESIGNER, "insert into signer_switch (issuer_id) values (1)"),
+    (roles.PRESIGNER, "select signer_refuse(1, 'x', 1)"),
+    (roles.ADMIN, "insert into signer_request (issuer_id) values (1)"),
+    (roles.ADMIN, "update ocsp_signer set state = 'active'"),
+    (roles.CA_SIGNER, "insert into ocsp_signer (issuer_id) values (1)"),
+    (roles.CA_SIGNER, "insert into signer_request (issuer_id) values (1)"),
+    (roles.CA_SIGNER, "insert into outbox (kind) values ('signer')"),
     (roles.CA_SIGNER, "insert into certificate (issuer_id) values (1)"),
     (roles.CA_SIGNER, "update certificate set tbs = ''"),
     (roles.CA_SIGNER, "insert into kill_switch (stopped) values (false)"),
@@ -112,6 +122,7 @@ async def _add_one_of_each(owner: Any) -> None:
         insert into signing_log (at, kind, issuer_id, tbs_sha256) values (1, 'crl', 1, '');
         insert into crl_scope (issuer_id, scope, url, path, idp) values (1, 'full', 'u', 'p', false);
         insert into crl_demand (at, issuer_id, scope, act_id) values (1, 1, 'full', 1);
+        insert into signer_switch (issuer_id, at, act_id) values (1, 1, 1);
         insert into ledger (position, source, source_id, chained_at, hash)
             values (1, 'act', 1, 1, decode(repeat('00', 32), 'hex'));
         insert into ledger_checkpoint (number, position, at, line) values (1, 1, 1, '');

@@ -1,0 +1,132 @@
+"""The presigner asks for new signers by itself, once, and tells a person where it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quash.keys import KeyUnavailable
+from quash.pki.csr import proven_key
+from quash.store import signer_requests
+from responder.presign.metrics import ALARMS
+
+DAY = 86_400
+
+
+async def online(world: Any, **options: Any) -> Any:
+    """An issuer whose key the CA signer has."""
+    authority = await world.authority(**options)
+    await world.database.owner.execute("update issuer set key_ref = 'pem:ca/x.pem' where id = $1", authority.id)
+    return authority
+
+
+async def requests(world: Any) -> list[Any]:
+    return list(await world.database.owner.fetch("select * from signer_request order by id"))
+
+
+def alarms() -> float:
+    return float(ALARMS.labels("presign.signer_ends")._value.get())
+
+
+async def test_asks_at_half_life_once(world: Any) -> None:
+    """Not before; then with a new key that it proves to hold; and not again while the request is open."""
+    authority = await online(world)
+    presigner = await world.presigner()
+    await presigner.step()
+    await world.clock.advance(15 * DAY - 60)
+    await presigner.step()
+    assert await requests(world) == []
+    for _ in range(3):
+        await world.clock.advance(60)
+        await presigner.step()
+    (request,) = await requests(world)
+    assert (request["issuer_id"], request["state"], request["switch_id"]) == (authority.id, "open", None)
+    assert proven_key(request["csr"]) == world.open_key(request["key_ref"]).spki
+    assert request["key_ref"] == "pem:ocsp/tls-dv-r1.pem"
+
+
+async def test_a_refused_request_is_made_again_an_hour_later(world: Any) -> None:
+    """With a key of its own: what was wrong with the first one is not known here."""
+    await online(world)
+    presigner = await world.presigner()
+    await world.clock.advance(16 * DAY)
+    await presigner.step()
+    await world.database.owner.execute("update signer_request set state = 'refused', code = 'x'")
+    await world.clock.advance(3500)
+    await presigner.step()
+    assert len(await requests(world)) == 1
+    await world.clock.advance(100)
+    await presigner.step()
+    assert [row["key_ref"] for row in await requests(world)] == ["pem:ocsp/tls-dv-r1.pem", "pem:ocsp/tls-dv-r2.pem"]
+
+
+async def test_a_switch_is_asked_for_at_once(world: Any) -> None:
+    """An operator's order wakes the presigner by its news; done once, it is over."""
+    authority = await online(world)
+    presigner = await world.presigner()
+    await presigner.step()
+    async with world.database.owner.acquire() as conn, conn.transaction():
+        await signer_requests.order_switch(conn, authority.id, "tls-dv", actor="operator:o", at=world.now)
+    await presigner.step()
+    (request,) = await requests(world)
+    assert request["switch_id"] is not None
+    await world.database.owner.execute("update signer_request set state = 'done'")
+    await world.clock.advance(2 * DAY)
+    await presigner.step()
+    assert len(await requests(world)) == 1
+
+
+async def test_no_renewal_without_gain(world: Any) -> None:
+    """A signer that ends with its issuer is the last one: no ever shorter ones after it."""
+    await online(world, signer_days=3650)
+    presigner = await world.presigner()
+    await world.clock.advance(3640 * DAY)
+    await presigner.step()
+    assert await requests(world) == []
+
+
+async def test_an_offline_issuers_signer_alarms_60_days_before_its_end(world: Any) -> None:
+    """Nobody can renew it without the key, so a person is told in time, and no request is made."""
+    await world.authority("root", signer_days=395)
+    presigner = await world.presigner()
+    await world.clock.advance(334 * DAY)
+    before = alarms()
+    await presigner.step()
+    assert alarms() == before
+    await world.clock.advance(DAY + 60)
+    await presigner.step()
+    assert alarms() == before + 1
+    assert await requests(world) == []
+
+
+async def test_renewals_that_fail_alarm(world: Any) -> None:
+    """A quarter of its life before the end, an online signer that was not renewed is a person's business."""
+    await online(world)
+    presigner = await world.presigner()
+    await world.clock.advance(22 * DAY)
+    before = alarms()
+    await presigner.step()
+    assert alarms() == before
+    await world.clock.advance(DAY)
+    await presigner.step()
+    assert alarms() > before
+
+
+async def test_a_key_that_cannot_be_made_stops_nothing_else(world: Any) -> None:
+    """The key folder is full or the token is away: answers are signed on, and the next minute tries again."""
+    authority = await online(world)
+    serial = await world.issue(authority)
+
+    def broken(*_: Any) -> Any:
+        raise KeyUnavailable("no space is left")
+
+    real, world.make_key = world.make_key, broken
+    presigner = await world.presigner()
+    await world.clock.advance(16 * DAY)
+    await presigner.step()
+    assert (authority.id, serial) in await world.cache()
+    assert await requests(world) == []
+    world.make_key = real
+    again = await world.presigner()
+    await presigner.close()
+    await again.step()
+    assert len(await requests(world)) == 1
