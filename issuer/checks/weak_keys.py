@@ -1,7 +1,7 @@
 """Public keys that are known to be weak, or can be broken: badkeys' checks (D43-D45, G9). Runs in a worker process.
 
-badkeys' own blocklist is a download and not used: `issuer.checks.blocklist` reads ours. Its check `rsawarnings` is a
-matter of taste that `quash.pki.rules` decides by D40 and D41.
+badkeys' own blocklist is a download and not used: `issuer.checks.blocklist` reads such files. Its checks `rsawarnings`,
+`rsainvalid` and `smalld` cannot find anything once `quash.pki.rules` has let a key pass: D41 bounds size and exponent.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ RSA_CHECKS: Final[Mapping[str, str]] = MappingProxyType(
         "roca": "it was made by a library with the ROCA flaw (D43)",
         "smallfactors": "its modulus has a small factor (D41)",
         "sharedprimes": "it shares a prime with another key that is public (D45)",
-        "rsainvalid": "its exponent does not fit its modulus (D41)",
         "rsapoly": "its modulus shows the pattern of a broken generator (D45)",
-        "smalld": "its private exponent is so small that Wiener's attack finds it (D45)",
         "rsabias": "the bits of its modulus are not random (D45)",
         "pattern": "its modulus repeats itself (D45)",
         "xzbackdoor": "its modulus carries the payload of the xz backdoor (D45)",

@@ -26,8 +26,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from issuer.checks import csr
 from issuer.checks.findings import refusal
+from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting
-from issuer.checks.workers import Runner
 from issuer.issuance import prepare
 from issuer.issuance.prepare import Draft, Plan, Reserved
 from quash.errors import Kind, QuashError
@@ -69,8 +69,7 @@ async def _unobserved(_step: str) -> None: ...
 class Issuance:
     """The issuing use case. Any number of processes may run it on one database; each order has one worker at a time.
 
-    `runner` checks keys, `linting` twins. `passed` is told each step of the recipe that is complete (`accept`,
-    `reserve`, `sign`, `commit`, `release`).
+    `passed` is told each step of the recipe that is complete (`accept`, `reserve`, `sign`, `commit`, `release`).
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Issuance:
         clock: Clock,
         sign: SignCertificate,
         answers: Answers,
-        runner: Runner,
+        check_key: KeyCheck,
         linting: Linting,
         passed: Callable[[str], Awaitable[None]] = _unobserved,
     ) -> None:
@@ -90,7 +89,7 @@ class Issuance:
         self._clock = clock
         self._sign_certificate = sign
         self._answers = answers
-        self._runner = runner
+        self._check_key = check_key
         self._linting = linting
         self._passed = passed
 
@@ -101,7 +100,7 @@ class Issuance:
         async with acquire(self._pool) as conn:
             try:
                 order = replace(order, csr=csr.decode(request))
-                await prepare.make_plan(conn, self._config, self._runner, profile, order.csr)
+                await prepare.make_plan(conn, self._config, self._check_key, profile, order.csr)
             except QuashError as error:
                 if error.kind in _PASSING:
                     raise
@@ -165,7 +164,7 @@ class Issuance:
         """Steps 3 to 7, or the refusal."""
         try:
             prepare.check_age(order.created_at, self._config.issuance.resume_seconds, self._now())
-            plan = await prepare.make_plan(conn, self._config, self._runner, order.profile, order.csr)
+            plan = await prepare.make_plan(conn, self._config, self._check_key, order.profile, order.csr)
             if order.serial is None:
                 draft = await prepare.make_draft(conn, self._config, plan, self._now())
                 await self._lint(conn, order, draft.twin, f"{plan.profile.kind}-certificate")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from issuer import api
+from issuer.checks.keys import KeyChecks
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Workers
 from issuer.issuance.api import add_routes
@@ -44,6 +45,7 @@ async def main(process: Process) -> None:
         async with (
             PublicAnswers(config.visible_at, process.clock) as answers,
             Workers.running(config.checks.workers, config.checks.timeout) as workers,
+            KeyChecks(config.checks, workers) as check_key,
         ):
             issuance = Issuance(
                 pool=pool,
@@ -51,7 +53,7 @@ async def main(process: Process) -> None:
                 clock=process.clock,
                 sign=ca_signer(process.state),
                 answers=answers,
-                runner=workers,
+                check_key=check_key,
                 linting=LintGate(config.lint, workers),
             )
             app = api.application(pool, process.clock)

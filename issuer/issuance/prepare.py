@@ -11,8 +11,8 @@ from cryptography.exceptions import InvalidSignature
 from issuer import profiles
 from issuer.checks import csr
 from issuer.checks.content import check_content
+from issuer.checks.keys import KeyCheck
 from issuer.checks.validation import check_validated
-from issuer.checks.workers import Runner
 from issuer.profiles import LeafContent, LeafIssuer, LeafKind, Validity
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
@@ -63,14 +63,14 @@ class Reserved:
         return self.issuer_id, self.serial
 
 
-async def make_plan(conn: Connection, config: Config, runner: Runner, profile_name: str, request: bytes) -> Plan:
+async def make_plan(conn: Connection, config: Config, check_key: KeyCheck, profile_name: str, request: bytes) -> Plan:
     """Checks an order: profile, request, names, validation, key, kill switch. Raises the first refusal."""
     profile = next((profile for profile in config.profiles if profile.name == profile_name), None)
     if profile is None:
         known = ", ".join(profile.name for profile in config.profiles)
         raise QuashError("profile.unknown", f"there is no such profile; choose one of: {known}")
     kind = profiles.KINDS[profile.kind]
-    await runner.run("key", "", csr.public_key(request))
+    await check_key(csr.public_key(request))
     asked = csr.read(request)
     content = check_content(kind, asked)
     check_validated(content.dns_names, (), required=config.issuance.require_validation)

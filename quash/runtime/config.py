@@ -121,6 +121,25 @@ class Issuance(Model):
     """A reservation that a crash left is signed on when younger, else its serial is revoked."""
 
 
+class Blocklist(Model):
+    """A file of keys that are refused (D42, D45): `issuer.checks.blocklist` has the two formats."""
+
+    name: Name
+    file: Path
+    kind: Literal["spki", "badkeys"] = "spki"
+
+
+class PwnedKeys(Model):
+    """A service that is asked for each key (G9)."""
+
+    url: str = ""
+    """`<url>/<sha256 of the SPKI>` answers 200 for a compromised key, 404 for any other; empty: nobody is asked."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 5
+    """Seconds."""
+    fail_closed: bool = True
+    """Without an answer no certificate; false: with a warning in the log."""
+
+
 class Checks(Model):
     """Worker processes for what is slow or sees hostile bytes first: weak keys, linters."""
 
@@ -128,6 +147,8 @@ class Checks(Model):
     """Processes of one issuing API; each has 150 MB or so."""
     timeout: Annotated[float, Field(gt=0, le=60)] = 10
     """Seconds that one check may take; then its worker is killed and the order refused."""
+    blocklists: tuple[Blocklist, ...] = ()
+    pwnedkeys: PwnedKeys = PwnedKeys()
 
 
 class ExternalLinter(Model):

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting, no_linting
-from issuer.checks.workers import Runner
 from issuer.issuance.issue import Answers, Issuance, SignCertificate
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.service import CaSigner
@@ -259,12 +259,9 @@ class Responder:
             await runner.cleanup()
 
 
-class KeyRules:
-    """A `Runner` that knows D40 and D41 alone: most tests of flow 1 need no two seconds of linters and primes."""
-
-    async def run(self, task: str, argument: str, octets: bytes) -> None:
-        assert task == "key"
-        check_public_key(octets)
+async def key_rules(spki: bytes) -> None:
+    """A `KeyCheck` that knows D40 and D41 alone: most tests of flow 1 need no two seconds of linters and primes."""
+    check_public_key(spki)
 
 
 class Everywhere:
@@ -294,7 +291,7 @@ class World:
         sign: SignCertificate | None = None,
         answers: Answers | None = None,
         linting: Linting = no_linting,
-        runner: Runner | None = None,
+        check_key: KeyCheck = key_rules,
         passed: Callable[[str], Awaitable[None]] | None = None,
     ) -> Issuance:
         more = {"passed": passed} if passed is not None else {}
@@ -305,7 +302,7 @@ class World:
             sign=sign or self.signer.sign_certificate,
             answers=answers or Everywhere(),
             linting=linting,
-            runner=runner or KeyRules(),
+            check_key=check_key,
             **more,
         )
 
