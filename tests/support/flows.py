@@ -204,7 +204,7 @@ class Node:
         self._follower = Follower(self._pool, self._writer, clock, logger(), database_time=self._site.database_time)
         reader = LmdbReader(shared=self._writer)
         self.health = Health()
-        self._worker = Worker(reader, clock, self._site.config.responder, self.health, logger())
+        self._worker = Worker(reader, clock, self._site.config, self.health, logger())
 
     def stop(self) -> None:
         """The machine is off; its cache stays."""
