@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import lmdb
 
@@ -60,17 +61,19 @@ class LmdbReader:
         self._folder = folder
         self._shared = shared
         self._environment: Environment | None = None
+        self._begin: Callable[[Any], Any] | None = None  # these two for `get` alone, which is called for every answer
+        self._records: Any = None
         self._files = 0
 
     def get(self, key: bytes) -> bytes | None:
-        environment = self._environment
-        if environment is None:
+        if self._begin is None:
             raise _missing()
         try:
             # The transaction ends with the statement, by its reference count; a `with` would take a quarter longer.
-            return environment.env.begin(environment.records).get(key)
+            found: bytes | None = self._begin(self._records).get(key)
         except lmdb.Error as error:
             raise _unreadable(error) from error
+        return found
 
     def state(self) -> CacheState:
         environment = self._current()
@@ -95,7 +98,7 @@ class LmdbReader:
     def close(self) -> None:
         if self._environment is not None and self._folder is not None:
             self._environment.close()
-        self._environment = None
+        self._environment = self._begin = None
 
     def _current(self) -> Environment:
         """Opens the file when it is not open, and again when its path names another one by now."""
@@ -110,6 +113,7 @@ class LmdbReader:
             current = files.open_for_reading(self._folder)
         if current is not environment:
             self._environment = current
+            self._begin, self._records = current.env.begin, current.records
             self._files += 1
         return current
 

@@ -8,6 +8,7 @@ aiohttp's own books right: keep-alive deadline, numbers of requests. A test comp
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from aiohttp import web
@@ -28,10 +29,16 @@ METHODS = (
 
 
 class AdaptedConnection(web.RequestHandler):
-    """One HTTP connection. `transport` is None once aiohttp has closed it, even if octets are still to be sent."""
+    """One HTTP connection, whose requests `beside` answers as long as it can.
 
-    __slots__ = ("wire",)
+    `beside` takes what has just arrived and returns the whole answer to it, or None for what it leaves to aiohttp:
+    these octets and, from then on, all others of the connection. Nor is it asked while an answer waits to be written or
+    when the connection is about to close. `transport` is None once aiohttp has closed it, even with octets unsent.
+    """
 
+    __slots__ = ("beside", "wire")
+
+    beside: Callable[[bytes], bytes | None] | None
     wire: asyncio.Transport
     """The transport, as long as there is one: until `connection_lost`."""
 
@@ -41,21 +48,28 @@ class AdaptedConnection(web.RequestHandler):
         self.wire.set_write_buffer_limits(high=0)
         super().connection_made(transport)
 
-    @property
-    def may_answer_beside(self) -> bool:
-        """Whether nothing that was written before waits, and the connection is not about to close."""
-        return not (self._paused or self._close or self._force_close)
+    def data_received(self, data: bytes) -> None:
+        beside = self.beside
+        if beside is not None:
+            if not (self._paused or self._close or self._force_close):
+                answer = beside(data)
+                if answer is not None:
+                    self.wire.write(answer)
+                    # aiohttp's own books: its timer closes a connection whose deadline nobody renews.
+                    self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                    self._manager.requests_count += 1  # type: ignore[union-attr]  # None only after connection_lost
+                    self._request_count = count = self._request_count + 1
+                    self.answered_beside(count)
+                    return
+            self.beside = None
+        self.read(data)
 
-    def answer_beside(self, octets: bytes) -> int:
-        """Writes an answer that aiohttp knows nothing of, and keeps its books; returns which request that was, from 1.
+    def read(self, data: bytes) -> None:
+        """Gives octets to aiohttp."""
+        super().data_received(data)
 
-        Only for a connection that has given aiohttp no octet yet, and `may_answer_beside`.
-        """
-        self.wire.write(octets)
-        self._manager.requests_count += 1  # type: ignore[union-attr]  # None only after connection_lost
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        self._request_count = count = self._request_count + 1
-        return count
+    def answered_beside(self, count: int) -> None:
+        """Called after each answer of `beside`; `count`: the connection's requests so far."""
 
     @property
     def requests(self) -> int:

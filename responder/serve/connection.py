@@ -86,18 +86,15 @@ def _end(connection: Connection, cause: str) -> None:
 class Connection(AdaptedConnection):
     """Fast path, limits, and our answers to what aiohttp's parser refuses."""
 
-    __slots__ = ("_beside_until", "_fast", "_guard", "_head_octets", "_waits")
+    __slots__ = ("_beside_until", "_guard", "_head_octets", "_waits")
 
     def __init__(self, manager: web.Server, guard: Guard, fast: FastPath | None, **aiohttp: Any) -> None:
         super().__init__(manager, **aiohttp)
-        self._fast = fast
+        self.beside = fast.answer if fast is not None else None
         self._guard = guard
         self._beside_until = guard.limits.max_requests - 1  # aiohttp answers the last one, with `Connection: close`
         self._head_octets = 0
         self._waits = True  # for a header to be complete
-
-    def leave_fast_path(self) -> None:
-        self._fast = None
 
     @property
     def is_spent(self) -> bool:
@@ -120,23 +117,16 @@ class Connection(AdaptedConnection):
         super().resume_writing()
         self._guard.reads_again(self)
 
-    def data_received(self, data: bytes) -> None:
-        fast = self._fast
-        if fast is not None:
-            octets = fast.answer(data) if self.may_answer_beside else None
-            if octets is not None:
-                if self.answer_beside(octets) >= self._beside_until:
-                    self._fast = None
-                if self._waits:
-                    self._head_is_complete()
-                return
-            self._fast = None
-        self._read(data)
+    def answered_beside(self, count: int) -> None:
+        if self._waits:
+            self._head_is_complete()
+        if count >= self._beside_until:
+            self.beside = None
 
-    def _read(self, data: bytes) -> None:
+    def read(self, data: bytes) -> None:
         """The full path. Time and size of a header are limited as a whole: aiohttp limits its lines."""
         before = self.requests
-        super().data_received(data)
+        super().read(data)
         if self.requests != before:
             self._head_is_complete()
         elif data and self.awaits_head:

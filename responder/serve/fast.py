@@ -13,6 +13,7 @@ All are forgotten when the view of the catalog or of the freshness is another on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from quash.cache.layout import record_key
@@ -23,13 +24,14 @@ from responder.serve.answer import SIGNED, Responder, request_of_path, route
 from responder.serve.httpdate import http_date
 from responder.serve.plain import NO_BODY, body_length, get_target, post_target
 from responder.serve.view import ServedIssuer
-from responder.serve.wire import render
+from responder.serve.wire import render_ok
 
 MEMO = 20_000  # request lines, and answers: some 40 MB when full
 HEADS = 1_024  # header fields: they hardly differ between the requests of one client
 
 
-class _Asked(NamedTuple):
+@dataclass(slots=True)
+class _Asked:
     """`key`: the record's. `name`: of the answer, in the memo. `tally`: where in the counts a `good` is counted."""
 
     key: bytes
@@ -39,7 +41,8 @@ class _Asked(NamedTuple):
     issuer: ServedIssuer
 
 
-class _Made(NamedTuple):
+@dataclass(slots=True)
+class _Made:
     """An assembled answer: from which record, until which Unix second, and the octets around the Date."""
 
     record: bytes
@@ -88,23 +91,20 @@ class FastPath:
             asked = self._read(line, rest)
             if asked is None:
                 return None
-        key, name, tally, _, _ = asked
         try:
-            record = self._get(key)
+            record = self._get(asked.key)
         except QuashError:
             return None
-        now = self._now()
-        made = self._made.get(name)
-        if made is None or made[0] != record or now >= made[1]:
-            made = self._make(asked, record, now)
+        second = int(self._now())
+        made = self._made.get(asked.name)
+        if made is None or made.record != record or second >= made.until:
+            made = self._make(asked, record, second)
             if made is None:
                 return None
-        second = int(now)
         if second != self._second:
             self._second, self._date = second, http_date(second).encode()
-        _, _, before, after, revoked = made
-        self._counts[tally + revoked] += 1
-        return b"".join((before, self._date, after))
+        self._counts[asked.tally + made.revoked] += 1
+        return b"".join((made.before, self._date, made.after))
 
     def take_counts(self) -> Iterator[Counted]:
         """What was answered since the last call."""
@@ -181,7 +181,7 @@ class FastPath:
             self._lines[text] = asked
         return asked
 
-    def _make(self, asked: _Asked, record: bytes | None, now: float) -> _Made | None:
+    def _make(self, asked: _Asked, record: bytes | None, now: int) -> _Made | None:
         """The answer from a record that was just read, unless it is an error, which the full path words."""
         if record is None:
             return None
@@ -191,7 +191,7 @@ class FastPath:
             return None
         if answer.outcome not in SIGNED:
             return None
-        before, after = render(answer)
+        before, after = render_ok(answer)
         made = _Made(record, answer.until, before, after, answer.outcome == SIGNED[1])
         if len(self._made) >= MEMO:
             self._made.clear()

@@ -55,7 +55,7 @@ class HttpServer(web.Server):
         self.draining = True
         for connection in self.connections:
             if isinstance(connection, Connection):
-                connection.leave_fast_path()
+                connection.beside = None
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         answer = await self._answer(request)

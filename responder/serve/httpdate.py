@@ -11,6 +11,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _DAY = 86_400
 
 
+@lru_cache(maxsize=4096)  # records are signed in batches, so their times are few
 def http_date(at: int) -> str:
     """IMF-fixdate of Unix seconds, for example `Sun, 06 Nov 1994 08:49:37 GMT`."""
     day, second = divmod(at, _DAY)

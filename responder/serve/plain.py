@@ -14,7 +14,7 @@ MAX_LINE = 512  # octets; A31 has GETs end at 255
 MAX_HEAD = 1024
 
 # Without `//` in front and without any escape but those of base64's own three characters (A33).
-_GET = re.compile(rb"GET (/(?!/)(?:[A-Za-z0-9+/=-]|%(?:2[BbFf]|3[Dd]))+) HTTP/1\.1")
+_GET = re.compile(rb"GET (/(?!/)(?:[A-Za-z0-9+/=-]++|%(?:2[BbFf]|3[Dd]))++) HTTP/1\.1")
 _POST = re.compile(rb"POST (/(?!/)[A-Za-z0-9/-]*) HTTP/1\.1")
 _VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _LENGTH = re.compile(rb"[1-9][0-9]{0,3}")

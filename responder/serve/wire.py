@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from responder.serve.answer import Answer
 
 SERVER = ("Server", "Quash")  # and no version of anything
 
 
-def render(answer: Answer) -> tuple[bytes, bytes]:
-    """(what stands before the Date's value, what stands after it); the connection stays open."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
-        *(f"{name}: {value}" for name, value in (*answer.headers, SERVER)),
-        f"Content-Length: {len(answer.body)}",
-        "Date: ",
-    ]
-    return "\r\n".join(lines).encode(), b"\r\n\r\n" + answer.body
+def render_ok(answer: Answer) -> tuple[bytes, bytes]:
+    """(what stands before the Date's value, what stands after it) of a 200 on a connection that stays open."""
+    fields = "\r\n".join([f"{name}: {value}" for name, value in answer.headers])
+    before = f"HTTP/1.1 200 OK\r\n{fields}\r\n{SERVER[0]}: {SERVER[1]}\r\nContent-Length: {len(answer.body)}\r\nDate: "
+    return before.encode(), b"\r\n\r\n" + answer.body
