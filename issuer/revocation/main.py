@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from issuer.api import application, listening, tls_files
 from issuer.revocation.api import AdminApi
+from issuer.revocation.signers import SignersApi
 from issuer.revocation.visible import Watches
 from quash.errors import QuashError
 from quash.runtime.process import Process
@@ -23,6 +24,7 @@ async def main(process: Process) -> None:
         async with Watches(pool, config, process.clock) as watches:
             app = application(pool, process.clock)
             AdminApi(pool, config, process.clock, watches).add_routes(app)
+            SignersApi(pool, process.clock).add_routes(app)
             async with listening(app, tls_files(process.state), config.admin.host, config.admin.port) as port:
                 process.log.info("admin.listening", host=config.admin.host, port=port)
                 process.health.set("listening", True)

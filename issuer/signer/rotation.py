@@ -33,7 +33,6 @@ from quash.store.signer_requests import SignerRequest
 _DECIDED = Counter("quash_ca_signer_rotations_total", "Requests for a new OCSP signer, decided", ["issuer", "code"])
 _RESUME_SECONDS = MAX_BACKDATING - 3600
 """`CaSigner` refuses older reservations; an hour is left to sign."""
-_STOPPED = "signer.stopped"  # the kill switch: a request waits for its release
 _CLOCKS_APART = 60
 """Seconds by which the presigner's clock may be ahead of ours when it says that a renewal is due."""
 
@@ -55,7 +54,7 @@ class Rotation:
         self._clock = clock
 
     async def step(self) -> int:
-        """What cannot be decided now (key away, kill switch) stays open for the next step."""
+        """What cannot be decided now (a key away) stays open for the next step."""
         async with acquire(self._pool) as conn:
             await ocsp_signers.retire_expired(conn, self._now())
             waiting = await signer_requests.open_requests(conn)
@@ -68,7 +67,7 @@ class Rotation:
         try:
             return await self._grant(request)
         except QuashError as error:
-            if error.kind is Kind.UNAVAILABLE or error.code == _STOPPED:
+            if error.kind is Kind.UNAVAILABLE:
                 logger().warning("rotation.waiting", code=error.code, detail=error.message, issuer_id=request.issuer_id)
                 return False
             async with acquire(self._pool) as conn:

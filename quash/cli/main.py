@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "crl": ("quash.cli.crl", "crl_app"),
     "cache": ("quash.cli.cache", "cache_app"),
     "audit": ("quash.cli.audit", "audit_app"),
+    "signer": ("quash.cli.signer", "signer_app"),
     "root": ("quash.cli.root", "root_app"),
 }
 HELP = {
@@ -38,6 +39,7 @@ HELP = {
     "crl": "List, build and verify CRLs.",
     "cache": "Look into this node's OCSP cache.",
     "audit": "Verify and export the ledger.",
+    "signer": "List OCSP signers; replace one at once.",
     "root": "Use the offline root key, by explicit command.",
 }
 

@@ -1,0 +1,96 @@
+"""OCSP signers over the admin API and on the command line: listed for everybody, switched by officers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from issuer.api import application, listening
+from issuer.revocation.signers import SignersApi
+from quash.runtime.clock import FakeClock, SystemClock
+from quash.store import ocsp_signers
+from quash.store.database import acquire
+from quash.store.roles import ADMIN
+from tests.support.command_line import CommandLine, Said
+from tests.support.edge import Client, Edge
+from tests.support.revoking import World, make_world
+
+DAY = 86_400
+
+
+@pytest.fixture
+async def world(database: Any) -> World:
+    """Issuers on the real time of day, alpha's key online, top's not."""
+    made = await make_world(database, FakeClock(time.time()), ADMIN)
+    await made.owner.execute("update issuer set key_ref = 'pem:ca/alpha.pem' where name = 'alpha'")
+    await made.owner.execute("update issuer set key_ref = null where name = 'top'")
+    leaf = await made.leaf("alpha")
+    async with acquire(made.owner) as conn:
+        await ocsp_signers.add(
+            conn,
+            issuer_id=await conn.fetchval("select id from issuer where name = 'alpha'"),
+            certificate=leaf.public_bytes(Encoding.DER),
+            key_ref="pem:ocsp/alpha-1.pem",
+            signature_algorithm="ecdsa-p256-sha256",
+            not_before=1_800_000_000,
+            not_after=1_800_000_000 + 30 * DAY - 1,
+            created_at=1_800_000_000,
+        )
+    return made
+
+
+class Deployment:
+    """The signers' part of the admin API, a client of it and a command line."""
+
+    def __init__(self, client: Client, command_line: CommandLine, options: tuple[str, ...]) -> None:
+        self.client = client
+        self._command_line, self._options = command_line, options
+
+    async def quash(self, *arguments: str) -> Said:
+        return await self._command_line.run("signer", *arguments, *self._options)
+
+
+@pytest.fixture
+async def deployment(world: World, tmp_path: Path) -> AsyncIterator[Deployment]:
+    edge = await Edge(tmp_path / "state", world.owner).set_up()
+    app = application(world.pool, SystemClock())
+    SignersApi(world.pool, SystemClock()).add_routes(app)
+    async with listening(app, edge.tls, "127.0.0.1", 0) as port, CommandLine() as command_line:
+        path = tmp_path / "quash.toml"
+        path.write_text(f"[admin]\nport = {port}\n")
+        options = ("--config", str(path), "--state", str(edge.state))
+        yield Deployment(Client(edge, port), command_line, options)
+
+
+async def test_listed(deployment: Deployment) -> None:
+    """Every signer with its state and times, for any role; the same as text."""
+    said = await deployment.quash("list", "--json", "--as", "viewer")
+    (signer,) = said.lines
+    assert list(signer) == ["issuer", "serial", "state", "algorithm", "not_before", "not_after"]
+    assert (signer["issuer"], signer["state"], signer["not_after"]) == ("alpha", "active", "2027-02-14T07:59:59Z")
+    text = await deployment.quash("list")
+    assert text.out.startswith(f"alpha {signer['serial']}: active, ecdsa-p256-sha256, 2027-01-15T08:00:00Z to ")
+
+
+async def test_a_switch_is_an_officers_order(world: World, deployment: Deployment) -> None:
+    """One row, its act and news for the presigner; refused to others, and where no process has the key."""
+    refused = await deployment.client.post("/v1/signers/switches", {"issuer": "alpha"})
+    assert refused.status == 403
+    done = await deployment.quash("switch", "--issuer", "alpha", "--json")
+    assert (done.status, done.json["issuer"]) == (0, "alpha")
+    row = await world.owner.fetchrow(
+        "select a.actor, a.action, a.id from signer_switch s join act a on a.id = s.act_id"
+    )
+    assert tuple(row) == ("operator:officer", "signer.switch", done.json["act_id"])
+    assert await world.owner.fetchval("select count(*) from outbox where kind = 'signer'") == 1
+    offline = await deployment.quash("switch", "--issuer", "top")
+    assert offline.status == 3
+    assert "signer.offline" in offline.err
+    unknown = await deployment.quash("switch", "--issuer", "nobody")
+    assert "issuer.unknown" in unknown.err
+    assert await world.owner.fetchval("select count(*) from signer_switch") == 1
