@@ -135,18 +135,29 @@ def _ski(certificate: x509.Certificate) -> bytes | None:
 
 
 def _certificates(source: Source, warnings: list[str], progress: Progress) -> Iterator[tuple[bytes, x509.Certificate]]:
-    """The issued certificates of the folder that verify under the CA; others are warned of."""
-    files = sorted(path for path in Path(source.certs or "").iterdir() if path.is_file())
+    """The issued certificates of the folder that verify under the CA; others are warned of. `import.unreadable`."""
+    folder = Path(source.certs or "")
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise QuashError("import.unreadable", f"{folder}: {error.strerror}") from None
     for number, path in enumerate(files, 1):
         if number % 500 == 0 or number == len(files):
             progress("reading certificates", number, len(files))
         try:
-            certificate = _read_certificate(path.read_bytes())
+            certificate = _read_certificate(_read(path))
             certificate.verify_directly_issued_by(source.ca)
         except (ValueError, TypeError, InvalidSignature):
             warnings.append(f"{path.name}: not a certificate of this CA, left out")
             continue
         yield der.integer_content(certificate.serial_number), certificate
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # not left out: its key would go unknown, and with it its siblings
+        raise QuashError("import.unreadable", f"{path}: {error.strerror}") from None
 
 
 def _read_certificate(body: bytes) -> x509.Certificate:

@@ -150,6 +150,7 @@ def test_bad_lines_stop_an_import_unless_they_are_skipped(system: System, tmp_pa
         ("--name", "Not A Name", "config.name"),
         ("--name", "tls-dv", "import.name_taken"),
         ("--index", "missing", "import.unreadable"),
+        ("--certs", "missing", "import.unreadable"),
         ("--ca", "leaf", "import.not_a_ca"),
         ("--key", "other-key", "key.mismatch"),
         ("--key", "ca.pem", "key.unreadable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -11,12 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from issuer.signer.import_plan import Plan, Source, make_plan
+from quash.errors import QuashError
 
 NOW = 1_795_000_000  # 2026-11-18T11:06:40Z
 _NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Old CA")])
 
 
-def _plan(index: bytes, *, crl_date: datetime | None = None) -> Plan:
+def _plan(index: bytes, *, crl_date: datetime | None = None, certs: Path | None = None) -> Plan:
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.fromtimestamp(NOW, UTC)
     ca = (
         x509.CertificateBuilder()
@@ -40,7 +42,7 @@ def _plan(index: bytes, *, crl_date: datetime | None = None) -> Plan:
             .sign(key, hashes.SHA256())
             .public_bytes(Encoding.DER)
         )
-    source = Source("old", index, ca, None, crl)
+    source = Source("old", index, ca, certs, crl)
     return make_plan(source, skip_bad=False, now=NOW, progress=lambda *_: None)
 
 
@@ -70,3 +72,10 @@ def test_entries_of_the_old_crl_are_moved_alike() -> None:
     assert [warning for warning in plan.warnings if "in the future" in warning] == [
         "serial 77: the revocation date is in the future, taken as now"
     ]
+
+
+def test_a_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    """`--certs` is read like every other file: a wrong path has a code of its own."""
+    with pytest.raises(QuashError, match=r"import\.unreadable") as refused:
+        _plan(b"", certs=tmp_path / "missing")
+    assert str(tmp_path / "missing") in refused.value.message
