@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crlgen.build import files, metrics
+from crlgen.build.lint import Linter, WholeLint
 from crlgen.build.make import Workshop
 from crlgen.build.schedule import Memory, why_due
 from crlgen.build.signer import CrlSigner
@@ -30,12 +31,23 @@ class CrlBuilder:
     After each step `problems` says what is missing: the published CRL stays where a new one fails.
     """
 
-    def __init__(self, pool: Pool, signer: CrlSigner, publisher: Publisher, clock: Clock, config: Config) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        signer: CrlSigner,
+        publisher: Publisher,
+        clock: Clock,
+        config: Config,
+        *,
+        linter: Linter | None = None,
+    ) -> None:
+        """Without `linter`, nothing is linted: for tests of something else."""
         self._pool = pool
         self._publisher = publisher
         self._clock = clock
         self._config = config.crl
-        self._workshop = Workshop(pool, signer, publisher, clock, config.crl)
+        self.afterwards = WholeLint(linter) if linter else None
+        self._workshop = Workshop(pool, signer, publisher, clock, config.crl, linter, self.afterwards)
         self._holder = Holder(pool, "crl-builder")
         self._memory: dict[tuple[int, str], Memory] = {}
         self._lease: Lease | None = None
@@ -77,7 +89,8 @@ class CrlBuilder:
         """What a person should know: the scope's path, or a subject -> what is missing and why. Empty: all is well."""
         general = {"trust": self._distrust, "scopes": self._lost_scopes}
         scopes = {memory.path: memory.problem for memory in self._memory.values()}
-        return {name: text for name, text in (general | scopes).items() if text}
+        whole = self.afterwards.problems if self.afterwards else {}
+        return whole | {name: text for name, text in (general | scopes).items() if text}
 
     def pause(self) -> float:
         """Seconds, at most one, until the next step may have something to do that is known already."""

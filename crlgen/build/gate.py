@@ -23,7 +23,10 @@ MAX_CLOCK_STEP = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What every CRL of a scope must say. `issuer`, `spki`: DER; `authority_key_id`: the issuer's SKI."""
+    """What every CRL of a scope must say. `issuer`, `spki`: DER; `authority_key_id`: the issuer's SKI.
+
+    `not_after`: Unix seconds, of the issuer's certificate that ends last.
+    """
 
     issuer: bytes
     spki: bytes
@@ -31,6 +34,7 @@ class Terms:
     authority_key_id: bytes
     idp_urls: tuple[str, ...]
     only: Literal["user", "ca"] | None
+    not_after: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ def read(data: bytes, terms: Terms) -> Crl:
     """A CRL that is this scope's own and whose signature verifies (B1, B7, B14, B15, B20).
 
     Raises `crl.malformed`, `crl.other_algorithm`, `crl.other_issuer`, `crl.other_key_id`, `crl.other_idp`,
-    `signature.invalid`.
+    `crl.beyond_issuer`, `signature.invalid`.
     """
     crl = read_crl(data)
     if crl.algorithm != terms.algorithm.identifier:
@@ -74,6 +78,8 @@ def read(data: bytes, terms: Terms) -> Crl:
     # B15: a shard's IDP is critical and carries the URL of the CRLDP byte for byte; a full CRL has none (B14).
     if (crl.idp_urls, crl.idp_critical, crl.only) != (terms.idp_urls, bool(terms.idp_urls), terms.only):
         raise _refuse("crl.other_idp", f"the CRL's IDP is {crl.idp_urls}, the scope's {terms.idp_urls}")
+    if crl.next_update > terms.not_after:
+        raise _refuse("crl.beyond_issuer", "the CRL's nextUpdate is after the end of the issuer's certificate")
     verify(terms.spki, terms.algorithm, terms.algorithm.decode(crl.signature), crl.tbs)
     return crl
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 
 from crlgen.build.builder import CrlBuilder
+from crlgen.build.lint import LintWorker
 from crlgen.build.signer import RpcCrlSigner
 from crlgen.publish.folder import FolderPublisher
 from quash.errors import QuashError
@@ -21,7 +24,10 @@ async def main(process: Process) -> None:
     process.health.set(_CHECK, ok=False, detail="starting")
     pool = await connect(process.config, process.state, CRL_BUILDER)
     signer = RpcCrlSigner(process.state.run / "ca-signer.sock")
-    builder = CrlBuilder(pool, signer, FolderPublisher(process.state.crl), process.clock, process.config)
+    linter = LintWorker()
+    publisher = FolderPublisher(process.state.crl)
+    builder = CrlBuilder(pool, signer, publisher, process.clock, process.config, linter=linter)
+    whole = asyncio.create_task(_lint_whole(process, builder))
     hints = Hints(pool, "crl")
     said = ""
     try:
@@ -29,9 +35,20 @@ async def main(process: Process) -> None:
             said = await _step(process, builder, said)
             await hints.wait(builder.pause())
     finally:
+        whole.cancel()
+        await linter.close()
         await hints.close()
         await builder.close()
         await pool.close()
+
+
+async def _lint_whole(process: Process, builder: CrlBuilder) -> None:
+    """Goes on linting what was published, a piece at a time, for as long as the process runs."""
+    while builder.afterwards is not None:
+        done = 0
+        with contextlib.suppress(QuashError):  # the linter is down: building says so already
+            done = await builder.afterwards.step()
+        await process.clock.sleep(0.05 if done else 1.0)
 
 
 async def _step(process: Process, builder: CrlBuilder, said: str) -> str:

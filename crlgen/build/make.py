@@ -6,14 +6,15 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from crlgen.build import entries, gate
+from crlgen.build import entries, gate, lint
 from crlgen.build.entries import EntrySet
 from crlgen.build.gate import Expected, Published, Terms
+from crlgen.build.lint import Linter, WholeLint
 from crlgen.build.schedule import Memory, is_scheduled
 from crlgen.build.signer import CrlSigner
 from crlgen.build.terms import terms_of
 from crlgen.publish.folder import Publisher
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.pki.crl import certificate_list, tbs_cert_list
 from quash.runtime.clock import Clock
 from quash.runtime.config import Crl as CrlConfig
@@ -40,6 +41,8 @@ class Workshop:
     publisher: Publisher
     clock: Clock
     config: CrlConfig
+    linter: Linter | None = None
+    afterwards: WholeLint | None = None
 
     async def make(self, state: crls.ScopeState, memory: Memory, lease: Lease, tag: str | None) -> Made:
         """Makes and publishes a CRL over the file in state `tag`; `memory` holds it when this returns.
@@ -53,17 +56,23 @@ class Workshop:
         async with acquire(self.pool) as conn:
             terms = await terms_of(conn, scope)
         memory.entries = found = await entries.current(self.pool, scope, state.regular, memory.entries)
-        expected = self._expect(state, memory.published, found)
+        expected = self._expect(state, memory.published, found, terms)
         # 2. Take the number, for good, before anything is signed.
         await self._take_number(state, found, expected, lease)
-        # 3. Have it signed.
-        body = await self._sign(scope, terms, found, expected)
+        # 3. Have it signed, while pkilint looks at its frame, what is new, and a sample of the rest.
+        tbs = self._tbs(terms, found, expected)
+        raw_signature, _ = await asyncio.gather(
+            self.signer.sign_crl(scope.issuer_id, scope.scope, tbs),
+            self._lint(tbs, terms, found, memory.published, expected.number),
+        )
+        body = certificate_list(tbs, terms.algorithm, raw_signature)
         # 4. Read it back as a stranger would, beside what is published.
         await self._pass_gate(state, memory, terms, expected, body)
         # 5. Remember its octets, while the lease still holds.
+        digest = (await asyncio.to_thread(hashlib.sha256, body)).digest()
         async with acquire(self.pool) as conn, conn.transaction():
             await lease.check(conn)
-            await crls.signed(conn, scope, expected.number, hashlib.sha256(body).digest(), len(body))
+            await crls.signed(conn, scope, expected.number, digest, len(body))
         # 6. Publish.
         new_tag = await self.publisher.put(scope.path, body, replaces=tag)
         # 7. Record that it is out.
@@ -71,20 +80,29 @@ class Workshop:
             await crls.published(conn, scope, expected.number, int(self.clock.now()))
         memory.published = Published(expected.number, expected.this_update, found.encoded, found.count)
         memory.seen, memory.good, memory.looked_at = (new_tag, expected.number), True, self.clock.monotonic()
+        if self.afterwards is not None and is_scheduled(state, expected.now, self.config.every):
+            self.afterwards.add(scope.path, tbs, found.encoded, terms.algorithm)
         return Made(expected.next_update, found.count, len(body))
 
-    def _expect(self, state: crls.ScopeState, published: Published | None, found: EntrySet) -> Expected:
-        """Number and thisUpdate rise above all that was taken or published (B7); raises `crl.clock_went_back`."""
+    def _expect(self, state: crls.ScopeState, published: Published | None, found: EntrySet, terms: Terms) -> Expected:
+        """Number and thisUpdate rise above all that was taken or published (B7), nextUpdate ends with the issuer.
+
+        Raises `crl.clock_went_back`, `crl.issuer_expired`.
+        """
         newest = state.newest
         numbers = [newest.number if newest else 0, published.number if published else 0]
         times = [newest.this_update if newest else 0, published.this_update if published else 0]
         now = self.clock.now()
         this_update = max(int(now), max(times) + 1)
         gate.check_clock(this_update, now)
+        if this_update >= terms.not_after:
+            raise QuashError(
+                "crl.issuer_expired", f"{state.scope.issuer} has ended: import its renewed certificate", Kind.REFUSED
+            )
         return Expected(
             number=max(numbers) + 1,
             this_update=this_update,
-            next_update=this_update + self.config.validity,
+            next_update=min(this_update + self.config.validity, terms.not_after),
             entries=found.expected,
             now=now,
         )
@@ -116,8 +134,14 @@ class Workshop:
             memory.entries = None  # what is kept encoded may be what is wrong: the next try reads everything anew
             raise
 
-    async def _sign(self, scope: crls.Scope, terms: Terms, found: EntrySet, expected: Expected) -> bytes:
-        tbs = tbs_cert_list(
+    async def _lint(self, tbs: bytes, terms: Terms, found: EntrySet, published: Published | None, number: int) -> None:
+        if self.linter is None:
+            return
+        chosen = await asyncio.to_thread(lint.choose, found.encoded, published.entries if published else b"", number)
+        lint.refuse(await self.linter.lint(lint.twin(tbs, chosen, terms.algorithm)))
+
+    def _tbs(self, terms: Terms, found: EntrySet, expected: Expected) -> bytes:
+        return tbs_cert_list(
             algorithm=terms.algorithm,
             issuer=terms.issuer,
             this_update=expected.this_update,
@@ -128,5 +152,3 @@ class Workshop:
             idp_urls=terms.idp_urls,
             only=terms.only,
         )
-        raw_signature = await self.signer.sign_crl(scope.issuer_id, scope.scope, tbs)
-        return certificate_list(tbs, terms.algorithm, raw_signature)

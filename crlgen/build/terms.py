@@ -25,6 +25,7 @@ async def terms_of(conn: Connection, scope: Scope) -> Terms:
         authority_key_id=_subject_key_id(certificate.der),
         idp_urls=scope.idp_urls,
         only=("ca" if issuer.kind == "root" else "user") if scope.idp else None,
+        not_after=certificate.not_after,
     )
 
 

@@ -26,6 +26,7 @@ NUMBER_LIMIT = 1 << 159  # B7
 
 _V2 = der.integer(1)
 _TRUE = bytes.fromhex("0101ff")
+_FIELDS = 6  # of a TBSCertList without entries: version, algorithm, issuer, two times, extensions
 _EXTENSIONS, _DISTRIBUTION_POINT, _FULL_NAME, _URI, _KEY_IDENTIFIER = 0xA0, 0xA0, 0xA0, 0x86, 0x80
 _ONLY: dict[Literal["user", "ca"], bytes] = {"user": bytes.fromhex("8101ff"), "ca": bytes.fromhex("8201ff")}
 
@@ -60,7 +61,7 @@ _TIMES: Final = (  # B19: UTCTime from 1970 through 2049, GeneralizedTime from 2
 )
 
 
-def _entries_pattern() -> re.Pattern[bytes]:
+def _entry_pattern() -> bytes:
     extension = _REASON_EXTENSIONS[Reason.keyCompromise]
     allowed = b"".join(re.escape(bytes((reason,))) for reason in ALLOWED_REASONS if reason)  # B10, B11
     reasons = ((0, b""), (len(extension), re.escape(extension[:-1]) + b"[" + allowed + b"]"))
@@ -76,10 +77,12 @@ def _entries_pattern() -> re.Pattern[bytes]:
         for time_size, time in _TIMES
         for reason_size, reason in reasons
     ]
-    return re.compile(b"(?:" + b"|".join(entries) + b")*+")  # possessive: no memory for ways back
+    return b"(?:" + b"|".join(entries) + b")"
 
 
-ENTRIES: Final = _entries_pattern()
+ENTRY: Final = re.compile(_entry_pattern())
+"""One entry as `entry` writes it."""
+ENTRIES: Final = re.compile(ENTRY.pattern + b"*+")  # possessive: no memory for ways back
 """Joined entries as `entry` writes them, of every length of serial that the store holds: `fullmatch` looks into a
 million of them in a quarter of a second. It takes the 29th of February in every year; `read_entry` does not."""
 
@@ -176,6 +179,17 @@ def tbs_cert_list(
         *((bytes((der.SEQUENCE,)) + der.length(len(revoked)), revoked) if revoked else ()),
         der.tlv(_EXTENSIONS, der.tlv(der.SEQUENCE, *extensions)),
     )
+
+
+def with_entries(tbs: bytes, entries: Iterable[bytes]) -> bytes:
+    """The same TBSCertList with other entries; none at all leaves the list out. Raises `der.malformed`."""
+    start, end = der.only(tbs, der.SEQUENCE)
+    fields = [(tag, offset, stop) for tag, offset, _, stop in der.children(tbs, start, end)]
+    if len(fields) < _FIELDS or fields[-1][0] != _EXTENSIONS:
+        raise der.malformed("no TBSCertList of our profile")
+    revoked = b"".join(entries)
+    listed = der.tlv(der.SEQUENCE, revoked) if revoked else b""
+    return der.tlv(der.SEQUENCE, tbs[start : fields[_FIELDS - 2][2]], listed, tbs[fields[-1][1] : end])
 
 
 def certificate_list(tbs: bytes, algorithm: SignatureAlgorithm, raw_signature: bytes) -> bytes:

@@ -33,6 +33,7 @@ TERMS = Terms(
     authority_key_id=b"k" * 20,
     idp_urls=(URL,),
     only="user",
+    not_after=NOW + 3000 * 86_400,
 )
 SERIALS = [b"\x01" + bytes([n]) * 15 for n in range(1, 6)]
 ENTRIES = [entry(serial, NOW - 1000, reason) for serial, reason in zip(SERIALS, (0, 1, 3, 4, 9), strict=True)]
@@ -82,6 +83,7 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
     ("crl.other_idp", lambda: admit(make(only="ca"))),
     ("crl.other_idp", lambda: admit(make(), terms=replace(TERMS, idp_urls=(), only=None))),
     ("crl.other_algorithm", lambda: admit(make(), terms=replace(TERMS, algorithm=SIGNATURE_ALGORITHMS["rsa-sha256"]))),
+    ("crl.beyond_issuer", lambda: admit(make(), terms=replace(TERMS, not_after=NOW + VALIDITY - 1))),
     ("crl.number_not_rising", lambda: admit(make(number=7), expected=replace(EXPECTED, number=7))),
     ("crl.number_not_rising", lambda: admit(make(number=6), expected=replace(EXPECTED, number=6))),
     ("crl.number_not_rising", lambda: admit(make(number=9))),
