@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from issuer.api import application, listening, tls_files
+from issuer.rate_limit import RateLimit
 from issuer.revocation.api import AdminApi
+from issuer.revocation.officer_api import OfficerApi
 from issuer.revocation.signers import SignersApi
 from issuer.revocation.visible import Watches
 from quash.errors import QuashError
@@ -25,6 +27,11 @@ async def main(process: Process) -> None:
             app = application(pool, process.clock)
             AdminApi(pool, config, process.clock, watches).add_routes(app)
             SignersApi(pool, process.clock).add_routes(app)
+            OfficerApi(pool, process.clock).add_routes(app)
+            limit = RateLimit(
+                process.clock, reads=config.admin.reads_per_minute, changes=config.admin.changes_per_minute
+            )
+            app.middlewares.append(limit.middleware())
             async with listening(app, tls_files(process.state), config.admin.host, config.admin.port) as port:
                 process.log.info("admin.listening", host=config.admin.host, port=port)
                 process.health.set("listening", True)

@@ -22,6 +22,7 @@ from issuer.signer import tbs_writer as write
 from issuer.signer.deployment import Deployment
 from issuer.signer.publish_files import to_pem, write_file
 from issuer.signer.tbs_writer import Frame
+from quash.errors import Kind, QuashError
 from quash.keys import KeyHandle
 from quash.pki import der
 from quash.pki.certificate import CertificateFields, read_certificate
@@ -30,11 +31,18 @@ from quash.pki.rules import DAY
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config
 from quash.runtime.state import State
-from quash.store import operators
+from quash.store import acts, operators, proposals
 from quash.store.database import Connection
 from quash.store.operators import ROLES, Operator
 
 _CA_NAME: Final = "operators"
+# Name, role, person. Two officers, or nothing that needs two persons could be done in a new deployment.
+_FIRST: Final = (
+    *((role, role, "made by quash init") for role in ROLES),
+    ("officer2", "officer", "made by quash init as the second officer"),
+)
+_ADD: Final = "operator.add"  # the action of issuer.revocation.staff
+_ACTOR: Final = "operators-ca"
 _CA_DAYS, _DAYS, _RENEW_DAYS = 3652, 397, 30
 
 
@@ -70,15 +78,51 @@ async def ensure_operators(deployment: Deployment, conn: Connection, say: Callab
         ca = _ensure_ca(state, key, now)
         _ensure_api(deployment.config, state, ca, now, say)
         known = {operator.name for operator in await operators.everyone(conn)}
-        for role in ROLES:
-            path = state.operators / f"{role}.pem"
-            if path.exists() or role not in known:
+        for name, role, person in _FIRST:
+            path = state.operators / f"{name}.pem"
+            if path.exists() or name not in known:
                 if not _is_good(path, ca, now):
-                    _make(path, ca, role, now, write.extended_key_usage(oids.CLIENT_AUTH))
-                    say(f"made the client certificate operators/{role}.pem")
-                await operators.add(conn, _operator(path, role), now)
+                    _make(path, ca, name, now, write.extended_key_usage(oids.CLIENT_AUTH))
+                    say(f"made the client certificate operators/{name}.pem")
+                await operators.add(conn, Operator(_fingerprint(path), name, person, role, "active"), now)
     finally:
         key.close()
+
+
+async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: int) -> bytes:
+    """The client certificate (DER) that two officers approved; the same again for the same proposal.
+
+    Raises `proposal.unknown`, `proposal.not_approved`, and what keeps the operators' CA key from being opened.
+    """
+    proposal = await proposals.get(conn, proposal_id)
+    if proposal is None or proposal.action != _ADD:
+        raise QuashError("proposal.unknown", "no proposal of an operator has this number", Kind.NOT_FOUND)
+    if proposal.approved_at is None or proposal.approved_by in (None, proposal.person):
+        raise QuashError("proposal.not_approved", "a second officer must approve it first: quash approve", Kind.REFUSED)
+    made = await proposals.certificate(conn, proposal_id)
+    if made is not None:
+        return made
+    now, asked = deployment.now(), proposal.payload
+    request = x509.load_pem_x509_csr(asked["csr"].encode())
+    if not request.is_signature_valid:
+        raise QuashError("csr.bad_signature", "the request's signature does not fit its key", Kind.REFUSED)
+    spki = request.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    key = deployment.files.open("ca", deployment.files.ref("ca", _CA_NAME))
+    try:
+        ca = _ensure_ca(deployment.state, key, now)
+        certificate = ca.issue(asked["name"], spki, now, write.extended_key_usage(oids.CLIENT_AUTH))
+    finally:
+        key.close()
+    fingerprint = hashlib.sha256(certificate).digest()
+    async with conn.transaction():
+        operator = Operator(fingerprint, asked["name"], asked["person"], asked["role"], "active")
+        await operators.add(conn, operator, now)
+        await proposals.add_certificate(conn, proposal_id, fingerprint, certificate, now)
+        subject = {"proposal": proposal_id, "name": operator.name, "fingerprint": fingerprint.hex()}
+        await acts.record(conn, at=now, actor=_ACTOR, action="operator.certificate", subject=subject)
+    return certificate
 
 
 def _ensure_ca(state: State, key: KeyHandle, now: int) -> _Authority:
@@ -129,9 +173,8 @@ def _is_good(path: Path, ca: _Authority, now: int) -> bool:
     return certificate.public_key() == key.public_key() and lasts > _RENEW_DAYS * DAY
 
 
-def _operator(path: Path, role: str) -> Operator:
-    fingerprint = hashlib.sha256(_from_pem(path)).digest()
-    return Operator(fingerprint=fingerprint, name=role, person="made by quash init", role=role, state="active")
+def _fingerprint(path: Path) -> bytes:
+    return hashlib.sha256(_from_pem(path)).digest()
 
 
 def _from_pem(path: Path) -> bytes:

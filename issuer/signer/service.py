@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram
 
-from issuer.signer.certificate_checks import Authority, Expected, authority_of, check_certificate
+from issuer.signer.certificate_checks import OCSP_SIGNER, Authority, Expected, authority_of, check_certificate
 from issuer.signer.crl_checks import check_crl, read_tbs_crl
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.tbs import read_tbs_certificate
@@ -177,7 +177,8 @@ def _not_reserved(issuer: Issuer, serial: bytes) -> QuashError:
 
 
 async def _check_permission(conn: Connection, issuer: Issuer, reservation: Reservation) -> None:
-    if await issuers.is_stopped(conn, issuer.id):
+    # G21: issuance stops, not the answers about what was issued, which need their signer.
+    if reservation.certificate.profile != OCSP_SIGNER and await issuers.is_stopped(conn, issuer.id):
         raise QuashError("signer.stopped", f"the kill switch stops {issuer.name}; release it first", Kind.REFUSED)
     spki_sha256 = reservation.certificate.spki_sha256
     if spki_sha256 is not None and await blocked_keys.is_blocked(conn, spki_sha256):

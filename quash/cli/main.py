@@ -25,6 +25,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "crl": ("quash.cli.crl", "crl_app"),
     "cache": ("quash.cli.cache", "cache_app"),
     "audit": ("quash.cli.audit", "audit_app"),
+    "kill-switch": ("quash.cli.kill_switch", "kill_switch_app"),
+    "operator": ("quash.cli.operator", "operator_app"),
+    "approve": ("quash.cli.approve", "approve"),
     "signer": ("quash.cli.signer", "signer_app"),
     "root": ("quash.cli.root", "root_app"),
 }
@@ -39,6 +42,9 @@ HELP = {
     "crl": "List, build and verify CRLs.",
     "cache": "Look into this node's OCSP cache.",
     "audit": "Verify and export the ledger.",
+    "kill-switch": "Stop issuance at once; two officers lift it.",
+    "operator": "Add, renew, disable and list operators; two officers.",
+    "approve": "Approve, as the second officer, what another one proposed.",
     "signer": "List OCSP signers; replace one at once.",
     "root": "Use the offline root key, by explicit command.",
 }

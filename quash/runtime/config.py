@@ -102,6 +102,10 @@ class Admin(Listener):
     port: Port = 8443
     sibling_batch: Annotated[int, Field(ge=1, le=1000)] = 1000
     """Siblings revoked in the transaction of their cause; more become a job."""
+    reads_per_minute: Annotated[int, Field(ge=60)] = 6000
+    """Of one operator; beyond: 429."""
+    changes_per_minute: Annotated[int, Field(ge=1)] = 1200
+    """Of one operator, revocations included; siblings do not count (C8)."""
 
 
 class Metrics(Listener):

@@ -164,3 +164,14 @@ async def set_stopped(conn: Connection, issuer_id: int | None, *, stopped: bool,
         at,
         act_id,
     )
+
+
+async def kill_switches(conn: Connection) -> list[dict[str, Any]]:
+    """How each switch that was ever thrown stands: issuer (None: all), stopped, at (Unix seconds), actor, why."""
+    rows = await conn.fetch(
+        "select distinct on (k.issuer_id) i.name as issuer, k.stopped, k.at, a.actor,"
+        " coalesce(a.subject->>'why', a.subject->'payload'->>'why') as why"
+        " from kill_switch k join act a on a.id = k.act_id left join issuer i on i.id = k.issuer_id"
+        " order by k.issuer_id nulls first, k.id desc"
+    )
+    return [dict(row) for row in rows]

@@ -102,7 +102,12 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         # A reservation that a crash left is revoked, so that its serial is answered (A8).
         "revocation": _READ_APPEND,
     },
-    ADMIN: _REVOKE,
+    ADMIN: {
+        **_REVOKE,
+        "operator": {**_READ, "update": ("state",)},  # who is new is the operators' CA's to say
+        "proposal": _READ_APPEND,
+        "approval": _READ_APPEND,
+    },
     JOBS: _REVOKE,
     CRL_BUILDER: {
         **_HIERARCHY,

@@ -224,7 +224,8 @@ async def operators(made: Made) -> None:
         assert certificate.public_key() == key.public_key()
         fingerprint = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
         assert (fingerprint, role, role, "active") in known
-    assert len(known) == 4
+    assert len(known) == 5
+    assert len({row[1] for row in known if row[2] == "officer"}) == 2
     api = made.state.secrets / "api.pem"
     assert openssl(*strict, "-purpose", "sslserver", "-verify_ip", "127.0.0.1", api).endswith(": OK\n")
     assert openssl(*strict, "-purpose", "sslserver", "-verify_hostname", "localhost", api).endswith(": OK\n")

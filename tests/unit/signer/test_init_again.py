@@ -102,7 +102,7 @@ async def test_stopped_after_every_step(deployment: Made, monkeypatch: pytest.Mo
     assert await deployment.fetch("select state, count(*) from ocsp_signer group by 1") == [("active", 2)]
     assert await deployment.fetch("select count(*) from signing_log where kind = 'certificate'") == [(4,)]
     assert await deployment.fetch("select count(*) from revocation") == [(0,)]
-    assert await deployment.fetch("select role, count(*) from operator group by 1 having count(*) > 1") == []
+    assert await deployment.fetch("select name, count(*) from operator group by 1 having count(*) > 1") == []
     published = read_crl((deployment.state.crl / "root.crl").read_bytes())
     numbers = await deployment.fetch("select number from crl where published_at is not null")
     assert numbers == [(published.number,)]

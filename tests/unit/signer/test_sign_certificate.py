@@ -378,6 +378,15 @@ async def test_the_kill_switch(desk: Desk, scope: str | None) -> None:
     assert await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, serial)
 
 
+async def test_the_kill_switch_spares_ocsp_signers(desk: Desk) -> None:
+    """A reservation of that profile passes the switch, and is then judged as every other one."""
+    leaf = await desk.leaf()
+    leaf.profile = "ocsp-signer"
+    serial = await desk.reserve(leaf)
+    await desk.stop(None)
+    assert (await refused(desk, serial)).code == "tbs.extension"
+
+
 async def test_what_was_signed_is_handed_out_when_stopped(desk: Desk) -> None:
     """The kill switch stops signing; it does not hide what was signed before, which must be revocable."""
     serial = await desk.reserve(await desk.leaf())

@@ -1,0 +1,121 @@
+"""Four eyes: what one officer proposes takes effect when another person approves exactly that (design, part E 3).
+
+An action is data in `ACTIONS`: what is checked before, and the effect, in the transaction of the approval.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from issuer.revocation.kill_switch import LIFT, lift
+from issuer.revocation.staff import ADD, DISABLE, approve_certificate, check_addition, check_disabling, disable
+from quash.errors import Kind, QuashError
+from quash.pki.rules import DAY
+from quash.store import acts, proposals
+from quash.store.database import Connection
+from quash.store.locks import kill_switch_lock
+from quash.store.operators import Operator
+from quash.store.proposals import Proposal
+
+PROPOSE: Final = "proposal.add"
+_LASTS: Final = DAY
+
+Payload = dict[str, Any]
+
+
+async def _nothing(_conn: Connection, _payload: Payload) -> None:
+    """A check for what can always be proposed."""
+
+
+def _no_lock(_conn: Connection) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """`check` raises what keeps the action from being done; `effect` does it; `lock` is held until after the commit."""
+
+    effect: Callable[[Connection, Payload, int, int], Awaitable[None]]
+    check: Callable[[Connection, Payload], Awaitable[None]] = _nothing
+    lock: Callable[[Connection], AbstractAsyncContextManager[None]] = _no_lock
+
+
+ACTIONS: Final[Mapping[str, _Action]] = {
+    LIFT: _Action(lift, lock=lambda conn: kill_switch_lock(conn, stop=True)),
+    ADD: _Action(approve_certificate, check=check_addition),
+    DISABLE: _Action(disable, check=check_disabling),
+}
+
+
+def digest(action: str, payload: Payload) -> bytes:
+    """What the second officer approves."""
+    return hashlib.sha256(orjson.dumps([action, payload], option=orjson.OPT_SORT_KEYS)).digest()
+
+
+async def propose(conn: Connection, operator: Operator, action: str, payload: Payload, now: int) -> Proposal:
+    """Records what an officer proposes; it may be approved for one day. Raises what its check raises."""
+    await ACTIONS[action].check(conn, payload)
+    sha256 = digest(action, payload)
+    async with conn.transaction():
+        subject = {"action": action, "sha256": sha256.hex(), "payload": payload}
+        act_id = await acts.record(conn, at=now, actor=operator.actor, action=PROPOSE, subject=subject)
+        new = await proposals.add(
+            conn,
+            at=now,
+            expires_at=now + _LASTS,
+            action=action,
+            payload=payload,
+            sha256=sha256,
+            operator=operator.fingerprint,
+            person=operator.person,
+            act_id=act_id,
+        )
+    return await find(conn, new)
+
+
+async def find(conn: Connection, proposal_id: int) -> Proposal:
+    """Raises `proposal.unknown`."""
+    found = await proposals.get(conn, proposal_id)
+    if found is None:
+        raise QuashError("proposal.unknown", "no proposal has this number: see quash approve --list", Kind.NOT_FOUND)
+    return found
+
+
+async def approve(conn: Connection, operator: Operator, proposal_id: int, sha256: bytes, now: int) -> Proposal:
+    """Approves a proposal as it was shown (`sha256`) and does it, both in one transaction.
+
+    Raises `proposal.unknown`, `.changed`, `.expired`, `.same_person`, `.approved`, and what its check raises.
+    """
+    proposal = await find(conn, proposal_id)
+    if sha256 != proposal.sha256 or digest(proposal.action, proposal.payload) != proposal.sha256:
+        raise QuashError("proposal.changed", "this is not what was proposed: look at it again", Kind.CONFLICT)
+    if proposal.approved_at is not None:
+        raise QuashError("proposal.approved", f"{proposal.approved_by} approved it already", Kind.CONFLICT)
+    if now >= proposal.expires_at:
+        raise QuashError("proposal.expired", "the proposal has expired: propose it again", Kind.REFUSED)
+    if _same(operator.person, proposal.person) or operator.fingerprint == proposal.operator:
+        raise QuashError("proposal.same_person", "another person must approve what you proposed", Kind.FORBIDDEN)
+    action = ACTIONS[proposal.action]
+    async with action.lock(conn), conn.transaction():
+        await action.check(conn, proposal.payload)
+        subject = {"proposal": proposal.id, "proposed_by": proposal.person, "sha256": sha256.hex()}
+        subject |= {"payload": proposal.payload}
+        act_id = await acts.record(conn, at=now, actor=operator.actor, action=proposal.action, subject=subject)
+        first = await proposals.approve(
+            conn, proposal.id, at=now, operator=operator.fingerprint, person=operator.person, act_id=act_id
+        )
+        if not first:
+            raise QuashError("proposal.approved", "another officer approved it first", Kind.CONFLICT)
+        await action.effect(conn, proposal.payload, now, act_id)
+    return await find(conn, proposal_id)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are of one person: written alike but for case and spaces."""
+    return "".join(one.split()).casefold() == "".join(other.split()).casefold()

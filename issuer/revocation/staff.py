@@ -1,0 +1,87 @@
+"""Operators: added, renewed and disabled by two officers (F6, F9, G20).
+
+The operators' CA key stays offline after `init`: what was approved is signed where that key is (`quash operator sign`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from asn1crypto import pem
+
+from quash.errors import Kind, QuashError
+from quash.pki.csr import proven_key
+from quash.pki.rules import check_public_key
+from quash.store import operators
+from quash.store.database import Connection
+from quash.store.operators import ROLES, Operator
+
+ADD: Final = "operator.add"
+DISABLE: Final = "operator.disable"
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_FEWEST_OFFICERS: Final = 2  # persons: with fewer, nobody could approve anything
+
+Payload = dict[str, Any]
+
+
+async def check_addition(conn: Connection, payload: Payload) -> None:
+    """`{name, person, role, csr, renews}`: raises `operator.*`, and what the request's key and signature raise.
+
+    The key is the operator's own, on hardware that does not give it out (G20).
+    """
+    name, person, role = payload["name"], payload["person"], payload["role"]
+    if not _NAME.fullmatch(name):
+        raise QuashError("operator.name", "a name has lower-case letters, digits, dots and hyphens")
+    if role not in ROLES:
+        raise QuashError("operator.role_unknown", f"a role is one of {', '.join(ROLES)}")
+    if len(person.strip()) < 2 or not person.isprintable():
+        raise QuashError("operator.person", "say which person this is")
+    known = [each for each in await operators.everyone(conn) if each.name == name]
+    if payload["renews"]:
+        _check_renewal(known, person, role)
+    elif known:
+        raise QuashError("operator.exists", "an operator has this name: renew it, or choose another", Kind.CONFLICT)
+    check_public_key(proven_key(_request(payload["csr"])))
+
+
+def _request(text: str) -> bytes:
+    try:
+        kind, _, der = pem.unarmor(text.encode("ascii"))
+    except ValueError:
+        kind, der = "", b""
+    if kind != "CERTIFICATE REQUEST":
+        raise QuashError("csr.malformed", "send a certification request in PEM")
+    return bytes(der)
+
+
+def _check_renewal(known: list[Operator], person: str, role: str) -> None:
+    active = [each for each in known if each.active]
+    if not active:
+        raise QuashError("operator.unknown_name", "no active operator has this name: add it", Kind.NOT_FOUND)
+    if any((each.person, each.role) != (person, role) for each in active):
+        raise QuashError("operator.changed", "a renewal keeps person and role: disable and add instead", Kind.REFUSED)
+
+
+async def approve_certificate(_conn: Connection, _payload: Payload, _now: int, _act_id: int) -> None:
+    """Nothing more to do here: the approval lets the operators' CA sign."""
+
+
+async def check_disabling(conn: Connection, payload: Payload) -> None:
+    """`{name}`: raises `operator.unknown_name`, and `operator.last_officers` when too few persons would remain."""
+    everyone = [each for each in await operators.everyone(conn) if each.active]
+    if not any(each.name == payload["name"] for each in everyone):
+        raise QuashError("operator.unknown_name", "no active operator has this name", Kind.NOT_FOUND)
+    before, after = (
+        {each.person.casefold() for each in everyone if each.role == "officer" and each.name != without}
+        for without in (None, payload["name"])
+    )
+    if len(after) < min(len(before), _FEWEST_OFFICERS):
+        raise QuashError("operator.last_officers", "two officers must remain: add another one first", Kind.REFUSED)
+
+
+async def disable(conn: Connection, payload: Payload, _now: int, _act_id: int) -> None:
+    """Every client certificate of the name is out with its next request (F9)."""
+    for each in await operators.everyone(conn):
+        if each.name == payload["name"]:
+            await operators.set_state(conn, each.fingerprint, "disabled")

@@ -1,0 +1,89 @@
+"""`quash kill-switch`: stop issuance at once (G21). Revocations, CRLs and OCSP answers go on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from quash.cli.approve import tell_proposal
+from quash.cli.client import DEFAULT_OPERATOR, Api, AsOption
+from quash.cli.common import (
+    DEFAULT_CONFIG,
+    DEFAULT_STATE,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StateOption,
+    context,
+    print_json,
+    reports_errors,
+)
+
+kill_switch_app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+_PATH = "/v1/kill-switch"
+IssuerOption = Annotated[str | None, typer.Option("--issuer", help="This issuer alone; else all of them.")]
+WhyOption = Annotated[str, typer.Option("--why", help="For the ledger.")]
+
+
+@kill_switch_app.command("stop")
+@reports_errors
+def stop(
+    *,
+    why: WhyOption,
+    issuer: IssuerOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    state: StateOption = DEFAULT_STATE,
+    set_: SetOption = None,
+    as_: AsOption = DEFAULT_OPERATOR,
+    json_: JsonOption = False,
+) -> None:
+    """Stops issuance. When this returns, nothing that was under way will still be signed."""
+    deployment = context(config, state, set_)
+    done = Api(deployment, deployment.config.admin, as_).post(_PATH, {"issuer": issuer, "stopped": True, "why": why})
+    if json_:
+        print_json(done)
+    else:
+        print(f"stopped: {issuer or 'all issuers'}")
+
+
+@kill_switch_app.command("lift")
+@reports_errors
+def lift(
+    *,
+    why: WhyOption,
+    issuer: IssuerOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    state: StateOption = DEFAULT_STATE,
+    set_: SetOption = None,
+    as_: AsOption = "officer",
+    json_: JsonOption = False,
+) -> None:
+    """Proposes to lift that switch; a second officer approves it."""
+    deployment = context(config, state, set_)
+    body = {"issuer": issuer, "stopped": False, "why": why}
+    tell_proposal(Api(deployment, deployment.config.admin, as_).post(_PATH, body), as_json=json_)
+
+
+@kill_switch_app.command("status")
+@reports_errors
+def status(
+    *,
+    config: ConfigOption = DEFAULT_CONFIG,
+    state: StateOption = DEFAULT_STATE,
+    set_: SetOption = None,
+    as_: AsOption = DEFAULT_OPERATOR,
+    json_: JsonOption = False,
+) -> None:
+    """Says what is stopped, since when and by whom."""
+    deployment = context(config, state, set_)
+    switches = Api(deployment, deployment.config.admin, as_).get(_PATH)["switches"]
+    for each in switches:
+        if json_:
+            print_json(each)
+        else:
+            stands = "stopped" if each["stopped"] else "lifted"
+            print(f"{each['issuer'] or 'all issuers'}: {stands} at {each['at']} by {each['actor']}: {each['why']}")
+    if not switches and not json_:
+        print("nothing was ever stopped")

@@ -1,0 +1,279 @@
+"""What officers do over the admin API: the kill switch, operators, and four eyes."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from issuer.api import application, listening
+from issuer.rate_limit import RateLimit
+from issuer.revocation.api import AdminApi
+from issuer.revocation.officer_api import OfficerApi
+from issuer.revocation.visible import Watches
+from issuer.signer.deployment import Deployment
+from issuer.signer.operators import sign_operator
+from quash.errors import QuashError
+from quash.pki.serials import format_serial
+from quash.runtime.clock import FakeClock
+from quash.runtime.state import State
+from quash.store import issuers, operators
+from quash.store.database import acquire
+from tests.support.edge import Client, Edge
+from tests.support.revoking import DAY, World, key_hash
+
+EVERYONE = {"viewer", "operator", "officer", "auditor"}
+# Every route of the admin API and who may ask it; a route that is not here fails the test.
+ROUTES = {
+    ("POST", "/v1/revocations"): {"operator", "officer"},
+    ("GET", "/v1/revocations/{act_id}"): EVERYONE,
+    ("GET", "/v1/certificates/{issuer}/{serial}"): EVERYONE,
+    ("POST", "/v1/certificates/lookup"): EVERYONE,
+    ("GET", "/v1/crls"): EVERYONE,
+    ("POST", "/v1/crls/builds"): {"operator", "officer"},
+    ("GET", "/v1/kill-switch"): EVERYONE,
+    ("POST", "/v1/kill-switch"): {"operator", "officer"},
+    ("GET", "/v1/operators"): {"officer", "auditor"},
+    ("POST", "/v1/operators"): {"officer"},
+    ("POST", "/v1/operators/{name}/disable"): {"officer"},
+    ("GET", "/v1/proposals"): {"officer", "auditor"},
+    ("GET", "/v1/proposals/{id}"): {"officer", "auditor"},
+    ("POST", "/v1/proposals/{id}/approval"): {"officer"},
+}
+
+
+@pytest.fixture
+async def edge(world: World, tmp_path: Path) -> Edge:
+    edge = await Edge(tmp_path, world.owner).set_up()
+    await edge.add_operator("second", "officer")
+    return edge
+
+
+@pytest.fixture
+async def app(world: World, database: Any, clock: FakeClock) -> AsyncIterator[Any]:
+    async with Watches(world.pool, database.config, clock) as watches:
+        app = application(world.pool, clock)
+        AdminApi(world.pool, database.config, clock, watches).add_routes(app)
+        OfficerApi(world.pool, clock).add_routes(app)
+        yield app
+
+
+@pytest.fixture
+async def api(app: Any, edge: Edge) -> AsyncIterator[Client]:
+    async with listening(app, edge.tls, "127.0.0.1", 0) as port:
+        yield Client(edge, port)
+
+
+def request_for(key: Any, digest: hashes.HashAlgorithm | None = None) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "any")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, digest or hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def new_operator(**changes: Any) -> dict[str, Any]:
+    csr = request_for(ec.generate_private_key(ec.SECP256R1()))
+    return {"name": "anna", "person": "Anna Example", "role": "operator", "csr": csr} | changes
+
+
+async def approve(api: Client, proposal: dict[str, Any], as_: str = "second") -> Any:
+    return await api.post(f"/v1/proposals/{proposal['id']}/approval", {"sha256": proposal["sha256"]}, as_=as_)
+
+
+async def test_every_role_against_every_route(app: Any, api: Client) -> None:
+    """A role that may not is told so before anything else is looked at; one that may gets further."""
+    found = {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.method != "HEAD" and route.resource is not None
+    }
+    assert found == set(ROUTES)
+    for (method, path), allowed in ROUTES.items():
+        url = path.format(act_id=1, issuer="alpha", serial="1", name="nobody", id=1)
+        for role in sorted(EVERYONE):
+            said = await api.ask(method, url, as_=role, json={} if method == "POST" else None)
+            refused = said.status == 403 and said.code == "operator.role"
+            assert refused == (role not in allowed), (method, path, role, said.status)
+
+
+async def test_one_stops_and_two_lift(world: World, api: Client) -> None:
+    """An operator stops at once, by issuer or all; lifting takes two persons, and each switch is its own."""
+    alpha, beta = world.authorities["alpha"].id, world.authorities["beta"].id
+
+    async def stopped() -> tuple[bool, bool]:
+        async with acquire(world.owner) as conn:
+            return await issuers.is_stopped(conn, alpha), await issuers.is_stopped(conn, beta)
+
+    switch = "/v1/kill-switch"
+    assert (await api.post(switch, {"issuer": "alpha", "stopped": True, "why": "odd logins"})).status == 201
+    assert await stopped() == (True, False)
+    assert (await api.post(switch, {"stopped": True, "why": "break-in"})).status == 201
+    assert await stopped() == (True, True)
+    assert (await api.post(switch, {"issuer": "gamma", "stopped": True, "why": "x"})).code == "issuer.unknown"
+    lift = {"stopped": False, "why": "all clear"}
+    assert (await api.post(switch, lift)).code == "operator.role"
+    proposed = await api.post(switch, lift, as_="officer")
+    assert (proposed.status, proposed.body["approved_by"]) == (202, None)
+    assert await stopped() == (True, True)
+    assert (await approve(api, proposed.body, "officer")).code == "proposal.same_person"
+    done = await approve(api, proposed.body)
+    assert (done.status, done.body["approved_by"]) == (200, "second person")
+    assert await stopped() == (True, False)
+    shown = (await api.get(switch, as_="viewer")).body["switches"]
+    assert [(each["issuer"], each["stopped"], each["why"]) for each in shown] == [
+        (None, False, "all clear"),
+        ("alpha", True, "odd logins"),
+    ]
+    acts = await world.owner.fetch("select actor, action from act order by id")
+    assert [tuple(act) for act in acts] == [
+        ("operator:operator", "kill-switch.stop"),
+        ("operator:operator", "kill-switch.stop"),
+        ("operator:officer", "proposal.add"),
+        ("operator:second", "kill-switch.lift"),
+    ]
+
+
+async def test_revocation_goes_on_while_all_is_stopped(world: World, api: Client) -> None:
+    """The kill switch never delays a revocation (G21)."""
+    await api.post("/v1/kill-switch", {"stopped": True, "why": "break-in"})
+    key = await world.certificate(spki=key_hash())
+    body = {"issuer": "alpha", "serial": format_serial(key[1]), "reason": "keyCompromise"}
+    assert (await api.post("/v1/revocations", body)).status == 201
+
+
+async def test_what_was_not_shown_or_has_expired_is_not_approved(world: World, api: Client, clock: FakeClock) -> None:
+    """The hash must be the proposal's, a day is its limit, and it is approved once."""
+    lift = {"stopped": False, "why": "x"}
+    first = (await api.post("/v1/kill-switch", lift, as_="officer")).body
+    other = (await api.post("/v1/kill-switch", {**lift, "why": "y"}, as_="officer")).body
+    assert (await approve(api, {**first, "sha256": other["sha256"]})).code == "proposal.changed"
+    assert (await approve(api, {**first, "id": 999})).code == "proposal.unknown"
+    assert (await approve(api, {**first, "sha256": "zz"})).code == "request.invalid"
+    assert (await approve(api, first)).status == 200
+    assert (await approve(api, first)).code == "proposal.approved"
+    assert [each["id"] for each in (await api.get("/v1/proposals", as_="auditor")).body["proposals"]] == [other["id"]]
+    clock.step(DAY)
+    assert (await approve(api, other)).code == "proposal.expired"
+    assert (await api.get("/v1/proposals", as_="officer")).body["proposals"] == []
+    assert await world.owner.fetchval("select count(*) from kill_switch") == 1
+
+
+async def test_one_person_with_two_certificates_is_one_person(api: Client, edge: Edge) -> None:
+    """Written otherwise, in capitals and with spaces, the name is still that person's."""
+    fingerprint = edge.make_client("alias")
+    async with acquire(edge.owner) as conn:
+        alias = operators.Operator(fingerprint, "alias", " Officer  PERSON", "officer", "active")
+        await operators.add(conn, alias, 0)
+    proposed = await api.post("/v1/kill-switch", {"stopped": False, "why": "x"}, as_="officer")
+    assert (await approve(api, proposed.body, "alias")).code == "proposal.same_person"
+
+
+async def test_an_operator_is_added_by_two_and_signed_apart(
+    world: World, api: Client, database: Any, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Nothing is signed before the second officer; then the operators' CA signs once, for the key of the request."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    proposed = await api.post("/v1/operators", new_operator(csr=request_for(key)), as_="officer")
+    assert proposed.status == 202
+    deployment = Deployment(database.config, State(tmp_path / "offline"), world.owner, clock)
+    deployment.files.ensure("ca", "operators", "ec-p256")
+    number = proposed.body["id"]
+
+    async def sign(proposal_id: int = number) -> bytes:
+        async with acquire(world.owner) as conn:
+            return await sign_operator(deployment, conn, proposal_id)
+
+    for wrong, code in ((number, "proposal.not_approved"), (number + 1, "proposal.unknown")):
+        with pytest.raises(QuashError) as refused:
+            await sign(wrong)
+        assert refused.value.code == code
+    assert (await approve(api, proposed.body)).status == 200
+    der = await sign()
+    assert await sign() == der
+    certificate = x509.load_der_x509_certificate(der)
+    certificate.verify_directly_issued_by(
+        x509.load_pem_x509_certificate((deployment.state.operators / "ca.pem").read_bytes())
+    )
+    assert certificate.public_key() == key.public_key()
+    async with acquire(world.owner) as conn:
+        operator = await operators.find(conn, hashlib.sha256(der).digest())
+    assert operator is not None
+    assert (operator.name, operator.person, operator.role, operator.active) == (
+        "anna",
+        "Anna Example",
+        "operator",
+        True,
+    )
+    renewal = new_operator(renews=True, role="officer")
+    assert (await api.post("/v1/operators", renewal, as_="officer")).code == "operator.changed"
+    renewal = new_operator(renews=True)
+    assert (await api.post("/v1/operators", renewal, as_="officer")).status == 202
+    assert (await api.post("/v1/operators", new_operator(), as_="officer")).code == "operator.exists"
+
+
+async def test_operators_that_are_refused(api: Client) -> None:
+    """Each fault of a new operator has its code."""
+    small = request_for(rsa.generate_private_key(65537, 1024))
+    curve = ec.generate_private_key(ec.SECP256R1())
+    wrong = [
+        ({"name": "Anna"}, "operator.name"),
+        ({"name": "a b"}, "operator.name"),
+        ({"role": "root"}, "operator.role_unknown"),
+        ({"person": " "}, "operator.person"),
+        ({"person": "A\u200bnna\n"}, "operator.person"),
+        ({"name": "nobody", "renews": True}, "operator.unknown_name"),
+        ({"name": "viewer"}, "operator.exists"),
+        ({"csr": "AAAA"}, "csr.malformed"),
+        ({"csr": small}, "key.too_small"),
+        ({"csr": request_for(curve)[:-60] + "A" * 8 + "\n-----END CERTIFICATE REQUEST-----\n"}, None),
+    ]
+    for changes, code in wrong:
+        said = await api.post("/v1/operators", new_operator(**changes), as_="officer")
+        assert said.status >= 400
+        assert code is None or said.code == code, changes
+
+
+async def test_a_disabled_operator_is_out_and_two_officers_remain(api: Client, edge: Edge) -> None:
+    """Out with the next request; but of two officers none can be disabled."""
+    proposed = await api.post("/v1/operators/operator/disable", {}, as_="officer")
+    assert (await api.get("/v1/crls")).status == 200
+    assert (await approve(api, proposed.body)).status == 200
+    assert (await api.get("/v1/crls")).code == "operator.disabled"
+    assert (await api.post("/v1/operators/operator/disable", {}, as_="officer")).code == "operator.unknown_name"
+    assert (await api.post("/v1/operators/second/disable", {}, as_="officer")).code == "operator.last_officers"
+    await edge.add_operator("third", "officer")
+    proposed = await api.post("/v1/operators/second/disable", {}, as_="officer")
+    assert (await approve(api, proposed.body, "third")).status == 200
+    listed = (await api.get("/v1/operators", as_="auditor")).body["operators"]
+    assert {each["name"] for each in listed if each["state"] == "disabled"} == {"operator", "second"}
+
+
+async def test_a_loop_gone_wild_is_slowed_down(app: Any, edge: Edge, clock: FakeClock) -> None:
+    """Beyond its minute's worth an operator gets 429 and is told when to come back; others are not touched."""
+    app.middlewares.append(RateLimit(clock, reads=60, changes=2).middleware())
+    async with listening(app, edge.tls, "127.0.0.1", 0) as port:
+        api = Client(edge, port)
+        for _ in range(2):
+            assert (await api.post("/v1/crls/builds", {"issuer": "alpha"})).status == 202
+        limited = await api.post("/v1/crls/builds", {"issuer": "alpha"})
+        assert (limited.status, limited.code, limited.headers["Retry-After"]) == (429, "operator.rate_limited", "30")
+        assert (await api.get("/v1/crls")).status == 200
+        assert (await api.post("/v1/crls/builds", {"issuer": "alpha"}, as_="officer")).status == 202
+        await clock.advance(30)
+        assert (await api.post("/v1/crls/builds", {"issuer": "alpha"})).status == 202
+
+
+async def test_a_certificate_of_nobody_does_not_pass(api: Client, edge: Edge) -> None:
+    """No certificate, no connection: officers' routes are no exception."""
+    tls: ssl.SSLContext = edge.client_context(None)
+    with pytest.raises(aiohttp.ClientError):
+        await api.get("/v1/proposals", tls=tls)
