@@ -24,6 +24,7 @@ from quash.cli.common import (
 from quash.cli.tour import tour
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import SystemClock
+from quash.runtime.config import Config
 from quash.runtime.log import configure, logger
 from quash.runtime.overview import Overview
 from quash.runtime.supervisor import LISTEN_FD, SUPERVISOR_PID, Child, Supervisor, listening_socket
@@ -77,6 +78,7 @@ async def _run(deployment: Context, arguments: list[str], supervisor: Supervisor
         console.print("[yellow]issuance.require_validation is false: identifiers are NOT validated (demo)[/]")
     listen = listening_socket(config.responder.host, config.responder.port)
     try:
+        _check_ports(config)
         if not config.database.url:
             with console.status("starting PostgreSQL"):
                 await _start_postgres(deployment, supervisor)
@@ -93,6 +95,12 @@ async def _run(deployment: Context, arguments: list[str], supervisor: Supervisor
             await asyncio.Event().wait()
     finally:
         listen.close()
+
+
+def _check_ports(config: Config) -> None:
+    """Says at once that a port is taken: the process that needs it would only be restarted again and again."""
+    for listener in (config.crl_origin, config.issuer, config.admin, config.metrics):
+        listening_socket(listener.host, listener.port).close()
 
 
 async def _start_postgres(deployment: Context, supervisor: Supervisor) -> None:

@@ -26,6 +26,8 @@ DAY = 24 * HOUR
 Port = Annotated[int, Field(ge=0, le=65535)]
 # An issuer's name is also its OCSP path: lower case, so it never begins as the base64 of a request does, with `M`.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+# Certificates name their services by plain http alone (B17, D7); A32 keeps a GET of OCSP within 255 octets.
+HttpUrl = Annotated[str, Field(pattern=r"^(http://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~-]+)*/?)?$")]
 KeyKind = Literal["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"]
 
 
@@ -51,7 +53,7 @@ class Responder(Model):
     host: str = "127.0.0.1"
     port: Port = 8080
     workers: Annotated[int, Field(ge=1, le=256)] = 2
-    base_url: str = ""
+    base_url: Annotated[HttpUrl, Field(max_length=60)] = ""
     """What certificates carry before `/<issuer>`; empty: http, host and port above. At most 60 characters (A32)."""
     max_body: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 * 1024
     """Octets of a POST; more is 413."""
@@ -90,7 +92,7 @@ class CrlOrigin(Listener):
     """CRLs and CA certificates over HTTP."""
 
     port: Port = 8081
-    base_url: str = ""
+    base_url: HttpUrl = ""
     """What CRLDPs and caIssuers carry before the path; empty: http, host and port above."""
 
 
