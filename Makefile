@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help setup system-packages run test test-long lint format lock bench clean
+.PHONY: help setup system-packages run test test-long lint format lock bench bench-signing clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -47,6 +47,9 @@ lock: setup ## requirements.lock anew: every pin with its hashes, no address of 
 
 bench: setup ## revoke -> visible over 200 revocations of a running system
 	$(BIN)/python -m loadtest.revocations $(ARGS)
+
+bench-signing: setup ## records signed per second against a bare sign loop
+	$(BIN)/python -m loadtest.signing $(ARGS)
 
 clean: ## what the other targets made, the state folder apart
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

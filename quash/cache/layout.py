@@ -83,6 +83,16 @@ class IssuerRow:
 def encode_record(record: Record) -> bytes:
     """Raises QuashError("cache.bad_layout") for values that the layout cannot hold."""
     first, second = record.signatures
+    if not len(first) == len(second) > 0:
+        raise _bad("the signatures of a record are of different lengths, or there are none")
+    return encode_head(record) + first + second
+
+
+def encode_head(record: Record) -> bytes:
+    """What stands before the two signatures: a signer makes it once for all records of the same status and times.
+
+    Raises QuashError("cache.bad_layout") for values that the layout cannot hold.
+    """
     validity = record.next_update - record.this_update
     good = record.reason is None
     fits = (
@@ -93,15 +103,13 @@ def encode_record(record: Record) -> bytes:
         and 0 <= record.this_update <= _MAX_TIME
         and 0 < validity <= _MAX_VALIDITY
         and 0 <= record.signer_id <= _MAX_ID
-        and len(first) == len(second) > 0
     )
     if not fits:
         raise _bad("a record holds a value outside the layout's range")
     reason = _GOOD if record.reason is None else record.reason
-    head = _RECORD.pack(
+    return _RECORD.pack(
         FORMAT, record.version, record.this_update, validity << 4 | reason, record.revoked_at, record.signer_id
     )
-    return head + first + second
 
 
 def decode_record(data: bytes) -> Record:

@@ -124,6 +124,15 @@ class ResponseTemplate:
             )
         )  # fmt: skip
 
+    def around_serial(
+        self, h: CertIdHash, serial_size: int, status: Status, this_update: int, next_update: int
+    ) -> tuple[bytes, bytes]:
+        """What `tbs` has before and after the serial: the same for all serials of this size, so made once for many."""
+        whole = self.tbs(h, bytes(serial_size), status, this_update, next_update)
+        shape = _GOOD_SHAPE if status.reason is None else _REASON_SHAPE if status.reason else _REVOKED_SHAPE
+        begin = len(whole) - _STATUS_SIZES[shape] - _TIME_SIZE - _NEXT_UPDATE_SIZE - serial_size
+        return whole[:begin], whole[begin + serial_size :]
+
     def response(  # noqa: PLR0917 - the values of `tbs` in its order, and a call for each answer
         self,
         h: CertIdHash,

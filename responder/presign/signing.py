@@ -1,14 +1,17 @@
 """Statuses in, signed records out: one delegated signer with its key.
 
-Pure but for the key: no clock, no database. The first and every `CHECK_EVERY`th record of what it made is read as a
-stranger would before anything leaves: a token that signs wrongly must not fill caches with answers that nobody accepts.
+Pure but for the key: no clock, no database. What all records of one status and one moment share (nearly all of a batch)
+is made once; for each record two serials are set in and two signatures appended, so that a batch costs little more than
+its signatures. The first and every `CHECK_EVERY`th record of what it made is read as a stranger would before anything
+leaves: a token that signs wrongly must not fill caches with answers that nobody accepts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from quash.cache.layout import Record, encode_record
+from quash.cache.layout import Record, decode_record, encode_head
 from quash.errors import Kind, QuashError
 from quash.keys import KeyHandle
 from quash.pki.certid import CertId, CertIdHash
@@ -17,13 +20,23 @@ from quash.pki.ocsp_response import ResponseTemplate, Status, verify_response
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
 
-CHECK_EVERY = 256
+CHECK_EVERY = 1024
 
 HASHES = (CertIdHash.SHA1, CertIdHash.SHA256)
 """Both CertIDs of each certificate (A20), in the order of a record's signatures."""
 
 Item = tuple[int, bytes, bytes]
 """Issuer id, serial, encoded record: what `quash.cache.layout.encode_batch` takes."""
+
+
+class _Shape(NamedTuple):
+    """Of the records of one status and moment, with serials of one size: before and after the serial, by hash."""
+
+    sha1_before: bytes
+    sha1_after: bytes
+    sha256_before: bytes
+    sha256_after: bytes
+    head: bytes
 
 
 class RecordSigner:
@@ -57,32 +70,42 @@ class RecordSigner:
         later or the end of the signer's certificate, whichever comes first (A5). Blocks while the key signs; raises
         `KeyUnavailable` and `presign.self_check_failed`.
         """
-        times = [self._times(status, as_of, validity) for status in statuses]
-        template = self._template
-        signatures = self._key.sign_many(
-            [
-                template.tbs(h, status.serial, Status(status.reason, status.revoked_at), *moment)
-                for status, moment in zip(statuses, times, strict=True)
-                for h in HASHES
-            ]
-        )
-        records = [
-            Record(status.version, status.reason, status.revoked_at, *moment, self.signer.id, (sha1, sha256))
-            for status, moment, sha1, sha256 in zip(statuses, times, signatures[::2], signatures[1::2], strict=True)
+        shapes: dict[tuple[int, int, int | None, int], _Shape] = {}
+        tbs: list[bytes] = []
+        heads: list[bytes] = []
+        for status in statuses:
+            serial = status.serial
+            key = (len(serial), status.version, status.reason, status.revoked_at)
+            shape = shapes.get(key)
+            if shape is None:
+                shape = shapes[key] = self._shape(status, as_of, validity)
+            tbs += (shape[0] + serial + shape[1], shape[2] + serial + shape[3])
+            heads.append(shape[4])
+        signatures = self._key.sign_many(tbs)
+        if len(set(map(len, signatures))) > 1:
+            raise _self_check_failed(statuses[0].serial, "the key's signatures are of different sizes")
+        items = [
+            (status.issuer_id, status.serial, head + sha1 + sha256)
+            for status, head, sha1, sha256 in zip(statuses, heads, signatures[::2], signatures[1::2], strict=True)
         ]
-        for i in range(0, len(records), CHECK_EVERY):
-            self._check(statuses[i].serial, records[i])
-        return [
-            (status.issuer_id, status.serial, encode_record(record))
-            for status, record in zip(statuses, records, strict=True)
-        ]
+        for _, serial, record in items[::CHECK_EVERY]:
+            self._check(serial, decode_record(record))
+        return items
 
     def close(self) -> None:
         self._key.close()
 
-    def _times(self, status: CertificateStatus, as_of: int, validity: int) -> tuple[int, int]:
+    def _shape(self, status: CertificateStatus, as_of: int, validity: int) -> _Shape:
         this_update = max(as_of, status.revoked_at)
-        return this_update, min(this_update + validity, self.signer.not_after)
+        next_update = min(this_update + validity, self.signer.not_after)
+        said = Status(status.reason, status.revoked_at)
+        sha1, sha256 = (
+            self._template.around_serial(h, len(status.serial), said, this_update, next_update) for h in HASHES
+        )
+        head = encode_head(
+            Record(status.version, *said, this_update, next_update, self.signer.id, signatures=(b"", b""))
+        )
+        return _Shape(*sha1, *sha256, head)
 
     def _check(self, serial: bytes, record: Record) -> None:
         """Assembles both responses as a node will, and reads them with code that shares nothing with the template."""
