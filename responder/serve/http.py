@@ -75,7 +75,7 @@ class HttpServer(web.Server):
                 body = await self._read(request)
             except TimeoutError:
                 return http_error(408)
-            except web.RequestPayloadError:
+            except (web.RequestPayloadError, ConnectionError):  # no body, or nobody left who hears this
                 return http_error(400)
         return self._answers(
             Request(
