@@ -157,10 +157,20 @@ class System:
         except (urllib.error.URLError, OSError):
             return False
 
+    def unready(self) -> dict[str, Any]:
+        """The health reports of the processes that are not ready."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/readyz", timeout=5):
+                return {}
+        except urllib.error.HTTPError as error:
+            return {name: said["checks"] for name, said in json.loads(error.read()).items() if not said["ready"]}
+        except OSError as error:
+            return {"supervisor": repr(error)}
+
     def wait_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not self.ready():
-            assert time.monotonic() < deadline, "not ready again"
+            assert time.monotonic() < deadline, f"not ready again: {self.unready()}"
             time.sleep(0.1)
 
 

@@ -1,0 +1,17 @@
+"""One running system for all fault tests of a worker. Whoever kills its supervisor starts it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from loadtest.system import System
+from tests.support.postgres import folder_for_servers
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    """The demo on free ports; small batches, so that a key with four certificates is a job already."""
+    with folder_for_servers() as folder, System(folder, "admin.sibling_batch=2", "checks.workers=1") as running:
+        yield running

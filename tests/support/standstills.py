@@ -1,0 +1,279 @@
+"""Moments between two steps of a flow, held still: processes are stopped, or tables locked against writers.
+
+No product code knows of them. A process that is stopped (SIGSTOP) leaves a step half done for everybody else; a table
+that is locked holds a transaction open in the middle. Each function below takes a stage, sends the stage's request and
+returns once the flow stands exactly there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from loadtest.system import System
+from quash.cache.layout import decode_record, record_key
+from quash.cache.reader import LmdbReader
+from quash.store.roles import ADMIN, CA_SIGNER, CRL_BUILDER, ISSUING, JOBS, PRESIGNER
+from tests.support.clients import Key, Stranger
+from tests.support.faults import RESPONDERS, fetch, owner, pid_of, until
+
+_WAITS = """
+select from pg_locks l join pg_stat_activity a using (pid)
+where not l.granted and l.relation = $2::text::regclass and a.usename = $1
+"""
+_FED = """
+select from feed f, certificate c join issuer i on i.id = c.issuer_id
+where i.name = $1 and c.serial = $2 and f.kind = 'records' and f.id > $3 and position(c.serial in f.payload) > 0
+"""
+
+
+@dataclass
+class Stage:
+    """A system, and one request to it. Use as a context manager: whatever happens, everything goes on at its end.
+
+    `subject`: the certificate that the request is about, None while there is none. `version`: of the record that it
+    leads to, 0 for good.
+    """
+
+    system: System
+    request: Callable[[], Coroutine[Any, Any, Any]]
+    subject: Callable[[], Awaitable[Key | None]]
+    version: int
+    _stopped: dict[str, int] = field(default_factory=dict)
+    _task: asyncio.Task[Any] | None = None
+    _fed_before: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._locks = contextlib.AsyncExitStack()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self.resume()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def begin(self) -> None:
+        """Sends the request; its client asks again when the process that it asked dies."""
+        (row,) = await fetch(self.system, "select coalesce(max(id), 0) as id from feed")
+        self._fed_before = row["id"]
+        self._task = asyncio.create_task(self.request())
+
+    async def answer(self) -> Any:
+        """What the client got in the end."""
+        assert self._task is not None
+        return await self._task
+
+    async def stop(self, *names: str) -> None:
+        for name in names:
+            self._stopped[name] = await pid_of(self.system, name)
+            os.kill(self._stopped[name], signal.SIGSTOP)
+
+    def go_on(self, *names: str) -> None:
+        for name in names:
+            with contextlib.suppress(ProcessLookupError):  # it was the victim
+                os.kill(self._stopped.pop(name), signal.SIGCONT)
+
+    async def lock(self, table: str) -> None:
+        """Lets nobody write to a table."""
+        conn = await self._locks.enter_async_context(owner(self.system))
+        await conn.execute("begin")
+        await conn.execute(f"lock table {table} in share mode")
+
+    async def resume(self) -> None:
+        """All that stands goes on."""
+        await self._locks.aclose()
+        self.go_on(*list(self._stopped))
+
+    async def until_blocked(self, role: str, table: str) -> None:
+        """Until a transaction of that role waits to write to a locked table."""
+        await until(f"{role} waits for {table}", lambda: fetch(self.system, _WAITS, role, table))
+
+    async def until_order(self, state: str) -> None:
+        await until(f"an order is {state}", lambda: self._in_state("certificate_order", state))
+
+    async def until_reserved(self) -> None:
+        await until("a serial is reserved", lambda: self._in_state("certificate", "reserved"))
+
+    async def _in_state(self, table: str, state: str) -> list[Any]:
+        key = await self.subject()
+        serial = key[1] if key else None
+        return await fetch(self.system, f"select from {table} where serial = $1 and state = $2", serial, state)
+
+    async def until_fed(self) -> None:
+        """Until the feed holds the new record."""
+
+        async def look() -> list[Any]:
+            key = await self.subject()
+            return await fetch(self.system, _FED, *key, self._fed_before) if key else []
+
+        await until("the feed has the record", look)
+
+    async def until_applied(self) -> None:
+        """Until the node's cache holds the new record, whoever serves it."""
+        ids = {row["name"]: row["id"] for row in await fetch(self.system, "select id, name from issuer")}
+        reader = LmdbReader(self.system.state / "cache")
+
+        async def look() -> bool:
+            key = await self.subject()
+            reader.state()
+            record = reader.get(record_key(ids[key[0]], key[1])) if key else None
+            return record is not None and decode_record(record).version == self.version
+
+        try:
+            await until("the cache has the record", look)
+        finally:
+            reader.close()
+
+    async def until_good(self) -> None:
+        """Until strangers are told `good`."""
+
+        async def look() -> bool:
+            key = await self.subject()
+            return key is not None and await stranger.ask_both(key) == {"good"}
+
+        async with Stranger(self.system) as stranger:
+            await until("the public answer", look)
+
+
+Standstill = Callable[[Stage], Awaitable[None]]
+
+
+# Flow 1, and what it shares with flow 2 from the commit on.
+
+
+async def accepted(stage: Stage) -> None:
+    """The order is committed; T1 is under way."""
+    await stage.lock("certificate")
+    await stage.begin()
+    await stage.until_blocked(ISSUING, "certificate")
+
+
+async def reserved(stage: Stage) -> None:
+    """T1 is committed; the CA signer was asked and has not read the request."""
+    await stage.stop("ca-signer")
+    await stage.begin()
+    await stage.until_reserved()
+
+
+async def signed(stage: Stage) -> None:
+    """The CA's signature exists in the signer's memory alone."""
+    await stage.lock("signing_log")
+    await stage.begin()
+    await stage.until_blocked(CA_SIGNER, "signing_log")
+
+
+async def logged(stage: Stage) -> None:
+    """The signer has logged the certificate and handed it over; T3 is under way."""
+    await stage.lock("outbox")
+    await stage.begin()
+    await stage.until_blocked(ISSUING, "outbox")
+
+
+async def committed(stage: Stage) -> None:
+    """T3 is committed; the presigner has not heard of it."""
+    await stage.stop("presigner")
+    await stage.begin()
+    await stage.until_order("ready")
+
+
+async def presigned(stage: Stage) -> None:
+    """The answers are signed; the transaction that feeds them is under way."""
+    await stage.lock("reader_position")
+    await stage.begin()
+    await stage.until_blocked(PRESIGNER, "reader_position")
+
+
+async def fed(stage: Stage) -> None:
+    """The feed holds the record; no node has applied it."""
+    await stage.stop("follower")
+    await stage.begin()
+    await stage.until_fed()
+
+
+async def applied(stage: Stage) -> None:
+    """The cache holds the record; no worker has served it."""
+    await stage.stop(*RESPONDERS)
+    await stage.begin()
+    await stage.until_applied()
+
+
+async def visible(stage: Stage) -> None:
+    """Strangers are told `good`; the issuing API has not seen it, so the certificate is not handed out."""
+    await committed(stage)
+    await stage.stop("issuer")
+    stage.go_on("presigner")
+    await stage.until_good()
+
+
+# Flow 2, up to the CRL.
+
+
+async def asked(stage: Stage) -> None:
+    """The transaction that revokes is under way."""
+    await stage.lock("revocation")
+    await stage.begin()
+    await stage.until_blocked(ADMIN, "revocation")
+
+
+async def acknowledged(stage: Stage) -> None:
+    """The revocation is committed and its client was told; the presigner has not heard of it."""
+    await stage.stop("presigner")
+    await stage.begin()
+    await stage.answer()
+
+
+async def job_begun(stage: Stage) -> None:
+    """Client told, first siblings revoked; the job of the others is under way."""
+    await stage.stop("jobs")
+    await stage.begin()
+    await stage.answer()
+    await stage.lock("job")
+    stage.go_on("jobs")
+    await stage.until_blocked(JOBS, "job")
+
+
+async def numbered(stage: Stage) -> None:
+    """The CRL has its number; the CA signer was asked and has not read the request."""
+    (before,) = await fetch(stage.system, "select count(*) as crls from crl")
+    await stage.stop("ca-signer")
+    await stage.begin()
+    more = "select from (select count(*) as crls from crl) as now where crls > $1"
+    await until("a CRL has its number", lambda: fetch(stage.system, more, before["crls"]))
+
+
+async def crl_signed(stage: Stage) -> None:
+    """The CRL is signed and has passed the gate; it is not published."""
+    await numbered(stage)
+    await stage.lock("crl")
+    stage.go_on("ca-signer")
+    await stage.until_blocked(CRL_BUILDER, "crl")
+
+
+ISSUING_STEPS: dict[Standstill, tuple[str, ...]] = {
+    accepted: ("issuer",),
+    reserved: ("issuer", "ca-signer"),
+    signed: ("ca-signer",),
+    logged: ("issuer", "postgres"),
+    committed: ("presigner",),
+    presigned: ("presigner",),
+    fed: ("follower",),
+    applied: ("responders",),
+    visible: ("issuer",),
+}
+"""The standstills of flow 1 and who works there."""
+REVOKING_STEPS: dict[Standstill, tuple[str, ...]] = {
+    asked: ("admin",),
+    acknowledged: ("presigner", "postgres"),
+    presigned: ("presigner",),
+    fed: ("follower",),
+    applied: ("responders",),
+    job_begun: ("jobs",),
+    numbered: ("crl-builder", "ca-signer"),
+    crl_signed: ("crl-builder",),
+}
