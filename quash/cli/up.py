@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -27,12 +28,14 @@ from quash.runtime.clock import SystemClock
 from quash.runtime.config import Config
 from quash.runtime.log import configure, logger
 from quash.runtime.overview import Overview
+from quash.runtime.state import State, StateLock
 from quash.runtime.supervisor import LISTEN_FD, SUPERVISOR_PID, Child, Supervisor, listening_socket
 from quash.store.embedded import EmbeddedPostgres
 
 # In the order of their start; responder workers and PostgreSQL are added by `_children`.
 PROCESSES = ("ca-signer", "presigner", "follower", "issuer", "admin", "jobs", "ledger", "crl-builder", "crl-origin")
 _READY_WITHIN = 120.0
+_LAST_RUN_ENDS_WITHIN = 30.0
 _FAILED_STARTS = 4
 
 
@@ -47,15 +50,29 @@ def up(
     arguments = ["--config", str(config), "--state", str(state), *(a for s in set_ or () for a in ("--set", s))]
     lock = deployment.state.lock()
     try:
-        asyncio.run(_up(deployment, arguments))  # not uvloop: its subprocesses know neither user nor umask
+        children_lock = _after_last_run(deployment.state)
+        # Not uvloop: its subprocesses know neither user nor umask.
+        asyncio.run(_up(deployment, arguments, children_lock.fd))
     finally:
         lock.release()
 
 
-async def _up(deployment: Context, arguments: list[str]) -> None:
+def _after_last_run(state: State) -> StateLock:
+    """The lock for our children, free once those of a supervisor that was killed have ended: they hold its ports."""
+    deadline = time.monotonic() + _LAST_RUN_ENDS_WITHIN
+    while True:
+        try:
+            return state.children_lock()
+        except QuashError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+async def _up(deployment: Context, arguments: list[str], children_lock: int) -> None:
     configure("supervisor")
     console = Console(stderr=True)
-    supervisor = Supervisor(SystemClock(), logger())
+    supervisor = Supervisor(SystemClock(), logger(), inherited=(children_lock,))
     stop = asyncio.Event()
     for sig in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)

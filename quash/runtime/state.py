@@ -88,24 +88,35 @@ class State:
 
     def lock(self) -> StateLock:
         """Takes the one lock on the folder, which ends with the process; raises `state.locked` when it is held."""
-        return StateLock(self.root)
+        return StateLock(self.root / "lock")
+
+    def children_lock(self) -> StateLock:
+        """Another one, for a supervisor's children to inherit: it ends with the last of them, whoever outlives whom."""
+        return StateLock(self.root / "lock.children")
 
 
 class StateLock:
-    """Held while this object lives: an flock on `lock`, which the kernel drops with the process, however it ends."""
+    """Held while this object lives: an flock, which the kernel drops with the process, however it ends.
 
-    def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        self._file = (root / "lock").open("a+", encoding="ascii")
+    A child that inherits `fd` holds it too, as long as it lives.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+", encoding="ascii")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
             raise QuashError(
                 "state.locked",
-                f"{root} is in use by another quash; stop it or choose another --state",
+                f"{path.parent} is in use by another quash; stop it or choose another --state",
                 Kind.UNAVAILABLE,
             ) from None
+
+    @property
+    def fd(self) -> int:
+        return self._file.fileno()
 
     def release(self) -> None:
         self._file.close()

@@ -66,10 +66,21 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children running until `stop`; `started` is called with a name each time one starts."""
+    """Keeps children running until `stop`; `started` is called with a name each time one starts.
 
-    def __init__(self, clock: Clock, log: Any, started: Callable[[str, int], None] = lambda _name, _pid: None) -> None:
+    Every child inherits the descriptors `inherited`, beside its own.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        log: Any,
+        started: Callable[[str, int], None] = lambda _name, _pid: None,
+        *,
+        inherited: tuple[int, ...] = (),
+    ) -> None:
         self._clock = clock
+        self._inherited = inherited
         self._log = log
         self._started = started
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -137,7 +148,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *child.command,
                 env=environment,
-                pass_fds=child.pass_fds,
+                pass_fds=(*child.pass_fds, *self._inherited),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output is not None else None,
