@@ -9,7 +9,7 @@ import logging
 from crlgen.build.builder import CrlBuilder
 from crlgen.build.lint import LintWorker
 from crlgen.build.signer import RpcCrlSigner
-from crlgen.publish.folder import FolderPublisher
+from crlgen.publish.folder import FolderPublisher, Publisher
 from quash.errors import QuashError
 from quash.runtime.process import Process
 from quash.store.database import connect
@@ -25,7 +25,7 @@ async def main(process: Process) -> None:
     pool = await connect(process.config, process.state, CRL_BUILDER)
     signer = RpcCrlSigner(process.state.run / "ca-signer.sock")
     linter = LintWorker()
-    publisher = FolderPublisher(process.state.crl)
+    publisher = publisher_of(process)
     builder = CrlBuilder(pool, signer, publisher, process.clock, process.config, linter=linter)
     whole = asyncio.create_task(_lint_whole(process, builder))
     hints = Hints(pool, "crl")
@@ -40,6 +40,16 @@ async def main(process: Process) -> None:
         await hints.close()
         await builder.close()
         await pool.close()
+
+
+def publisher_of(process: Process) -> Publisher:
+    """The bucket of the configuration, with a copy in the state folder, or that folder alone."""
+    folder = FolderPublisher(process.state.crl)
+    if (s3 := process.config.publish.s3) is None:
+        return folder
+    from crlgen.publish.s3 import S3Publisher, WithCopy  # noqa: PLC0415 - few need the library
+
+    return WithCopy(S3Publisher(s3), folder)
 
 
 async def _lint_whole(process: Process, builder: CrlBuilder) -> None:

@@ -66,22 +66,22 @@ class FolderPublisher:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self._folder):
                 if _read_tag(path) != replaces:
-                    raise _conflict(path)
+                    raise conflict(path.name)
                 tag = _write(path.with_name(f".{path.name}.new"), path, body)
             _sync_folders(path.parent, self._folder)
         except OSError as error:
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
         return tag
 
 
-def _failed(path: Path, error: OSError) -> QuashError:
+def failed(path: Path | str, error: Exception) -> QuashError:
+    """A place that cannot be read or written now."""
     return QuashError("publish.failed", f"{path} cannot be read or written: {error}", Kind.UNAVAILABLE)
 
 
-def _conflict(path: Path) -> QuashError:
-    return QuashError(
-        "publish.conflict", f"{path.name} was changed by somebody else; look who writes there", Kind.CONFLICT
-    )
+def conflict(name: str) -> QuashError:
+    """A file that is not in the state it was seen in."""
+    return QuashError("publish.conflict", f"{name} was changed by somebody else; look who writes there", Kind.CONFLICT)
 
 
 def _tag(stat: os.stat_result) -> str:
@@ -94,7 +94,7 @@ def _read_tag(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
 
 
 def _read(path: Path) -> tuple[bytes, str] | None:
@@ -104,7 +104,7 @@ def _read(path: Path) -> tuple[bytes, str] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
 
 
 @contextlib.contextmanager

@@ -189,6 +189,26 @@ class Lint(Model):
     """Only where nothing is validated: see `Config`."""
 
 
+class Ct(Model):
+    """Certificate Transparency (E1-E9)."""
+
+    log_list: str = ""
+    """File with the logs in v3 JSON, updated daily (E9); a relative path is below the state folder; empty: none."""
+    required: bool = True
+    """Without logs no TLS certificate (E6); only where nothing is validated, in a demonstration, may this be false."""
+    timeout: Annotated[float, Field(gt=0, le=60)] = 10
+    """Seconds that one log has for its SCT."""
+    hedge: Annotated[float, Field(gt=0, le=60)] = 1
+    """Seconds after which a further log is asked beside those that have not answered."""
+
+
+class CtLog(Listener):
+    """Three logs of two operators for demonstrations: real signatures, real trees, no promise to keep anything."""
+
+    port: Port = 0
+    enabled: bool = False
+
+
 class Presign(Model):
     """Flow 4 and the first answers."""
 
@@ -196,6 +216,8 @@ class Presign(Model):
     """nextUpdate - thisUpdate, seconds; intervals are inclusive, hence the odd second (A1, A4, G3)."""
     refresh_every: Annotated[int, Field(ge=HOUR, le=23 * HOUR)] = 20 * HOUR
     """A4; G3 wants a new answer every day."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    """Processes that sign large refreshes, imports and mass jobs, started when there is enough to do; one a core."""
     buckets: Annotated[int, Field(ge=1, le=65536)] = 64
     """Of an issuer that `init` makes: slices of its serials that are refreshed one after the other."""
 
@@ -226,6 +248,44 @@ class Crl(Model):
                 "crl.validity must be at least twice crl.every, so that one late CRL never lets the last one expire"
             )
         return self
+
+
+class S3(Model):
+    """An object store that a CDN reads; CRLs go there by conditional requests."""
+
+    bucket: Annotated[str, Field(min_length=1)]
+    prefix: str = ""
+    """Before every name, without slashes around."""
+    region: str = "us-east-1"
+    endpoint: str = ""
+    """Of a store that is not Amazon's; https, except on this machine."""
+    credentials_file: Path | None = None
+    """As the AWS command line keeps it, section [default]; empty: the environment or the machine's role."""
+    timeout: Annotated[float, Field(gt=0, le=600)] = 30
+    """Seconds for one request."""
+
+
+class Purge(Model):
+    """A webhook that makes the caches in front forget what was replaced (G1)."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Gets a POST of `{"urls": [...], "tags": [...]}`."""
+    token_file: Path | None = None
+    """Sent as `Authorization: Bearer`."""
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 30
+    """URLs in one request; CDNs allow 30 to 1000."""
+    per_second: Annotated[float, Field(gt=0, le=10_000)] = 5
+    """Requests; one by one per URL was the peers' bottleneck."""
+    ocsp: bool = False
+    """Also the GET URLs of OCSP answers that a revocation changed."""
+    timeout: Annotated[float, Field(gt=0, le=600)] = 10
+
+
+class Publish(Model):
+    """Where CRLs go besides the folder `crl` of the state."""
+
+    s3: S3 | None = None
+    purge: tuple[Purge, ...] = ()
 
 
 class OcspSigner(Model):
@@ -310,8 +370,11 @@ class Config(Model):
     issuance: Issuance = Issuance()
     checks: Checks = Checks()
     lint: Lint = Lint()
+    ct: Ct = Ct()
+    ct_log: CtLog = CtLog()
     presign: Presign = Presign()
     crl: Crl = Crl()
+    publish: Publish = Publish()
     audit: Audit = Audit()
     keys: Keys = Keys()
     issuers: tuple[Issuer, ...] = ()
@@ -325,6 +388,8 @@ class Config(Model):
         for issuer in self.issuers:
             if issuer.parent is not None and issuer.parent not in names:
                 raise ValueError(f"issuer {issuer.name}: parent {issuer.parent} is not configured")
+        if not self.ct.required and self.issuance.require_validation:
+            raise ValueError("ct.required: only where issuance.require_validation is false may logs be missing (E6)")
         if self.lint.exempt and self.issuance.require_validation:
             raise ValueError("lint.exempt: only where issuance.require_validation is false, in a demonstration")
         for profile in self.profiles:

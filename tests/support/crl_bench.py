@@ -23,7 +23,7 @@ from pkilint.validation import ValidationFindingSeverity
 
 from crlgen.build.builder import CrlBuilder
 from crlgen.build.lint import Linter
-from crlgen.publish.folder import FolderPublisher
+from crlgen.publish.folder import FolderPublisher, Publisher
 from quash.errors import QuashError
 from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
 from quash.pki.crl import Crl, certificate_list, read_crl, read_entry
@@ -125,12 +125,12 @@ class Bench:
         self.pool = None
         return await self.start()
 
-    async def start(self, linter: Linter | None = None) -> CrlBuilder:
+    async def start(self, linter: Linter | None = None, publisher: Publisher | None = None) -> CrlBuilder:
         """A new builder, as after a restart of its process."""
         if self.pool is not None:
             await self.builder.close()
         self.pool = await self.database.pool("quash_crl_builder")
-        self.publisher = FolderPublisher(self.folder)
+        self.publisher = publisher or FolderPublisher(self.folder)
         self.builder = CrlBuilder(self.pool, self.signer, self.publisher, self.clock, self.config, linter=linter)
         return self.builder
 
