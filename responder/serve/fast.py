@@ -5,7 +5,8 @@
 
   * request line (and body) -> what it asks, header fields -> what body they announce: functions of octets and view;
   * certificate and hash -> the assembled answer, *good only for the very record it was made from*: every request reads
-    its record, so a revocation is seen at once, and only until its own headers change (`Answer.until`).
+    its record, so a revocation is seen at once, and only while its headers say the same (`Answer.until`; a clock that
+    is set back makes it anew).
 
 All are forgotten when the view of the catalog or of the freshness is another one, and when they are full.
 """
@@ -43,9 +44,10 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Made:
-    """An assembled answer: from which record, until which Unix second, and the octets around the Date."""
+    """An assembled answer: from which record, for which Unix seconds, and the octets around the Date."""
 
     record: bytes
+    since: int
     until: int
     before: bytes
     after: bytes
@@ -97,7 +99,7 @@ class FastPath:
             return None
         second = int(self._now())
         made = self._made.get(asked.name)
-        if made is None or made.record != record or second >= made.until:
+        if made is None or made.record != record or not made.since <= second < made.until:
             made = self._make(asked, record, second)
             if made is None:
                 return None
@@ -192,7 +194,7 @@ class FastPath:
         if answer.outcome not in SIGNED:
             return None
         before, after = render_ok(answer)
-        made = _Made(record, answer.until, before, after, answer.outcome == SIGNED[1])
+        made = _Made(record, now, answer.until, before, after, answer.outcome == SIGNED[1])
         if len(self._made) >= MEMO:
             self._made.clear()
         self._made[asked.name] = made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from quash.cache.writer import Changes, LmdbWriter
 from quash.runtime.state import State
 from tests.support.ocsp_issuer import OcspIssuer
+from tests.unit.serve.in_memory import Pair, Site
 
 GOOD, REVOKED, MISSING = b"\x10\x01", b"\x10\x02", b"\x10\x03"
 
@@ -32,13 +34,15 @@ from quash.runtime.process import Process, run
 from quash.runtime.state import State
 from responder.serve.main import main
 listen = socket.socket(fileno=int(sys.argv[2]))
-uvloop.run(run(Process(sys.argv[3], Config(), State(Path(sys.argv[1])), listen=listen), main))
+config = Config.model_validate_json(sys.argv[4])
+uvloop.run(run(Process(sys.argv[3], config, State(Path(sys.argv[1])), listen=listen), main))
 """
 
 
-def start_worker(state: State, listen: socket.socket, name: str) -> subprocess.Popen[bytes]:
-    """A worker on a socket that the test holds, as the supervisor does."""
-    command = [sys.executable, "-c", WORKER, str(state.root), str(listen.fileno()), name]
+def start_worker(state: State, listen: socket.socket, name: str, **limits: Any) -> subprocess.Popen[bytes]:
+    """A worker on a socket that the test holds, as the supervisor does; `limits` are keys of `responder`."""
+    config = json.dumps({"responder": limits})
+    command = [sys.executable, "-c", WORKER, str(state.root), str(listen.fileno()), name, config]
     log = (state.root / f"{name}.log").open("wb")
     return subprocess.Popen(command, pass_fds=[listen.fileno()], stdout=log, stderr=log)
 
@@ -110,14 +114,14 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Served]:
+def serving(folder: Path, **limits: Any) -> Iterator[Served]:
     """A ready worker with an issuer and its signer; one record good, one revoked."""
     now = int(time.time())
     state = State(folder)
     issuer = OcspIssuer(starts=now - 86_400)
     writer = LmdbWriter(state.cache)
     with socket.create_server(("127.0.0.1", 0)) as listen:
-        worker = start_worker(state, listen, "responder-1")
+        worker = start_worker(state, listen, "responder-1", **limits)
         served = Served(state, writer, issuer, listen, worker, now)
         try:
             served.apply(issuers=[issuer.row], templates=[issuer.template_row])
@@ -151,3 +155,17 @@ def alone(tmp_path: Path) -> Iterator[Served]:
     """A worker for one test."""
     with serving(tmp_path) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    """The same site twice, in memory: with the fast path and without."""
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Pair:
+        return Pair(loop, Site(), Site(fast=False))
+
+    try:
+        yield loop.run_until_complete(make())
+    finally:
+        loop.close()

@@ -40,14 +40,17 @@ _DATE = re.compile(rb"(?<=\r\nDate: )[^\r]*")
 
 
 class DictReader:
-    """A CacheReader on a dict. `heartbeat` and `catalog_now` may be changed, then `generation` too."""
+    """A CacheReader on a dict. `heartbeat` and `catalog_now` may be changed, then `generation` too; `fail` raises."""
 
     def __init__(self, records: dict[bytes, bytes]) -> None:
         self.records = records
         self.heartbeat = NOW
         self.generation = (1, 1)
         self.catalog_now = CATALOG
-        self.get: Callable[[bytes], bytes | None] = records.get
+        self.fail: Callable[[bytes], bytes | None] | None = None
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.records.get(key) if self.fail is None else self.fail(key)
 
     def state(self) -> CacheState:
         return CacheState(self.heartbeat, True, self.generation)
@@ -152,3 +155,26 @@ async def settle(turns: int = 20) -> None:
 def answers(octets: bytes) -> list[bytes]:
     """The HTTP answers in what a server wrote, status lines first."""
     return [b"HTTP/1.1 " + part for part in octets.split(b"HTTP/1.1 ")[1:]]
+
+
+@dataclass
+class Pair:
+    """The same site with the fast path and without, and the loop that both live in."""
+
+    loop: asyncio.AbstractEventLoop
+    fast: Site
+    full: Site
+
+    def ask(self, segments: list[bytes], turns: int = 3) -> tuple[Said, Said]:
+        """What both say."""
+        return (
+            self.loop.run_until_complete(self.fast.exchange(segments, turns)),
+            self.loop.run_until_complete(self.full.exchange(segments, turns)),
+        )
+
+    def agree(self, segments: list[bytes], turns: int = 3) -> Said:
+        """Asks both and compares."""
+        fast, full = self.ask(segments, turns)
+        assert full.fast == 0
+        assert (fast.octets, fast.closed) == (full.octets, full.closed), segments
+        return fast

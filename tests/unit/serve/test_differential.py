@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -27,48 +24,11 @@ from tests.unit.serve.in_memory import (
     OV,
     REVOKED,
     STRAY,
-    Said,
-    Site,
+    Pair,
     answers,
 )
 
 STRANGER = OcspIssuer(7, "stranger", 7)
-
-
-@dataclass
-class Pair:
-    """The same site with the fast path and without, and the loop that both live in."""
-
-    loop: asyncio.AbstractEventLoop
-    fast: Site
-    full: Site
-
-    def ask(self, segments: list[bytes], turns: int = 3) -> tuple[Said, Said]:
-        """What both say."""
-        return (
-            self.loop.run_until_complete(self.fast.exchange(segments, turns)),
-            self.loop.run_until_complete(self.full.exchange(segments, turns)),
-        )
-
-    def agree(self, segments: list[bytes], turns: int = 3) -> Said:
-        """Asks both and compares."""
-        fast, full = self.ask(segments, turns)
-        assert full.fast == 0
-        assert (fast.octets, fast.closed) == (full.octets, full.closed), segments
-        return fast
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    loop = asyncio.new_event_loop()
-
-    async def make() -> Pair:
-        return Pair(loop, Site(), Site(fast=False))
-
-    try:
-        yield loop.run_until_complete(make())
-    finally:
-        loop.close()
 
 
 def get(der: bytes, prefix: str = "/tls-dv", headers: str = "Host: x\r\n") -> bytes:
