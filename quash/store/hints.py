@@ -21,34 +21,44 @@ class Hints:
         self._channel = channel
         self._hinted = asyncio.Event()
         self._conn: Connection | None = None
+        # Connecting outlives a poll: on a busy server it would be begun anew at each, and never succeed.
+        self._connecting: asyncio.Task[None] | None = None
 
     async def wait(self, seconds: float) -> None:
         """Returns at the next hint, or at once for one that came since the last call; at the latest after `seconds`."""
+        if self._connecting is not None and self._connecting.done():
+            self._connecting.result()  # raises what no database is to blame for
+            self._connecting = None
+        if self._connecting is None and (self._conn is None or is_lost(self._conn)):
+            self._connecting = asyncio.create_task(self._listen())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._listen()
                 await self._hinted.wait()
         self._hinted.clear()
 
     async def close(self) -> None:
         """Gives the connection up. Safe to call when there is none."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        await self._let_go()
+
+    async def _listen(self) -> None:
+        try:
+            await self._let_go()
+            with connecting():
+                self._conn = await self._pool.acquire()
+                await self._conn.add_listener(self._channel, self._heard)
+        except QuashError:
+            await self._let_go()  # no database, no hint: the poll goes on
+
+    async def _let_go(self) -> None:
         conn, self._conn = self._conn, None
         if conn is not None:
             with suppress(QuashError), translated():
                 await conn.remove_listener(self._channel, self._heard)
             with suppress(QuashError), translated():
                 await self._pool.release(conn)
-
-    async def _listen(self) -> None:
-        if self._conn is not None and not is_lost(self._conn):
-            return
-        await self.close()
-        try:
-            with connecting():
-                self._conn = await self._pool.acquire()
-                await self._conn.add_listener(self._channel, self._heard)
-        except QuashError:
-            await self.close()  # no database, no hint: the poll goes on
 
     def _heard(self, *_: Any) -> None:
         self._hinted.set()
