@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -44,7 +45,21 @@ class Database(Model):
     """Of any PostgreSQL >= 15, without user or password; empty: the embedded server in the state folder."""
     owner_url: str = ""
     """For `quash init` alone: connects as a role that may create roles and the database `url` names."""
+    owner_password_file: Path | None = None
+    """That role's password, where its server asks for one."""
     pool_size: Annotated[int, Field(ge=2, le=100)] = 8
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        """A configuration, and the arguments of a process, are read by many: passwords come from files."""
+        for url in (self.url, self.owner_url):
+            parts = urlsplit(url)
+            if parts.password is not None or "password" in parse_qs(parts.query):
+                raise ValueError(
+                    "a database URL carries no password: roles' are in the state folder, "
+                    "the owner's in database.owner_password_file"
+                )
+        return self
 
 
 class Responder(Model):

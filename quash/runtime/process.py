@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock, SystemClock
 from quash.runtime.config import Config
 from quash.runtime.log import configure, logger
@@ -77,8 +79,14 @@ async def run(process: Process, main: Main) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, task.cancel)
     async with health_endpoint(process):
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await task
+        except asyncio.CancelledError:
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise QuashError("listen.taken", f"{process.name}: {error.strerror}", Kind.UNAVAILABLE) from None
 
 
 @contextlib.asynccontextmanager

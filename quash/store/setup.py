@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.runtime.state import State
@@ -37,7 +38,7 @@ async def set_up(config: Config, state: State, clock: Clock) -> list[Migration]:
 
 def _admin(config: Config, state: State) -> dict[str, Any] | None:
     if config.database.owner_url:
-        return {"dsn": config.database.owner_url}
+        return {"dsn": config.database.owner_url, "password": _owner_password(config.database.owner_password_file)}
     if config.database.url:
         return None
     return {
@@ -46,6 +47,20 @@ def _admin(config: Config, state: State) -> dict[str, Any] | None:
         "password": read_password(state, SUPERUSER),
         "database": "postgres",
     }
+
+
+def _owner_password(path: Path | None) -> str | None:
+    """The first line of the file; none: the server lets the role in without."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        raise QuashError(
+            "store.owner_password",
+            f"{path} (database.owner_password_file) cannot be read or is empty",
+            Kind.UNAVAILABLE,
+        ) from None
 
 
 async def _make_database(config: Config, state: State, arguments: dict[str, Any]) -> None:

@@ -32,8 +32,11 @@ class Elsewhere:
 
     def config(self, database: str, *, owner: bool = True) -> Config:
         where = f"?host={self.socket}&port=5432"
-        owner_url = f"postgresql://dba:dba@/postgres{where}" if owner else ""
-        return Config.model_validate({"database": {"url": f"postgresql:///{database}{where}", "owner_url": owner_url}})
+        url = {"url": f"postgresql:///{database}{where}"}
+        password = self.socket.parent / "dba.password"
+        password.write_text("dba\n")
+        owned = {"owner_url": f"postgresql://dba@/postgres{where}", "owner_password_file": password} if owner else {}
+        return Config.model_validate({"database": {**url, **owned}})
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ async def test_nobody_else_may_connect_to_the_database(elsewhere: Elsewhere, tmp
     """CONNECT is taken from PUBLIC: another application's role on the same server stays outside."""
     config = elsewhere.config("status")
     await set_up(config, State(tmp_path), clock)
-    dba = await asyncpg.connect(config.database.owner_url)
+    dba = await asyncpg.connect(config.database.owner_url, password="dba")
     await dba.execute("create role stranger with login password 'stranger'")
     await dba.close()
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -115,13 +118,25 @@ async def test_a_missing_database_says_who_makes_it(elsewhere: Elsewhere, tmp_pa
     ("database", "code"),
     [
         (
-            {"url": "postgresql:///?host={socket}", "owner_url": "postgresql://dba:dba@/postgres?host={socket}"},
+            {
+                "url": "postgresql:///?host={socket}",
+                "owner_url": "postgresql://dba@/postgres?host={socket}",
+                "owner_password_file": "{socket}/../dba.password",
+            },
             "store.url_without_database",
         ),
         ({"url": "postgresql:///status?host={socket}"}, "store.login_refused"),
         ({"url": "postgresql:///x?host={socket}/nowhere"}, "store.unavailable"),
         (
-            {"url": "postgresql:///x?host={socket}", "owner_url": "postgresql://dba:wrong@/postgres?host={socket}"},
+            {
+                "url": "postgresql:///x?host={socket}",
+                "owner_url": "postgresql://dba@/postgres?host={socket}",
+                "owner_password_file": "/dev/null/missing",
+            },
+            "store.owner_password",
+        ),
+        (
+            {"url": "postgresql:///x?host={socket}", "owner_url": "postgresql://dba@/postgres?host={socket}"},
             "store.login_refused",
         ),
     ],
@@ -136,3 +151,11 @@ async def test_what_cannot_work_says_so(
     with pytest.raises(QuashError) as refused:
         await set_up(Config.model_validate({"database": settings}), state, clock)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("url", ["postgresql://dba:secret@/x", "postgresql:///x?user=dba&password=secret"])
+@pytest.mark.parametrize("key", ["url", "owner_url"])
+def test_a_password_in_a_url_is_refused(key: str, url: str) -> None:
+    """Secrets come from files, since arguments and configurations are read by many; the error repeats none."""
+    with pytest.raises(ValueError, match="no password"):
+        Config.model_validate({"database": {key: url}})
