@@ -108,6 +108,11 @@ class Workers:
             for worker in workers._all:
                 await worker.kill()
 
+    @property
+    def ready(self) -> bool:
+        """Whether at least one is warm: before that, tasks wait for seconds."""
+        return bool(self._all)
+
     async def run(self, task: str, argument: str, octets: bytes) -> Any:
         """See `Runner`."""
         worker = await self._idle.get()

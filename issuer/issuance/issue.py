@@ -2,32 +2,41 @@
 
  1. check            profile, request, names, validation, key, kill switch; a refusal is stored and nothing else
  2. accept           the order is committed, `pending`
- 3. draft            serial, validity, CRL shard; a throw-away-signed twin, which is linted
+ 3. draft            serial, validity, CRL shard; a throw-away-signed twin, which is linted (D47)
  4. T1: reserve      commit serial, TBS and SPKI, `reserved`: from here on the serial counts as issued (A8)
  5. re-check         under the key's and the kill switch's locks: blocked key, kill switch, validity limit of the day
- 6. sign             the CA signer signs the committed bytes, and these only; what it returns is verified
- 7. T3: commit       certificate, news for the presigner, act, order `ready`; the locks end here
+ 6. precertificate   the CA signer signs the committed bytes, and these only; what it returns is verified
+ 7. T2: commit       precertificate and news for the presigner; the locks end here
  8. answers          every public responder says `good`, for both CertID hashes
- 9. release          order `issued`: the certificate may leave (answer before release, A7)
+ 9. log              enough logs for Chrome and Apple give SCTs, each verified (E1-E7)
+10. final TBS        a twin with the SCTs is linted; its TBS is committed, the only one that may be signed
+11. re-check, sign   as 5 and 6; the CA signer proves the match of both TBS by itself (D19)
+12. T3: commit       certificate, news, act, order `ready`
+13. answers          as 8
+14. release          order `issued`: the certificate may leave (answer before release, A7)
 
-An order that fails from 4 on, or was left for too long, has its serial revoked, so that no committed serial stays
-unanswered. Sibling search and revocation see the serial from step 4 on, whatever happens to the order.
+Without logs, which only a demonstration may do, 6 to 10 fall away. An order that fails from 4 on, or was left for too
+long, has its serial revoked, so that no committed serial stays unanswered. Sibling search and revocation see the serial
+from step 4 on, whatever happens to the order.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from issuer import profiles
 from issuer.checks import csr
 from issuer.checks.findings import refusal
 from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting
+from issuer.ct.submit import Transparency
+from issuer.ct.tbs import is_poisoned
 from issuer.issuance import prepare
 from issuer.issuance.prepare import Draft, Plan, Reserved
 from quash.errors import Kind, QuashError
@@ -63,13 +72,22 @@ class Answers(Protocol):
     async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """What steps 6 and 9 need. Without it, certificates have no SCTs."""
+
+    sign_precertificate: SignCertificate
+    transparency: Transparency
+
+
 async def _unobserved(_step: str) -> None: ...
 
 
 class Issuance:
     """The issuing use case. Any number of processes may run it on one database; each order has one worker at a time.
 
-    `passed` is told each step of the recipe that is complete (`accept`, `reserve`, `sign`, `commit`, `release`).
+    `passed` is told each step of the recipe that is complete: `accept`, `reserve`, `presign`, `precommit`, `log`,
+    `final`, `sign`, `commit`, `release`.
     """
 
     def __init__(
@@ -82,6 +100,7 @@ class Issuance:
         answers: Answers,
         check_key: KeyCheck,
         linting: Linting,
+        logging: Logging | None = None,
         passed: Callable[[str], Awaitable[None]] = _unobserved,
     ) -> None:
         self._pool = pool
@@ -91,6 +110,8 @@ class Issuance:
         self._answers = answers
         self._check_key = check_key
         self._linting = linting
+        self._logging = logging
+        self._at_logs: set[UUID] = set()
         self._passed = passed
 
     async def submit(self, actor: str, profile: str, request: str) -> Order:
@@ -153,23 +174,35 @@ class Issuance:
             return await self._order(conn, order_id)
 
     async def advance(self, order_id: UUID) -> Order:
-        """One attempt at steps 3 to 9, from wherever the order stands. Raises passing faults only."""
+        """One attempt at steps 3 to 14, from wherever the order stands. Raises passing faults only."""
         async with acquire(self._pool) as conn, try_order_lock(conn, order_id) as alone:
             order = await self._order(conn, order_id)
             if alone and order.state == "pending":
-                order = await self._issue(conn, order)
+                order = await self._issue(conn, order, None)
+        if alone and order.state == "pending" and self._logging is not None:
+            order = await self._log(order, self._logging)
         return await self._release(order) if order.state == "ready" else order
 
-    async def _issue(self, conn: Connection, order: Order) -> Order:
-        """Steps 3 to 7, or the refusal."""
+    async def _issue(self, conn: Connection, order: Order, scts: bytes | None) -> Order:
+        """Steps 3 to 7, with the SCTs at hand 10 to 12, or the refusal."""
         try:
             prepare.check_age(order.created_at, self._config.issuance.resume_seconds, self._now())
+            if order.serial is not None and scts is None:
+                reserved = await prepare.read_reserved(conn, order)
+                if reserved.tbs is None:
+                    return order  # a precertificate without SCTs: `_log` goes on
             plan = await prepare.make_plan(conn, self._config, self._check_key, order.profile, order.csr)
             if order.serial is None:
-                draft = await prepare.make_draft(conn, self._config, plan, self._now())
-                await self._lint(conn, order, draft.twin, f"{plan.profile.kind}-certificate")
+                logged = self._logging is not None
+                draft = await prepare.make_draft(conn, self._config, plan, self._now(), logged=logged)
+                await self._lint(conn, order, draft.twin, f"{plan.profile.kind}-{'pre' * logged}certificate")
                 order = await self._reserve(conn, order, plan, draft)
-            return await self._sign(conn, order, plan)
+            reserved = await prepare.read_reserved(conn, order)
+            if reserved.tbs is None and scts is not None:
+                reserved = await self._finalise(conn, order, plan, reserved, scts)
+            if reserved.tbs is not None and is_poisoned(reserved.tbs):
+                return await self._sign_precertificate(conn, order, plan, reserved)
+            return await self._sign(conn, order, plan, reserved)
         except QuashError as error:
             if error.kind in _PASSING:
                 raise
@@ -209,14 +242,67 @@ class Issuance:
         await self._passed("reserve")
         return replace(order, issuer_id=plan.issuer.id, serial=draft.serial, updated_at=now)
 
-    async def _sign(self, conn: Connection, order: Order, plan: Plan) -> Order:
-        """Steps 5 to 7. The locks and T3 are on one connection: when it is lost, so is the commit."""
-        reserved = await prepare.read_reserved(conn, order)
+    async def _sign_precertificate(self, conn: Connection, order: Order, plan: Plan, reserved: Reserved) -> Order:
+        """Steps 5 to 7. The locks and T2 are on one connection: when it is lost, so is the commit."""
+        if self._logging is None:
+            message = "this order began with logs, now there are none: order again"
+            raise QuashError("ct.not_configured", message, Kind.REFUSED)
         async with kill_switch_lock(conn, stop=False), spki_lock(conn, reserved.spki_sha256):
-            await prepare.recheck(conn, plan)
-            prepare.check_reserved(reserved, plan, self._now())
-            der = await self._sign_certificate(*reserved.key)
-            prepare.check_signed(der, reserved.tbs, plan.issuer_certificate.der)
+            der = await self._signed(conn, plan, reserved, self._logging.sign_precertificate)
+            await self._passed("presign")
+            async with conn.transaction():
+                await certificates.set_precertificate(conn, *reserved.key, der)
+                await outbox.add_certificates(conn, [reserved.key])
+        await self._passed("precommit")
+        return order
+
+    async def _log(self, order: Order, logging: Logging) -> Order:
+        """Steps 8 to 12. No connection is held while strangers and logs are asked; logging twice does no harm."""
+        if order.id in self._at_logs:
+            return order
+        self._at_logs.add(order.id)
+        try:
+            async with acquire(self._pool) as conn:
+                reserved = await prepare.read_reserved(conn, order)
+                if reserved.state != "precertificate" or reserved.tbs is not None or reserved.der is None:
+                    return order
+                issuer, certificate = await prepare.read_issuer(conn, reserved.issuer_id)
+                chain = await prepare.chain(conn, issuer)
+            if not await self._answers.good(issuer, certificate.der, reserved.serial):
+                return order
+            valid = reserved.valid
+            lifetime = valid.not_after - valid.not_before + 1
+            scts = await logging.transparency.sct_list(reserved.der, chain, lifetime, valid.not_after)
+            await self._passed("log")
+            async with acquire(self._pool) as conn, try_order_lock(conn, order.id) as alone:
+                order = await self._order(conn, order.id)
+                return await self._issue(conn, order, scts) if alone and order.state == "pending" else order
+        finally:
+            self._at_logs.discard(order.id)
+
+    async def _finalise(self, conn: Connection, order: Order, plan: Plan, reserved: Reserved, scts: bytes) -> Reserved:
+        """Step 10. The first final TBS that is committed stays the only one, whatever SCTs come later."""
+        tbs = prepare.final_tbs(reserved, scts)
+        twin = profiles.build_twin(tbs, plan.issuer.signature_algorithm)
+        await self._lint(conn, order, twin, f"{plan.profile.kind}-certificate")
+        await certificates.set_final_tbs(conn, *reserved.key, tbs)
+        await self._passed("final")
+        return replace(reserved, tbs=tbs)
+
+    async def _signed(self, conn: Connection, plan: Plan, reserved: Reserved, sign: SignCertificate) -> bytes:
+        """Under the locks: may it still be, and did the CA signer sign the committed bytes?"""
+        await prepare.recheck(conn, plan)
+        prepare.check_reserved(reserved, plan, self._now())
+        if (ended := await self._ended(conn, reserved)) is not None:
+            raise ended
+        der = await sign(*reserved.key)
+        prepare.check_signed(der, reserved.tbs, plan.issuer_certificate.der)
+        return der
+
+    async def _sign(self, conn: Connection, order: Order, plan: Plan, reserved: Reserved) -> Order:
+        """Steps 5 and 6, or 11, and T3."""
+        async with kill_switch_lock(conn, stop=False), spki_lock(conn, reserved.spki_sha256):
+            der = await self._signed(conn, plan, reserved, self._sign_certificate)
             await self._passed("sign")
             now = self._now()
             async with conn.transaction():
@@ -248,7 +334,7 @@ class Issuance:
         await outbox.add_certificates(conn, [reserved.key])
 
     async def _release(self, order: Order) -> Order:
-        """Steps 8 and 9. No connection is held while strangers are asked."""
+        """Steps 13 and 14. No connection is held while strangers are asked."""
         async with acquire(self._pool) as conn:
             reserved = await prepare.read_reserved(conn, order)
             ended = await self._ended(conn, reserved)

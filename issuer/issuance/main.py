@@ -9,8 +9,9 @@ from issuer import api
 from issuer.checks.keys import KeyChecks
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Workers
+from issuer.ct.submit import CtLogs
 from issuer.issuance.api import add_routes
-from issuer.issuance.issue import Issuance, SignCertificate
+from issuer.issuance.issue import Issuance, Logging, SignCertificate
 from issuer.issuance.visible import PublicAnswers
 from quash.errors import QuashError
 from quash.pki.serials import format_serial
@@ -24,11 +25,11 @@ _POLL: Final = 1.0
 _SIGNER_TIMEOUT: Final = 30.0
 
 
-def ca_signer(state: State) -> SignCertificate:
-    """Asks the CA signer's process on its socket."""
+def ca_signer(state: State, kind: str) -> SignCertificate:
+    """Asks the CA signer's process on its socket for a certificate or a precertificate."""
 
     async def sign(issuer_id: int, serial: bytes) -> bytes:
-        request = {"type": "certificate", "issuer_id": issuer_id, "serial": format_serial(serial)}
+        request = {"type": kind, "issuer_id": issuer_id, "serial": format_serial(serial)}
         _, der = await rpc.call(state.run / "ca-signer.sock", request, timeout=_SIGNER_TIMEOUT)
         return der
 
@@ -46,15 +47,17 @@ async def main(process: Process) -> None:
             PublicAnswers(config.visible_at, process.clock) as answers,
             Workers.running(config.checks.workers, config.checks.timeout) as workers,
             KeyChecks(config.checks, workers) as check_key,
+            CtLogs(config.ct, process.state.root / config.ct.log_list, process.clock) as logs,
         ):
             issuance = Issuance(
                 pool=pool,
                 config=config,
                 clock=process.clock,
-                sign=ca_signer(process.state),
+                sign=ca_signer(process.state, "certificate"),
                 answers=answers,
                 check_key=check_key,
                 linting=LintGate(config.lint, workers),
+                logging=Logging(ca_signer(process.state, "precertificate"), logs) if config.ct.log_list else None,
             )
             app = api.application(pool, process.clock)
             add_routes(app, pool, config, issuance)
@@ -62,14 +65,17 @@ async def main(process: Process) -> None:
             async with api.listening(app, files, config.issuer.host, config.issuer.port) as port:
                 process.log.info("issuer.listening", host=config.issuer.host, port=port)
                 process.health.set("api", True)
-                await _drive(process, issuance)
+                await _drive(process, issuance, workers, logs if config.ct.log_list else None)
     finally:
         pool.terminate()
 
 
-async def _drive(process: Process, issuance: Issuance) -> None:
+async def _drive(process: Process, issuance: Issuance, workers: Workers, logs: CtLogs | None) -> None:
     """Unfinished orders, each second: nobody sends a hint for what nobody finished."""
     while True:
+        process.health.set("checks", workers.ready, "" if workers.ready else "no worker is warm yet")
+        if logs is not None:
+            _check_logs(process, logs)
         try:
             await issuance.step()
             process.health.set("orders", True)
@@ -77,3 +83,12 @@ async def _drive(process: Process, issuance: Issuance) -> None:
             process.health.set("orders", False, str(error))
             process.log.warning("orders.wait", code=error.code, detail=error.message)
         await asyncio.sleep(_POLL)
+
+
+def _check_logs(process: Process, logs: CtLogs) -> None:
+    """E9: an old or missing log list is an alarm before it is a refusal."""
+    try:
+        logs.check()
+        process.health.set("ct", True)
+    except QuashError as error:
+        process.health.set("ct", False, str(error))

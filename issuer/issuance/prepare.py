@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -13,7 +14,9 @@ from issuer.checks import csr
 from issuer.checks.content import check_content
 from issuer.checks.keys import KeyCheck
 from issuer.checks.validation import check_validated
+from issuer.ct.tbs import check_match, plain, with_poison, with_scts
 from issuer.profiles import LeafContent, LeafIssuer, LeafKind, Validity
+from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
@@ -21,6 +24,8 @@ from quash.store import blocked_keys, certificates, crls, issuers
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
 from quash.store.orders import Order
+
+_LONGEST_CHAIN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,14 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """What T1 committed, read back. `tbs` until it is signed, `der` from then on."""
+    """What T1 committed, read back. `tbs`: what is to be signed next; `der`: of the (pre)certificate, once signed."""
 
     issuer_id: int
     serial: bytes
     spki_sha256: bytes
     shard: int | None
     valid: Validity
+    state: str
     tbs: bytes | None
     der: bytes | None
 
@@ -91,8 +97,13 @@ async def recheck(conn: Connection, plan: Plan) -> None:
         raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
 
 
-async def make_draft(conn: Connection, config: Config, plan: Plan, now: int) -> Draft:
-    """Chooses serial, validity and shard, and builds the TBS and its throw-away-signed twin."""
+async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, logged: bool) -> Draft:
+    """Chooses serial, validity and shard, and builds the TBS and its throw-away-signed twin.
+
+    `logged`: it is the TBS of a precertificate. Without logs, a deployment that must have them refuses (E6).
+    """
+    if config.ct.required and not logged:
+        raise QuashError("ct.not_configured", "no TLS certificate without logs: set ct.log_list (E6)", Kind.REFUSED)
     serial = new_serial()
     shard = certificates.shard_of(serial, plan.issuer.shard_count)
     valid = profiles.validity(plan.profile.days, now, plan.issuer_certificate.not_after)
@@ -105,6 +116,7 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int) -> 
         crl_url=await _crl_url(conn, plan.issuer, shard),
     )
     tbs = profiles.build_tbs(plan.kind, leaf_issuer, plan.content, serial, valid)
+    tbs = with_poison(tbs) if logged else tbs
     twin = profiles.build_twin(tbs, plan.issuer.signature_algorithm)
     return Draft(serial, tbs, twin, valid, shard)
 
@@ -136,9 +148,35 @@ async def read_reserved(conn: Connection, order: Order) -> Reserved:
             row = found.certificate
             valid = Validity(found.certificate.not_before, row.not_after)
             return Reserved(
-                row.issuer_id, row.serial, found.certificate.spki_sha256, row.shard, valid, found.tbs, row.der
+                row.issuer_id,
+                row.serial,
+                found.certificate.spki_sha256,
+                row.shard,
+                valid,
+                row.state,
+                found.tbs,
+                row.der,
             )
     raise QuashError("order.inconsistent", f"order {order.id} has no reservation: tell support", Kind.INTERNAL)
+
+
+def final_tbs(reserved: Reserved, scts: bytes) -> bytes:
+    """The precertificate's TBS with SCTs in place of the poison; the match is proven (D19), and again by the signer."""
+    precertificate = tbs_of(reserved.der or b"")
+    tbs = with_scts(plain(precertificate), scts)
+    check_match(precertificate, tbs)
+    return tbs
+
+
+async def chain(conn: Connection, issuer: Issuer) -> list[bytes]:
+    """DER of the issuer's certificate and of those above it, the root last: what logs want (RFC 6962 4.2)."""
+    found: list[bytes] = []
+    above: Issuer | None = issuer
+    while above is not None and len(found) < _LONGEST_CHAIN:
+        _, certificate = await read_issuer(conn, above.id)
+        found.append(certificate.der)
+        above = await issuers.get(conn, above.parent) if above.parent is not None else None
+    return found
 
 
 def check_age(created_at: int, resume_seconds: int, now: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from issuer.ct.sct import decode_list
 from issuer.signer import oids
 from issuer.signer.tbs import TbsCertificate, read_tbs_certificate, tbs_of
 from issuer.signer.tbs_writer import distribution_points
@@ -227,6 +228,14 @@ def _dns_names(value: bytes, candidate: _Candidate) -> bool:
     return bool(names) and critical == (candidate.tbs.subject == _EMPTY_NAME)
 
 
+def _sct_list(value: bytes, _: _Candidate) -> bool:
+    """E7: SCTs of version 1, at least one, in an OCTET STRING. Their logs the signer cannot judge."""
+    try:
+        return bool(decode_list(_octets(value)))
+    except QuashError:
+        return False
+
+
 def _leaf_usage(value: bytes, candidate: _Candidate) -> bool:
     """D8: digitalSignature; RSA keys may also encipher keys. Never keyCertSign nor cRLSign."""
     return value == _DIGITAL_SIGNATURE or (value == _SIGN_AND_ENCIPHER and _RSA_OID in candidate.tbs.spki[:24])
@@ -269,6 +278,9 @@ _LEAF = _Profile(
         oids.CERTIFICATE_POLICIES: _Rule(True, False, _leaf_policy),
         oids.SUBJECT_ALT_NAME: _Rule(True, None, _dns_names),
         oids.SUBJECT_KEY_IDENTIFIER: _Rule(False, False, _any_octets),
+        # Which of the two belongs there, `CaSigner` knows (D18).
+        oids.CT_POISON: _Rule(False, True, _is(bytes.fromhex("0500"))),
+        oids.SCT_LIST: _Rule(False, False, _sct_list),
     },
 )
 _PROFILES: Mapping[str, _Profile] = MappingProxyType(

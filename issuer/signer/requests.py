@@ -1,6 +1,7 @@
-"""The CA signer's socket: two requests, each with exactly its fields; none has bytes signed unread.
+"""The CA signer's socket: three requests, each with exactly its fields; none has bytes signed unread.
 
-`{"type": "certificate", "issuer_id": int, "serial": hex}` answers with the DER certificate as body;
+`{"type": "certificate", "issuer_id": int, "serial": hex}` answers with the DER certificate as body, `precertificate`
+with the DER precertificate;
 `{"type": "crl", "issuer_id": int, "scope": text}` with the TBSCertList as body answers with the raw signature.
 """
 
@@ -28,7 +29,7 @@ class _Request(BaseModel):
 
 
 class CertificateRequest(_Request):
-    type: Literal["certificate"]
+    type: Literal["certificate", "precertificate"]
     serial: Annotated[str, Field(max_length=256)]
 
 
@@ -61,7 +62,8 @@ async def answer(signer: CaSigner, header: dict[str, Any], body: bytes) -> bytes
         return await signer.sign_crl(request.issuer_id, request.scope, body)
     if body:
         raise _malformed("a request for a certificate has no body: what is signed is the reservation")
-    return await signer.sign_certificate(request.issuer_id, parse_serial(request.serial))
+    sign = signer.sign_certificate if request.type == "certificate" else signer.sign_precertificate
+    return await sign(request.issuer_id, parse_serial(request.serial))
 
 
 def _where(loc: tuple[int | str, ...]) -> str:

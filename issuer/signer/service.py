@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram
 
+from issuer.ct.tbs import check_match, is_poisoned, plain
 from issuer.signer.certificate_checks import OCSP_SIGNER, Authority, Expected, authority_of, check_certificate
 from issuer.signer.crl_checks import check_crl, read_tbs_crl
 from issuer.signer.key_ring import KeyRing
-from issuer.signer.tbs import read_tbs_certificate
+from issuer.signer.tbs import read_tbs_certificate, tbs_of
 from issuer.signer.tbs_writer import write_certificate
 from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
@@ -24,8 +25,9 @@ from quash.store.certificates import Reservation
 from quash.store.crls import Scope
 from quash.store.database import Connection, Pool, acquire
 from quash.store.issuers import Issuer
+from quash.store.signing_log import SignedCertificate
 
-_KIND = "certificate"
+_CERTIFICATE, _PRECERTIFICATE = "certificate", "precertificate"
 
 _SIGNED = Counter("quash_ca_signer_signed_total", "Signatures of CA keys", ["kind", "issuer"])
 _REFUSED = Counter("quash_ca_signer_refused_total", "Requests that the CA signer refused", ["kind", "code"])
@@ -43,18 +45,27 @@ class CaSigner:
     async def sign_certificate(self, issuer_id: int, serial: bytes) -> bytes:
         """The DER certificate of a reserved serial (content octets); again and after a crash, the same bytes.
 
-        Raises `signer.not_reserved`, `signer.stopped`, `key.blocked`, `tbs.*` and whatever `KeyRing` raises.
+        Where a precertificate was signed for the serial, the certificate is its match octet for octet (D18, D19).
+        Raises `signer.not_reserved`, `signer.stopped`, `key.blocked`, `tbs.*`, `ct.*` and whatever `KeyRing` raises.
         """
-        with _counted(_KIND):
+        return await self._sign_reserved(_CERTIFICATE, issuer_id, serial)
+
+    async def sign_precertificate(self, issuer_id: int, serial: bytes) -> bytes:
+        """The DER precertificate of a reserved serial whose reserved bytes are poisoned; raises as for certificates."""
+        return await self._sign_reserved(_PRECERTIFICATE, issuer_id, serial)
+
+    async def _sign_reserved(self, kind: str, issuer_id: int, serial: bytes) -> bytes:
+        with _counted(kind):
             issuer = await self._issuer(issuer_id)
             async with self._keys.hold(issuer) as key:
                 # 1. The reservation is the only source of the bytes (T1).
                 async with acquire(self._pool) as conn:
                     reservation = await _reservation(conn, issuer, serial)
                     # 2. What was signed before is the answer, for ever.
-                    if (signed := await _signed_before(conn, reservation)) is not None:
+                    if (signed := await _signed_before(conn, reservation, kind)) is not None:
                         return signed
-                    tbs = _reserved_tbs(reservation)
+                    precertificate = await signing_log.find_certificate(conn, issuer.id, serial, _PRECERTIFICATE)
+                    tbs = _reserved_tbs(reservation, kind, precertificate)
                     # 3. May this issuer sign now, for this key (G21, C9)?
                     await _check_permission(conn, issuer, reservation)
                     authority = await _authority(conn, issuer)
@@ -62,10 +73,11 @@ class CaSigner:
                 # 4. The bytes say what the reservation and the profile say.
                 now = int(self._clock.now())
                 check_certificate(read_tbs_certificate(tbs), authority, expected, now)
+                _check_form(kind, tbs, precertificate)
                 # 5. Sign, and log before the bytes leave. No transaction was open meanwhile.
                 signature = await key.sign(tbs)
                 return await self._log_certificate(
-                    issuer, serial, tbs, write_certificate(tbs, authority.algorithm, signature)
+                    kind, issuer, serial, tbs, write_certificate(tbs, authority.algorithm, signature)
                 )
 
     async def sign_crl(self, issuer_id: int, scope: str, tbs: bytes) -> bytes:
@@ -102,22 +114,22 @@ class CaSigner:
             raise QuashError("signer.issuer_unknown", f"there is no issuer {issuer_id}", Kind.NOT_FOUND)
         return issuer
 
-    async def _log_certificate(self, issuer: Issuer, serial: bytes, tbs: bytes, certificate: bytes) -> bytes:
+    async def _log_certificate(self, kind: str, issuer: Issuer, serial: bytes, tbs: bytes, certificate: bytes) -> bytes:
         """Logs the certificate and returns it, or the one that another signer process logged first."""
         async with acquire(self._pool) as conn:
             added = await signing_log.add_certificate(
                 conn,
                 at=int(self._clock.now()),
-                kind=_KIND,
+                kind=kind,
                 issuer_id=issuer.id,
                 serial=serial,
                 tbs_sha256=hashlib.sha256(tbs).digest(),
                 der=certificate,
             )
             if added:
-                _SIGNED.labels(_KIND, issuer.name).inc()
+                _SIGNED.labels(kind, issuer.name).inc()
                 return certificate
-            first = await signing_log.find_certificate(conn, issuer.id, serial, _KIND)
+            first = await signing_log.find_certificate(conn, issuer.id, serial, kind)
         if first is None:
             raise QuashError("signer.log_lost", "the signing log lost a row while we looked at it", Kind.INTERNAL)
         return first.der
@@ -144,10 +156,10 @@ async def _reservation(conn: Connection, issuer: Issuer, serial: bytes) -> Reser
     return reservation
 
 
-async def _signed_before(conn: Connection, reservation: Reservation) -> bytes | None:
+async def _signed_before(conn: Connection, reservation: Reservation, kind: str) -> bytes | None:
     """The logged certificate; `signer.reservation_changed` when the bytes reserved now are not those signed then."""
     row = reservation.certificate
-    signed = await signing_log.find_certificate(conn, row.issuer_id, row.serial, _KIND)
+    signed = await signing_log.find_certificate(conn, row.issuer_id, row.serial, kind)
     if signed is None:
         return None
     if reservation.tbs is not None and hashlib.sha256(reservation.tbs).digest() != signed.tbs_sha256:
@@ -159,15 +171,29 @@ async def _signed_before(conn: Connection, reservation: Reservation) -> bytes | 
     return signed.der
 
 
-def _reserved_tbs(reservation: Reservation) -> bytes:
+def _reserved_tbs(reservation: Reservation, kind: str, precertificate: SignedCertificate | None) -> bytes:
     """The bytes to sign; only a reservation has them, whatever the row's other columns say."""
-    if reservation.certificate.state != "reserved" or reservation.tbs is None:
+    logged = kind == _CERTIFICATE and precertificate is not None
+    signable = ("reserved", "precertificate") if logged else ("reserved",)
+    if reservation.certificate.state not in signable or reservation.tbs is None:
         raise QuashError(
             "signer.not_reserved",
             f"serial {format_serial(reservation.certificate.serial)} is in state {reservation.certificate.state}",
             Kind.REFUSED,
         )
     return reservation.tbs
+
+
+def _check_form(kind: str, tbs: bytes, precertificate: SignedCertificate | None) -> None:
+    """Poison in precertificates alone; SCTs only after a precertificate was signed, and then as its match (D19)."""
+    if is_poisoned(tbs) != (kind == _PRECERTIFICATE):
+        raise QuashError("tbs.form", f"the reserved bytes are no {kind}: nothing is signed (D18)", Kind.REFUSED)
+    if kind == _PRECERTIFICATE:
+        return
+    if precertificate is not None:
+        check_match(tbs_of(precertificate.der), tbs)
+    elif plain(tbs) != tbs:
+        raise QuashError("tbs.form", "it has SCTs, but no precertificate was ever signed (E7)", Kind.REFUSED)
 
 
 def _not_reserved(issuer: Issuer, serial: bytes) -> QuashError:

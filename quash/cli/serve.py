@@ -30,6 +30,7 @@ PROCESSES = {
     "presigner": "responder.presign.main",
     "follower": "responder.follow.main",
     "responder": "responder.serve.main",
+    "ct-log": "issuer.ct.main",
     "issuer": "issuer.issuance.main",
     "admin": "issuer.revocation.main",
     "jobs": "issuer.revocation.jobs",

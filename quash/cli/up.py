@@ -32,7 +32,7 @@ from quash.runtime.state import State, StateLock
 from quash.runtime.supervisor import LISTEN_FD, SUPERVISOR_PID, Child, Supervisor, listening_socket
 from quash.store.embedded import EmbeddedPostgres
 
-# In the order of their start; responder workers and PostgreSQL are added by `_children`.
+# In the order of their start; responder workers and the demo's logs are added by `_children`, PostgreSQL before.
 PROCESSES = ("ca-signer", "presigner", "follower", "issuer", "admin", "jobs", "ledger", "crl-builder", "crl-origin")
 _READY_WITHIN = 120.0
 _LAST_RUN_ENDS_WITHIN = 30.0
@@ -152,7 +152,8 @@ async def _initialise(arguments: list[str], console: Console) -> None:
 def _children(deployment: Context, arguments: list[str], listen_fd: int) -> list[Child]:
     logs = deployment.state.root / "log"
     logs.mkdir(exist_ok=True)
-    children = [Child(name, [*_quash("serve"), name, *arguments], log=logs / f"{name}.log") for name in PROCESSES]
+    names = (*PROCESSES, *(["ct-log"] if deployment.config.ct_log.enabled else []))
+    children = [Child(name, [*_quash("serve"), name, *arguments], log=logs / f"{name}.log") for name in names]
     workers = [
         Child(
             f"responder-{n}",

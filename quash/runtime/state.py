@@ -46,6 +46,11 @@ class State:
         return self._folder("keys", 0o700)
 
     @property
+    def ct(self) -> Path:
+        """The demo's logs: their keys and the list that names them; in production, where a log list is put."""
+        return self._folder("ct", 0o700)
+
+    @property
     def certs(self) -> Path:
         return self._folder("certs", 0o755)
 

@@ -19,7 +19,8 @@ _BUCKET_OCTETS = 8
 class Certificate:
     """One certificate of one issuer; times are Unix seconds, `serial` the octets of the DER INTEGER.
 
-    `der` is None while reserved and for imports without a file; `spki_sha256` and `not_before` only for imports.
+    `der` is that of the precertificate in this state, and None while reserved and for imports without a file;
+    `spki_sha256` and `not_before` are None only for imports.
     """
 
     issuer_id: int
@@ -37,7 +38,10 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What T1 committed: the only bytes (`tbs`) that may be signed for this serial. `tbs` is None once signed."""
+    """The only bytes (`tbs`) that may be signed for this serial now: from T1 on, from T2 on None until SCTs are there.
+
+    `tbs` is None once the certificate is signed.
+    """
 
     certificate: Certificate
     tbs: bytes | None
@@ -94,6 +98,39 @@ async def reserve(
         order_id,
         created_at,
     )
+
+
+async def set_precertificate(conn: Connection, issuer_id: int, serial: bytes, der: bytes) -> None:
+    """T2: a reserved serial has a signed precertificate, which is answered for from now on (A8).
+
+    Raises `certificate.conflict` when the serial is not reserved or already carries another precertificate.
+    """
+    await _change(
+        conn,
+        "set state = 'precertificate', der = $3, tbs = null"
+        " where issuer_id = $1 and serial = $2 and state = 'reserved'",
+        issuer_id,
+        serial,
+        der,
+    )
+
+
+async def set_final_tbs(conn: Connection, issuer_id: int, serial: bytes, tbs: bytes) -> None:
+    """The only bytes that may be signed as the certificate of a precertificate. Raises `certificate.conflict`."""
+    await _change(
+        conn,
+        "set tbs = $3 where issuer_id = $1 and serial = $2 and state = 'precertificate' and tbs is null",
+        issuer_id,
+        serial,
+        tbs,
+    )
+
+
+async def _change(conn: Connection, change: str, issuer_id: int, serial: bytes, octets: bytes) -> None:
+    if not await conn.fetchval(f"update certificate {change} returning true", issuer_id, serial, octets):
+        raise QuashError(
+            "certificate.conflict", "this serial is in another state: look at its order again", Kind.CONFLICT
+        )
 
 
 async def complete(conn: Connection, issuer_id: int, serial: bytes, der: bytes) -> None:

@@ -42,7 +42,7 @@ from quash.cache.writer import LmdbWriter
 from quash.keys import KeyHandle, KeyUnavailable
 from quash.pki.reasons import Reason
 from quash.runtime.clock import Clock, FakeClock
-from quash.runtime.config import Config
+from quash.runtime.config import Config, Ct
 from quash.runtime.log import logger
 from quash.runtime.process import Health
 from quash.runtime.state import State
@@ -303,7 +303,7 @@ class Site:
         sign = self.signer.sign_certificate
         return Issuance(
             pool=self._issuing,
-            config=self.config,
+            config=self.config.model_copy(update={"ct": Ct(required=False)}),
             clock=self.clock,
             sign=sign,
             answers=self,

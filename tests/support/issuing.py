@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting, no_linting
-from issuer.issuance.issue import Answers, Issuance, SignCertificate
+from issuer.issuance.issue import Answers, Issuance, Logging, SignCertificate
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.service import CaSigner
 from quash.keys import KeyHandle
@@ -132,6 +132,7 @@ def make_config(config: Config, **issuance: Any) -> Config:
                 {"name": "tls-ov", "issuer": "tls-ov", "kind": "ov"},
             ],
             "issuance": {"require_validation": False, **issuance},
+            "ct": {"required": bool(issuance.get("require_validation"))},
             "responder": {"base_url": OCSP_BASE},
             "crl_origin": {"base_url": CRL_BASE},
         }
@@ -292,6 +293,7 @@ class World:
         answers: Answers | None = None,
         linting: Linting = no_linting,
         check_key: KeyCheck = key_rules,
+        logging: Logging | None = None,
         passed: Callable[[str], Awaitable[None]] | None = None,
     ) -> Issuance:
         more = {"passed": passed} if passed is not None else {}
@@ -303,6 +305,7 @@ class World:
             answers=answers or Everywhere(),
             linting=linting,
             check_key=check_key,
+            logging=logging,
             **more,
         )
 

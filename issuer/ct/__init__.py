@@ -1,0 +1,1 @@
+"""Certificate Transparency: precertificates, logs, SCTs."""

@@ -1,0 +1,211 @@
+"""Submission to real sockets: SCTs that pyca reads, and everything that a log can do wrong."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from issuer.ct import sct
+from issuer.ct.double import LogDouble
+from issuer.ct.sct import Sct
+from issuer.ct.tbs import with_scts
+from quash.errors import Kind, QuashError
+from quash.runtime.clock import FakeClock
+from tests.support.transparency import SPARE, THREE, log_key, logs_of
+from tests.unit.ct.conftest import DAY, NOW, Chain
+
+LONG, SHORT = 199 * DAY, 90 * DAY
+
+
+async def test_a_long_certificate_gets_three_scts_that_pyca_reads(
+    tmp_path: Path, clock: FakeClock, chain: Chain
+) -> None:
+    """E1, E5, E7: of three logs; pyca finds them in the final certificate, static extensions unchanged."""
+    async with logs_of(tmp_path / "list", clock, [chain.root]) as (client, logs):
+        octets = await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+        final = x509.load_der_x509_certificate(chain.signed(with_scts(chain.tbs, octets)))
+        extension = final.extensions.get_extension_for_class(x509.PrecertificateSignedCertificateTimestamps)
+        found = {each.log_id: each for each in extension.value}
+        assert found.keys() == {log.log_id for log in logs.values()}
+        assert not extension.critical
+        for log in logs.values():
+            assert sct.leaf_index(found[log.log_id].extension_bytes) == (0 if log.kind == "static" else None)
+        assert [each.encode() for each in sct.decode_list(octets)] == [
+            octets[start : start + size] for start, size in _entries(octets)
+        ]
+
+
+def _entries(octets: bytes) -> list[tuple[int, int]]:
+    found, at = [], 2
+    while at < len(octets):
+        size = int.from_bytes(octets[at : at + 2], "big")
+        found.append((at + 2, size))
+        at += 2 + size
+    return found
+
+
+async def test_a_short_certificate_gets_two_of_two_operators(tmp_path: Path, clock: FakeClock, chain: Chain) -> None:
+    """E1, E2, E4: two logs are asked and no third."""
+    async with logs_of(tmp_path / "list", clock, [chain.root], SPARE) as (client, logs):
+        octets = await client.sct_list(chain.precertificate, chain.above, SHORT, NOW + SHORT)
+        asked = [log for log in logs.values() if log.entries]
+        assert len(sct.decode_list(octets)) == len(asked) == 2
+        assert len({log.operator for log in asked}) == 2
+
+
+Fault = Callable[[LogDouble], None]
+
+
+def _mangled(change: Callable[[Sct], Sct]) -> Fault:
+    def apply(log: LogDouble) -> None:
+        log.mangle = change  # type: ignore[method-assign]
+
+    return apply
+
+
+def _set(**values: object) -> Fault:
+    def apply(log: LogDouble) -> None:
+        for name, value in values.items():
+            setattr(log, name, value)
+
+    return apply
+
+
+def _of_another_key(found: Sct) -> Sct:
+    return replace(found, signature=log_key("another").sign(b"data", ec.ECDSA(hashes.SHA256())))
+
+
+FAULTS: dict[str, Fault] = {
+    "slow": _set(delay=60),
+    "HTTP 500": _set(status=500),
+    "HTTP 429": _set(status=429),
+    "HTTP 404": _set(status=404),
+    "redirect": _set(status=302),
+    "bad signature": _mangled(lambda found: replace(found, signature=found.signature[:-1] + b"\0")),
+    "empty signature": _mangled(lambda found: replace(found, signature=b"")),
+    "signature of another key": _mangled(_of_another_key),
+    "another log's id": _mangled(lambda found: replace(found, log_id=bytes(32))),
+    "another time": _mangled(lambda found: replace(found, timestamp=found.timestamp - 1)),
+    "time of the future": _mangled(lambda found: replace(found, timestamp=found.timestamp + 3_600_000)),
+    "extensions added": _mangled(lambda found: replace(found, extensions=found.extensions + b"\1\0\0")),
+    "extensions lost": _mangled(lambda found: replace(found, extensions=b"" if found.extensions else b"\0\0\0")),
+    "another hash": _mangled(lambda found: replace(found, hash_algorithm=2)),
+    "another signature algorithm": _mangled(lambda found: replace(found, signature_algorithm=1)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_log_that_fails_is_replaced_by_another(
+    tmp_path: Path, clock: FakeClock, chain: Chain, fault: str
+) -> None:
+    """Each fault in a log of either kind: its SCT is not used, a spare log's is, and nobody waits for the slow one."""
+    began = time.monotonic()
+    for broken in ("alpha-one", "alpha-two"):
+        async with logs_of(tmp_path / "list", clock, [chain.root], SPARE) as (client, logs):
+            FAULTS[fault](logs[broken])
+            octets = await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+            used = {each.log_id for each in sct.decode_list(octets)}
+            assert logs[broken].log_id not in used
+            assert len(used) == 3
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_without_a_spare_log_there_is_no_certificate(
+    tmp_path: Path, clock: FakeClock, chain: Chain, fault: str
+) -> None:
+    """Three logs of which one fails are not enough above 180 days: the order waits, it is not signed with two SCTs."""
+    async with logs_of(tmp_path / "list", clock, [chain.root], THREE, timeout=1) as (client, logs):
+        FAULTS[fault](logs["beta-one"])
+        with pytest.raises(QuashError) as error:
+            await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+        assert (error.value.code, error.value.kind) == ("ct.not_enough", Kind.UNAVAILABLE)
+
+
+async def test_logs_refuse_what_is_no_precertificate_of_their_roots(
+    tmp_path: Path, clock: FakeClock, chain: Chain
+) -> None:
+    """The double checks as a log does: poison, signatures of the chain, known root."""
+    final = chain.signed(chain.tbs)
+    for leaf, above, roots in (
+        (final, chain.above, [chain.root]),
+        (chain.precertificate, chain.above, [chain.issuer[:-1] + b"\0"]),
+        (chain.precertificate[:-1] + b"\0", chain.above, [chain.root]),
+    ):
+        async with logs_of(tmp_path / "list", clock, roots) as (client, _):
+            with pytest.raises(QuashError, match=r"ct\.not_enough"):
+                await client.sct_list(leaf, above, LONG, NOW + LONG)
+
+
+async def test_an_old_or_missing_list_stops_issuance_and_a_new_one_is_taken_up(
+    tmp_path: Path, clock: FakeClock, chain: Chain
+) -> None:
+    """E9: at 70 days the list still counts, one second later not; a new file is read without a restart."""
+    file = tmp_path / "list"
+    async with logs_of(file, clock, [chain.root]) as (client, logs):
+        clock.step(70 * DAY - 1)
+        client.check()
+        clock.step(2)
+        with pytest.raises(QuashError, match="70 days"):
+            client.check()
+        with pytest.raises(QuashError, match="70 days"):
+            await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+        text = file.read_text()
+        file.unlink()
+        with pytest.raises(QuashError, match=r"ct\.log_list"):
+            client.check()
+        made = text.split('"log_list_timestamp":"')[1].split('"')[0]
+        file.write_text(text.replace(f'"log_list_timestamp":"{made}"', '"log_list_timestamp":"2027-03-20T00:00:00Z"'))
+        client.check()
+        assert logs
+
+
+async def test_a_shard_that_ends_too_early_is_not_asked(tmp_path: Path, clock: FakeClock, chain: Chain) -> None:
+    """E9: without enough logs for this notAfter, nothing is submitted."""
+    file = tmp_path / "list"
+    async with logs_of(file, clock, [chain.root]) as (client, logs):
+        times = '{"start_inclusive":"2020-01-01T00:00:00Z","end_exclusive":"2021-01-01T00:00:00Z"}'
+        file.write_text(file.read_text().replace('"mmd":86400', f'"mmd":86400,"temporal_interval":{times}'))
+        with pytest.raises(QuashError, match=r"ct\.no_logs"):
+            await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+        assert not any(log.entries for log in logs.values())
+
+
+async def test_the_double_keeps_a_real_tree(tmp_path: Path, clock: FakeClock, chain: Chain) -> None:
+    """RFC 6962 2.1: the signed tree head carries the root over all leaves; the same precertificate is one leaf."""
+    async with logs_of(tmp_path / "list", clock, [chain.root]) as (client, logs), aiohttp.ClientSession() as session:
+        for number in range(3):
+            tbs = chain.poisoned.replace(b"www.example.org", b"ww%d.example.org" % number)
+            precertificate = chain.signed(tbs)
+            for _ in range(2):
+                await client.sct_list(precertificate, chain.above, LONG, NOW + LONG)
+        log = logs["beta-one"]
+        base = client._logs().logs[-1].url
+        async with session.get(base + "ct/v1/get-sth") as response:
+            head = await response.json()
+        assert head["tree_size"] == len(log.entries) == 3
+        one, two, three = (_leaf(entry) for entry in log.entries)
+        assert base64.b64decode(head["sha256_root_hash"]) == _node(_node(one, two), three)
+
+
+def _leaf(entry: bytes) -> bytes:
+    return _hash(b"\0" + entry)
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return _hash(b"\1" + left + right)
+
+
+def _hash(octets: bytes) -> bytes:
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(octets)
+    return digest.finalize()
