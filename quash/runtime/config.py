@@ -224,26 +224,6 @@ class CtLog(Listener):
     enabled: bool = False
 
 
-class Ct(Model):
-    """Certificate Transparency (E1-E9)."""
-
-    log_list: str = ""
-    """File with the logs in v3 JSON, updated daily (E9); a relative path is below the state folder; empty: none."""
-    required: bool = True
-    """Without logs no TLS certificate (E6); only where nothing is validated, in a demonstration, may this be false."""
-    timeout: Annotated[float, Field(gt=0, le=60)] = 10
-    """Seconds that one log has for its SCT."""
-    hedge: Annotated[float, Field(gt=0, le=60)] = 1
-    """Seconds after which a further log is asked beside those that have not answered."""
-
-
-class CtLog(Listener):
-    """Three logs of two operators for demonstrations: real signatures, real trees, no promise to keep anything."""
-
-    port: Port = 0
-    enabled: bool = False
-
-
 class Presign(Model):
     """Flow 4 and the first answers."""
 
@@ -407,8 +387,6 @@ class Config(Model):
     lint: Lint = Lint()
     ct: Ct = Ct()
     ct_log: CtLog = CtLog()
-    ct: Ct = Ct()
-    ct_log: CtLog = CtLog()
     presign: Presign = Presign()
     crl: Crl = Crl()
     publish: Publish = Publish()
@@ -425,8 +403,6 @@ class Config(Model):
         for issuer in self.issuers:
             if issuer.parent is not None and issuer.parent not in names:
                 raise ValueError(f"issuer {issuer.name}: parent {issuer.parent} is not configured")
-        if not self.ct.required and self.issuance.require_validation:
-            raise ValueError("ct.required: only where issuance.require_validation is false may logs be missing (E6)")
         if not self.ct.required and self.issuance.require_validation:
             raise ValueError("ct.required: only where issuance.require_validation is false may logs be missing (E6)")
         if self.lint.exempt and self.issuance.require_validation:
