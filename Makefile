@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help setup system-packages run test test-long lint format lock bench bench-signing clean
+.PHONY: help setup system-packages run test test-long lint format lock bench bench-signing compliance clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -50,6 +50,9 @@ bench: setup ## revoke -> visible over 200 revocations of a running system
 
 bench-signing: setup ## records signed per second against a bare sign loop
 	$(BIN)/python -m loadtest.signing $(ARGS)
+
+compliance: setup ## docs/compliance.md from the ids that code and tests cite; fails on an unknown one
+	$(BIN)/python tools/compliance
 
 clean: ## what the other targets made, the state folder apart
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

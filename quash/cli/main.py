@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "approve": ("quash.cli.approve", "approve"),
     "signer": ("quash.cli.signer", "signer_app"),
     "root": ("quash.cli.root", "root_app"),
+    "doctor": ("quash.cli.doctor", "doctor"),
 }
 HELP = {
     "up": "Run every process under one supervisor.",
@@ -47,6 +48,7 @@ HELP = {
     "approve": "Approve, as the second officer, what another one proposed.",
     "signer": "List OCSP signers; replace one at once.",
     "root": "Use the offline root key, by explicit command.",
+    "doctor": "Say which linters, lists and logs are found, and which are missing.",
 }
 
 

@@ -1,0 +1,67 @@
+"""`quash doctor`: what the configuration counts on is ok or bad, what it does not mention is absent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from issuer.checks.blocklist import write_blocklist
+from issuer.checks.doctor import examine
+from issuer.ct.double import LogDouble, list_of
+from quash.cli.main import main
+from quash.runtime.clock import FakeClock
+from quash.runtime.config import Config
+from quash.runtime.state import State
+
+LINTER = {"name": "own", "output": "lines", "command": [sys.executable, "-c", ""]}
+
+
+def _config(tmp_path: Path, command: list[str]) -> Config:
+    lists = [{"name": "bad-keys", "file": str(tmp_path / "bad-keys")}]
+    linter = {**LINTER, "command": command, "version_command": [command[0], "--version"]}
+    return Config.model_validate(
+        {"lint": {"external": [linter]}, "checks": {"blocklists": lists}, "ct": {"log_list": "ct/log_list.json"}}
+    )
+
+
+async def _states(config: Config, tmp_path: Path, clock: FakeClock) -> dict[str, str]:
+    return {each.what: each.state async for each in examine(config, State(tmp_path), clock)}
+
+
+async def test_what_is_configured_must_work(tmp_path: Path, clock: FakeClock) -> None:
+    """A missing linter, blocklist or log list is bad; each becomes ok when it is there."""
+    found = await _states(_config(tmp_path, ["/nowhere/zlint"]), tmp_path, clock)
+    assert {what: found[what] for what in ("own", "blocklist bad-keys", "ct logs", "pkilint", "badkeys")} == {
+        "own": "bad",
+        "blocklist bad-keys": "bad",
+        "ct logs": "bad",
+        "pkilint": "ok",
+        "badkeys": "ok",
+    }
+    write_blocklist(tmp_path / "bad-keys", [b"any key"])
+    key = ec.generate_private_key(ec.SECP256R1())
+    log = LogDouble(operator="a", name="b", kind="rfc6962", key=key, roots=[], clock=clock)
+    (State(tmp_path).ct / "log_list.json").write_bytes(orjson.dumps(list_of([log], "http://x", clock.now())))
+    found = await _states(_config(tmp_path, [sys.executable]), tmp_path, clock)
+    assert "bad" not in found.values()
+    assert found["own"] == "ok"
+    assert found["x509lint"] == "absent"
+
+
+@pytest.mark.parametrize(("required", "status"), [("true", 4), ("false", 0)])
+def test_the_command_says_so_and_exits_accordingly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], required: str, status: int
+) -> None:
+    """One line of JSON for each; status 4 when logs are required and there are none (E6)."""
+    config = Path(__file__).parents[3] / "config" / "demo.toml"
+    options = ["--config", str(config), "--state", str(tmp_path), "--set", "ct.log_list=", "--set"]
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--json", *options, f"ct.required={required}"])
+    assert (end.value.code or 0) == status
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"what": "ct logs", "state": "bad" if status else "absent", "detail": "ct.log_list is empty (E6)"} in lines
