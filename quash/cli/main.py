@@ -6,12 +6,16 @@ Verbs are imported when they are run, so that a process loads only what its secu
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import typer
 from typer.main import get_command
+
+from quash.cli.common import fail
+from quash.errors import QuashError
 
 # verb -> (module, attribute): a typer app or a function
 VERBS: dict[str, tuple[str, str]] = {
@@ -25,12 +29,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "crl": ("quash.cli.crl", "crl_app"),
     "cache": ("quash.cli.cache", "cache_app"),
     "audit": ("quash.cli.audit", "audit_app"),
+    "key": ("quash.cli.key", "key_app"),
     "kill-switch": ("quash.cli.kill_switch", "kill_switch_app"),
     "operator": ("quash.cli.operator", "operator_app"),
     "approve": ("quash.cli.approve", "approve"),
     "signer": ("quash.cli.signer", "signer_app"),
     "root": ("quash.cli.root", "root_app"),
-    "doctor": ("quash.cli.doctor", "doctor"),
 }
 HELP = {
     "up": "Run every process under one supervisor.",
@@ -43,13 +47,25 @@ HELP = {
     "crl": "List, build and verify CRLs.",
     "cache": "Look into this node's OCSP cache.",
     "audit": "Verify and export the ledger.",
+    "key": "Report compromised keys; block, list and import bad ones.",
     "kill-switch": "Stop issuance at once; two officers lift it.",
     "operator": "Add, renew, disable and list operators; two officers.",
     "approve": "Approve, as the second officer, what another one proposed.",
     "signer": "List OCSP signers; replace one at once.",
     "root": "Use the offline root key, by explicit command.",
-    "doctor": "Say which linters, lists and logs are found, and which are missing.",
 }
+
+
+# The bases that typer's public errors have in the click it brings.
+_TYPER_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
+
+def _fail_usage(message: str, command: str) -> NoReturn:
+    """A line like that of every other failure; without arguments at all, the help that click put into the message."""
+    if message.lstrip().startswith("Usage:"):
+        print(message, file=sys.stderr)
+        raise SystemExit(2)
+    fail(QuashError("usage", f"{message.rstrip('.')}; see {command} --help"))
 
 
 class _Verb(click.Command):
@@ -64,7 +80,11 @@ class _Verb(click.Command):
         return ctx.args
 
     def invoke(self, ctx: click.Context) -> Any:
-        return self._command.main(args=ctx.args, prog_name=ctx.command_path)
+        try:
+            status = self._command.main(args=ctx.args, prog_name=ctx.command_path, standalone_mode=False)
+        except _TYPER_USAGE_ERROR as error:
+            _fail_usage(error.format_message(), ctx.command_path)
+        raise SystemExit(status if isinstance(status, int) else 0)
 
 
 class LazyGroup(click.Group):
@@ -94,7 +114,12 @@ class LazyGroup(click.Group):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb; usage errors exit with 2, as bad input does everywhere."""
     group = LazyGroup("quash", help="Certificate revocation: OCSP, CRLs, and the CA behind them.")
-    group.main(args=list(arguments) if arguments is not None else None, prog_name="quash")
+    words = list(arguments) if arguments is not None else None
+    try:
+        status = group.main(args=words, prog_name="quash", standalone_mode=False)
+    except click.UsageError as error:
+        _fail_usage(error.format_message(), "quash")
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

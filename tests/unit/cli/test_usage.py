@@ -1,0 +1,32 @@
+"""What the command line says of words that it does not understand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _quash(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "quash.cli.main", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [["no-such-verb"], ["issue"], ["issue", "--no-such-option"], ["crl", "list", "--bad"], ["revoke", "--set"]]
+)
+def test_usage_errors_are_lines_like_all_others(words: list[str]) -> None:
+    """One line on stderr with the code, and exit 2."""
+    done = _quash(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: usage: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["issue", "--help"], ["crl", "list", "--help"]])
+def test_help_is_no_error(words: list[str]) -> None:
+    """Help goes to stdout, and exits with 0."""
+    done = _quash(*words)
+    assert done.returncode == 0
+    assert "Usage: quash" in done.stdout
