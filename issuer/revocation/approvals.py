@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import orjson
 
+from issuer.revocation.assertions import BLOCK, allow_import, block
+from issuer.revocation.blocklists import IMPORT
 from issuer.revocation.kill_switch import LIFT, lift
 from issuer.revocation.staff import ADD, DISABLE, approve_certificate, check_addition, check_disabling, disable
 from quash.errors import Kind, QuashError
@@ -50,6 +52,8 @@ ACTIONS: Final[Mapping[str, _Action]] = {
     LIFT: _Action(lift, lock=lambda conn: kill_switch_lock(conn, stop=True)),
     ADD: _Action(approve_certificate, check=check_addition),
     DISABLE: _Action(disable, check=check_disabling),
+    BLOCK: _Action(block),
+    IMPORT: _Action(allow_import),
 }
 
 

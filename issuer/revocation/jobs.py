@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter
 
 from issuer.revocation.revoke import revoke_siblings
+from issuer.revocation.sweep import Sweeper
 from quash.errors import QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
@@ -81,10 +82,12 @@ async def main(process: Process) -> None:
     process.health.set("database", False, "not connected yet")
     pool = await connect(process.config, process.state, JOBS)
     runner = JobRunner(pool, process.clock, batch=process.config.admin.sibling_batch)
+    sweeper = Sweeper(pool, process.clock, batch=process.config.admin.sibling_batch)
     hints = Hints(pool, "job")
     try:
         while True:
             try:
+                await sweeper.step()
                 await runner.step()
                 process.health.set("database", True)
             except QuashError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from issuer.api import application, listening, tls_files
 from issuer.rate_limit import RateLimit
 from issuer.revocation.api import AdminApi
+from issuer.revocation.key_api import KeyApi
 from issuer.revocation.officer_api import OfficerApi
 from issuer.revocation.signers import SignersApi
 from issuer.revocation.visible import Watches
@@ -28,6 +29,7 @@ async def main(process: Process) -> None:
             AdminApi(pool, config, process.clock, watches).add_routes(app)
             SignersApi(pool, process.clock).add_routes(app)
             OfficerApi(pool, process.clock).add_routes(app)
+            KeyApi(pool, config, process.clock).add_routes(app)
             limit = RateLimit(
                 process.clock, reads=config.admin.reads_per_minute, changes=config.admin.changes_per_minute
             )

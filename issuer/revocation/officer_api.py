@@ -90,7 +90,7 @@ class OfficerApi:
             if body.issuer is not None:
                 await issuer_by_name(conn, body.issuer)
             payload = {"issuer": body.issuer, "why": body.why}
-            return _accepted(await approvals.propose(conn, operator, kill_switch.LIFT, payload, self._now))
+            return accepted(await approvals.propose(conn, operator, kill_switch.LIFT, payload, self._now))
 
     async def list_operators(self, request: web.Request) -> web.Response:
         require(request, "officer", "auditor")
@@ -115,13 +115,13 @@ class OfficerApi:
         operator = require(request, "officer")
         body = await read(request, OperatorBody)
         async with acquire(self._pool) as conn:
-            return _accepted(await approvals.propose(conn, operator, staff.ADD, body.model_dump(), self._now))
+            return accepted(await approvals.propose(conn, operator, staff.ADD, body.model_dump(), self._now))
 
     async def disable_operator(self, request: web.Request) -> web.Response:
         operator = require(request, "officer")
         payload = {"name": request.match_info["name"]}
         async with acquire(self._pool) as conn:
-            return _accepted(await approvals.propose(conn, operator, staff.DISABLE, payload, self._now))
+            return accepted(await approvals.propose(conn, operator, staff.DISABLE, payload, self._now))
 
     async def list_proposals(self, request: web.Request) -> web.Response:
         require(request, "officer", "auditor")
@@ -143,7 +143,8 @@ class OfficerApi:
         return answer(_proposal(done))
 
 
-def _accepted(proposal: Proposal) -> web.Response:
+def accepted(proposal: Proposal) -> web.Response:
+    """A proposal that waits for the second officer."""
     return answer(_proposal(proposal), status=202)
 
 

@@ -99,8 +99,8 @@ def lock_name(certificate: Certificate) -> bytes:
 
 
 async def _plan(conn: Connection, found: Found, request: Request, *, now: int, batch: int) -> _Plan:
-    asked_at = _date(request, now)
     standing = await _standing(conn, found.certificate)
+    asked_at = _date(request, standing, now)
     decision = decide(_says(standing), request.reason, asked_at)
     if decision.outcome is not Outcome.UNCHANGED:
         _check_allowed(found, decision, now)
@@ -119,9 +119,10 @@ async def _plan(conn: Connection, found: Found, request: Request, *, now: int, b
     return _Plan(found, standing, decision, asked_at, siblings[:batch], left)
 
 
-def _date(request: Request, now: int) -> int:
+def _date(request: Request, standing: Standing, now: int) -> int:
+    """The date asked for; without one, now, but never before what stands: a clock that stepped back moves no date."""
     if request.revoked_at is None:
-        return now
+        return max(now, standing.revoked_at or now)
     if request.revoked_at > now:
         raise QuashError("revocation.date_in_future", "a revocation cannot begin later than now: leave revoked_at out")
     # Signers cannot write an earlier time, and rows are for ever: one such would keep its whole CRL from being built.
@@ -132,7 +133,11 @@ def _date(request: Request, now: int) -> int:
 
 def _check_allowed(found: Found, decision: Decision, now: int) -> None:
     if found.certificate.not_after < now:
-        raise QuashError("certificate.expired", "the certificate has expired: nobody may accept it", Kind.REFUSED)
+        raise QuashError(
+            "certificate.expired",
+            "the certificate has expired: nobody may accept it; if its key was stolen, block that with quash key",
+            Kind.REFUSED,
+        )
     # A root issues certificates of CAs and OCSP signers only (D14, G4): those need a reason (A25, B10).
     if found.issuer.kind == "root" and decision.reason is Reason.unspecified:
         raise QuashError("revocation.reason_required", "a CA certificate needs a --reason (B10)", Kind.REFUSED)

@@ -43,6 +43,7 @@ _REVOKE: Rights = {
     "certificate": _READ,
     "revocation": _READ_APPEND,
     "blocked_key": _READ_APPEND,
+    "blocked_key_note": _READ_APPEND,
     "kill_switch": _READ_APPEND,
     "act": _READ_APPEND,
     "outbox": {**_APPEND, "select": ("id",)},
@@ -107,6 +108,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "operator": {**_READ, "update": ("state",)},  # who is new is the operators' CA's to say
         "proposal": _READ_APPEND,
         "approval": _READ_APPEND,
+        "compromise_challenge": _READ_APPEND,
+        "key_evidence": _READ_APPEND,
     },
     JOBS: _REVOKE,
     CRL_BUILDER: {

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from issuer.api import application, listening
 from issuer.rate_limit import RateLimit
 from issuer.revocation.api import AdminApi
+from issuer.revocation.key_api import KeyApi
 from issuer.revocation.officer_api import OfficerApi
 from issuer.revocation.visible import Watches
 from issuer.signer.deployment import Deployment
@@ -49,6 +50,13 @@ ROUTES = {
     ("GET", "/v1/proposals"): {"officer", "auditor"},
     ("GET", "/v1/proposals/{id}"): {"officer", "auditor"},
     ("POST", "/v1/proposals/{id}/approval"): {"officer"},
+    ("GET", "/v1/blocked-keys"): EVERYONE,
+    ("POST", "/v1/blocked-keys"): {"officer"},
+    ("POST", "/v1/blocked-keys/imports"): {"officer"},
+    ("GET", "/v1/blocked-keys/{spki_sha256}"): EVERYONE,
+    ("POST", "/v1/blocked-keys/{spki_sha256}/notes"): {"operator", "officer"},
+    ("POST", "/v1/key-compromises/challenges"): {"operator", "officer"},
+    ("POST", "/v1/key-compromises"): {"operator", "officer"},
 }
 
 
@@ -65,6 +73,7 @@ async def app(world: World, database: Any, clock: FakeClock) -> AsyncIterator[An
         app = application(world.pool, clock)
         AdminApi(world.pool, database.config, clock, watches).add_routes(app)
         OfficerApi(world.pool, clock).add_routes(app)
+        KeyApi(world.pool, database.config, clock).add_routes(app)
         yield app
 
 
@@ -98,7 +107,7 @@ async def test_every_role_against_every_route(app: Any, api: Client) -> None:
     }
     assert found == set(ROUTES)
     for (method, path), allowed in ROUTES.items():
-        url = path.format(act_id=1, issuer="alpha", serial="1", name="nobody", id=1)
+        url = path.format(act_id=1, issuer="alpha", serial="1", name="nobody", id=1, spki_sha256="0" * 64)
         for role in sorted(EVERYONE):
             said = await api.ask(method, url, as_=role, json={} if method == "POST" else None)
             refused = said.status == 403 and said.code == "operator.role"

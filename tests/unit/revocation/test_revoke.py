@@ -22,6 +22,19 @@ async def standing(world: World, key: Key) -> tuple[Reason, int, int]:
     return Reason(latest.reason), latest.revoked_at, latest.version
 
 
+@pytest.mark.parametrize("reason", [Reason.superseded, Reason.keyCompromise])
+async def test_a_clock_that_stepped_back_moves_no_date(world: World, reason: Reason) -> None:
+    """Repeating a revocation is never refused and never backdates it, nor its siblings."""
+    spki = key_hash()
+    key, sibling = await world.certificate(spki=spki), await world.certificate("beta", spki=spki)
+    first = await world.revoke(key, reason)
+    world.clock.step(-3600)
+    again = await world.revoke(key, reason)
+    assert (again.changed, again.revoked_at) == (False, first.revoked_at)
+    dates = [[row.revoked_at for row in await world.history(each)] for each in (key, sibling)]
+    assert dates == [[first.revoked_at], [first.revoked_at] if reason is Reason.keyCompromise else []]
+
+
 async def test_each_reason_is_recorded(world: World) -> None:
     """Each reason of B11 revokes: one row, one act, one piece of news, at the clock's second."""
     for reason in sorted(ALLOWED_REASONS):

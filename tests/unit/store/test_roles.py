@@ -26,6 +26,12 @@ APPEND_ONLY = {
     "signer_switch": "at",
     "ledger": "hash",
     "ledger_checkpoint": "line",
+    "proposal": "payload",
+    "approval": "person",
+    "operator_certificate": "der",
+    "blocked_key_note": "note",
+    "compromise_challenge": "expires_at",
+    "key_evidence": "proof",
 }
 CHANGES = ("update {0} set {1} = {1}", "delete from {0}", "truncate {0} cascade")
 
@@ -126,6 +132,18 @@ async def _add_one_of_each(owner: Any) -> None:
         insert into ledger (position, source, source_id, chained_at, hash)
             values (1, 'act', 1, 1, decode(repeat('00', 32), 'hex'));
         insert into ledger_checkpoint (number, position, at, line) values (1, 1, 1, '');
+        insert into operator (fingerprint, name, person, role, state, added_at)
+            values (decode(repeat('00', 32), 'hex'), 'a', 'A', 'officer', 'active', 1);
+        insert into proposal (at, expires_at, action, payload, sha256, operator, person, act_id)
+            select 1, 2, 'a', '{}', fingerprint, fingerprint, person, 1 from operator;
+        insert into approval (proposal_id, at, operator, person, act_id)
+            select 1, 1, fingerprint, person, 1 from operator;
+        insert into operator_certificate (proposal_id, fingerprint, der, at)
+            select 1, fingerprint, '', 1 from operator;
+        insert into blocked_key_note (spki_sha256, at, note, act_id) select spki_sha256, 1, 'n', 1 from blocked_key;
+        insert into compromise_challenge (challenge, at, expires_at, act_id) values ('c', 1, 1, 1);
+        insert into key_evidence (at, kind, spki, proof, sha256, act_id)
+            select 1, 'csr', '', '', spki_sha256, 1 from blocked_key;
     """)
 
 
