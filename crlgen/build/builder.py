@@ -6,7 +6,7 @@ the snapshot that the published CRL was made from. One builder works at a time (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from crlgen.build import files, metrics
 from crlgen.build.lint import Linter, WholeLint
@@ -40,11 +40,13 @@ class CrlBuilder:
         config: Config,
         *,
         linter: Linter | None = None,
+        announce: Callable[[crls.Scope], None] | None = None,
     ) -> None:
-        """Without `linter`, nothing is linted: for tests of something else."""
+        """Without `linter` nothing is linted, for tests of something else; `announce` is told of each published CRL."""
         self._pool = pool
         self._publisher = publisher
         self._clock = clock
+        self._announce = announce
         self._config = config.crl
         self.afterwards = WholeLint(linter) if linter else None
         self._workshop = Workshop(pool, signer, publisher, clock, config.crl, linter, self.afterwards)
@@ -91,6 +93,11 @@ class CrlBuilder:
         scopes = {memory.path: memory.problem for memory in self._memory.values()}
         whole = self.afterwards.problems if self.afterwards else {}
         return whole | {name: text for name, text in (general | scopes).items() if text}
+
+    @property
+    def leading(self) -> bool:
+        """Whether this builder holds the lease; the others stand by."""
+        return self._lease is not None
 
     def pause(self) -> float:
         """Seconds, at most one, until the next step may have something to do that is known already."""
@@ -141,6 +148,9 @@ class CrlBuilder:
             self._trust_again_at = self._clock.monotonic() + _TRUST_AGAIN
             return False
         self._trusted, self._distrust = True, ""
+        for state in states:  # what was published before a crash may not have been announced
+            if self._announce is not None and self._remember(state).published is not None:
+                self._announce(state.scope)
         return True
 
     async def _take_care(self, state: crls.ScopeState, lease: Lease) -> int:
@@ -165,6 +175,8 @@ class CrlBuilder:
         finished = self._clock.monotonic()
         memory.succeeded(finished, finished - started)
         metrics.published(state.scope, made, why, finished - started)
+        if self._announce is not None:
+            self._announce(state.scope)
         return 1
 
     def _should_look(self, state: crls.ScopeState, memory: Memory, tag: str | None) -> bool:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
+
+from aiohttp import ClientSession
 
 from crlgen.build.builder import CrlBuilder
 from crlgen.build.lint import LintWorker
 from crlgen.build.signer import RpcCrlSigner
 from crlgen.publish.folder import FolderPublisher, Publisher
+from crlgen.publish.ocsp_urls import OcspPurges
+from crlgen.publish.purge import Purger, Webhook
 from quash.errors import QuashError
 from quash.runtime.process import Process
+from quash.store.crls import Scope
 from quash.store.database import connect
 from quash.store.hints import Hints
 from quash.store.roles import CRL_BUILDER
@@ -26,8 +32,15 @@ async def main(process: Process) -> None:
     signer = RpcCrlSigner(process.state.run / "ca-signer.sock")
     linter = LintWorker()
     publisher = publisher_of(process)
-    builder = CrlBuilder(pool, signer, publisher, process.clock, process.config, linter=linter)
-    whole = asyncio.create_task(_lint_whole(process, builder))
+    session = ClientSession()
+    purger = Purger(process.config.publish.purge, Webhook(session), process.clock)
+    builder = CrlBuilder(
+        pool, signer, publisher, process.clock, process.config, linter=linter, announce=partial(_purge_scope, purger)
+    )
+    beside = [asyncio.create_task(_lint_whole(process, builder))]
+    if process.config.publish.purge:
+        ocsp = OcspPurges(pool, purger, process.clock, process.config.ocsp_base)
+        beside.append(asyncio.create_task(_purge(process, builder, purger, ocsp)))
     hints = Hints(pool, "crl")
     said = ""
     try:
@@ -35,7 +48,9 @@ async def main(process: Process) -> None:
             said = await _step(process, builder, said)
             await hints.wait(builder.pause())
     finally:
-        whole.cancel()
+        for task in beside:
+            task.cancel()
+        await session.close()
         await linter.close()
         await hints.close()
         await builder.close()
@@ -50,6 +65,24 @@ def publisher_of(process: Process) -> Publisher:
     from crlgen.publish.s3 import S3Publisher, WithCopy  # noqa: PLC0415 - few need the library
 
     return WithCopy(S3Publisher(s3), folder)
+
+
+def _purge_scope(purger: Purger, scope: Scope) -> None:
+    purger.add((scope.url, *scope.former_urls), f"crl/{scope.issuer}")
+
+
+async def _purge(process: Process, builder: CrlBuilder, purger: Purger, ocsp: OcspPurges) -> None:
+    """Sends purges for as long as the process runs. A hook that is down is logged; it is nobody's readiness."""
+    said: dict[str, str] = {}
+    while True:
+        with contextlib.suppress(QuashError):  # the database is away: building says so already
+            if purger.wants_ocsp and builder.leading:
+                await ocsp.step()
+        await purger.step()
+        if purger.problems != said:
+            said = dict(purger.problems)
+            process.log.log(logging.WARNING if said else logging.INFO, "crl.purge", problems=said)
+        await process.clock.sleep(purger.pause())
 
 
 async def _lint_whole(process: Process, builder: CrlBuilder) -> None:

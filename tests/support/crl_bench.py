@@ -22,7 +22,6 @@ from pkilint.pkix import extension, name
 from pkilint.validation import ValidationFindingSeverity
 
 from crlgen.build.builder import CrlBuilder
-from crlgen.build.lint import Linter
 from crlgen.publish.folder import FolderPublisher, Publisher
 from quash.errors import QuashError
 from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
@@ -125,13 +124,13 @@ class Bench:
         self.pool = None
         return await self.start()
 
-    async def start(self, linter: Linter | None = None, publisher: Publisher | None = None) -> CrlBuilder:
+    async def start(self, publisher: Publisher | None = None, **arguments: Any) -> CrlBuilder:
         """A new builder, as after a restart of its process."""
         if self.pool is not None:
             await self.builder.close()
         self.pool = await self.database.pool("quash_crl_builder")
         self.publisher = publisher or FolderPublisher(self.folder)
-        self.builder = CrlBuilder(self.pool, self.signer, self.publisher, self.clock, self.config, linter=linter)
+        self.builder = CrlBuilder(self.pool, self.signer, self.publisher, self.clock, self.config, **arguments)
         return self.builder
 
     async def issuer(self, name: str = "ca", *, shards: int = 0, key: str = "ec", key_ref: str | None = "pem:x") -> Ca:
