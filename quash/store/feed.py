@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from quash.store.database import Connection
+from quash.store.database import SCHEMA, Connection
 
 URGENT, BULK = 0, 1
 
@@ -40,9 +40,11 @@ async def append(conn: Connection, rows: Sequence[FeedRow], written_at: int) -> 
 
     Raises asyncpg's CheckViolationError when no partition holds `written_at`.
     """
-    await conn.executemany(
-        "insert into feed (written_at, lane, kind, issuer_id, payload) values ($1, $2, $3, $4, $5)",
-        [(written_at, row.lane, row.kind, row.issuer_id, row.payload) for row in rows],
+    await conn.copy_records_to_table(
+        "feed",
+        schema_name=SCHEMA,
+        columns=("written_at", "lane", "kind", "issuer_id", "payload"),
+        records=[(written_at, row.lane, row.kind, row.issuer_id, row.payload) for row in rows],
     )
     await conn.execute("select pg_notify('feed', '')")
 

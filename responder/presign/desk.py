@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from quash.keys import KeyHandle
 from quash.store.ocsp_signers import OcspSigner
@@ -19,13 +20,14 @@ OpenKey = Callable[[str], KeyHandle]
 """Opens the key of a reference; raises `KeyUnavailable`."""
 
 
-class SigningDesk:
-    """Signs batches, one after the other. Raises what `RecordSigner` raises."""
+class Desk(Protocol):
+    """Where batches are signed. Raises what `RecordSigner` raises; what failed may be asked for again.
 
-    def __init__(self, open_key: OpenKey) -> None:
-        self._open_key = open_key
-        self._thread = _thread()
-        self._open: dict[int, RecordSigner] = {}
+    `at_once`: how many batches are worth handing in together. Nothing is promised of the order in which they come back.
+    """
+
+    @property
+    def at_once(self) -> int: ...
 
     async def sign(
         self,
@@ -36,18 +38,19 @@ class SigningDesk:
         validity: int,
     ) -> list[Item]:
         """Records of one issuer's statuses; see `RecordSigner.sign`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, self._sign, signer, issuer_certificate, statuses, as_of, validity
-        )
 
     async def close(self) -> None:
         """Closes every key; they are opened anew if something is signed after all."""
-        thread, self._thread = self._thread, _thread()
-        await asyncio.get_running_loop().run_in_executor(thread, self._close_all)
-        thread.shutdown()
 
-    def _sign(
+
+class Keys:
+    """The keys of one thread, by signer, each opened when it is first used."""
+
+    def __init__(self, open_key: OpenKey) -> None:
+        self._open_key = open_key
+        self._open: dict[int, RecordSigner] = {}
+
+    def sign(
         self,
         signer: OcspSigner,
         issuer_certificate: bytes,
@@ -64,9 +67,39 @@ class SigningDesk:
                 spent.close()
             raise
 
-    def _close_all(self) -> None:
+    def close(self) -> None:
         while self._open:
             self._open.popitem()[1].close()
+
+
+class SigningDesk:
+    """A `Desk` in this process: one batch after the other."""
+
+    at_once = 1
+
+    def __init__(self, open_key: OpenKey) -> None:
+        self._keys = Keys(open_key)
+        self._thread = _thread()
+
+    async def sign(
+        self,
+        signer: OcspSigner,
+        issuer_certificate: bytes,
+        statuses: Sequence[CertificateStatus],
+        as_of: int,
+        validity: int,
+    ) -> list[Item]:
+        """Records of one issuer's statuses; see `RecordSigner.sign`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, self._keys.sign, signer, issuer_certificate, statuses, as_of, validity
+        )
+
+    async def close(self) -> None:
+        """Closes every key; they are opened anew if something is signed after all."""
+        thread, self._thread = self._thread, _thread()
+        await asyncio.get_running_loop().run_in_executor(thread, self._keys.close)
+        thread.shutdown()
 
 
 def _thread() -> ThreadPoolExecutor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from quash.keys import KeyHandle, ensure_successor, kind_of, open_key
@@ -15,13 +16,8 @@ from responder.presign.rotation import MakeKey
 
 
 def opener(config: Config, state: State) -> OpenKey:
-    """Opens OCSP keys by reference."""
-    folder, secret = state.keys, _passphrase_file(config, state)
-
-    def open_by_reference(ref: str) -> KeyHandle:
-        return open_key(ref, folder, secret)
-
-    return open_by_reference
+    """Opens OCSP keys by reference; it can be pickled, for the processes that sign."""
+    return partial(_open, state.keys, _passphrase_file(config, state))
 
 
 def maker(config: Config, state: State) -> MakeKey:
@@ -35,6 +31,10 @@ def maker(config: Config, state: State) -> MakeKey:
         return ref, open_key(ref, folder, secret)
 
     return make
+
+
+def _open(folder: Path, secret: Path, ref: str) -> KeyHandle:
+    return open_key(ref, folder, secret)
 
 
 def _passphrase_file(config: Config, state: State) -> Path:

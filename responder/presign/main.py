@@ -6,6 +6,7 @@ from quash.errors import QuashError
 from quash.runtime.process import Process
 from quash.store.database import Pool, connect
 from quash.store.hints import Hints
+from responder.presign.crew import SigningCrew
 from responder.presign.key_places import maker, opener
 from responder.presign.metrics import alarm
 from responder.presign.presigner import Presigner
@@ -20,13 +21,15 @@ async def main(process: Process) -> None:
     """Runs until it is cancelled; a database that is away, or a clock that is off, is waited for."""
     process.health.set("presign", False, "starting")
     pool = await _connect(process)
+    open_key, workers = opener(process.config, process.state), process.config.presign.workers
     presigner = Presigner(
         pool,
-        opener(process.config, process.state),
+        open_key,
         process.clock,
         process.config.presign,
         process.state.crl,
         make_key=maker(process.config, process.state),
+        crew=SigningCrew(open_key, workers) if workers else None,
     )
     hints = Hints(pool, "outbox")
     try:

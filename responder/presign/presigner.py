@@ -12,7 +12,7 @@ from quash.store import feed, outbox
 from quash.store.database import Pool, acquire
 from quash.store.leases import Holder, Lease
 from responder.presign.agreement import ClockAgreement, DatabaseTime
-from responder.presign.desk import OpenKey, SigningDesk
+from responder.presign.desk import Desk, OpenKey, SigningDesk
 from responder.presign.metrics import LEADING
 from responder.presign.published import check_published
 from responder.presign.roster import Roster
@@ -31,7 +31,7 @@ class Presigner:
     `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log them, wait, step again.
 
     `crl_folder` is the publish folder, read whenever a tenure begins. `open_key` opens an OCSP key by its reference,
-    `make_key` makes that of an issuer's next signer.
+    `make_key` makes that of an issuer's next signer. `crew` signs large refreshes, this process when there is none.
     The pool needs two connections.
     """
 
@@ -44,11 +44,13 @@ class Presigner:
         crl_folder: Path,
         *,
         make_key: MakeKey,
+        crew: Desk | None = None,
         database_time: DatabaseTime = feed.database_time,
     ) -> None:
         self._pool = pool
         self._holder = Holder(pool, LEASE)
         self._desk = SigningDesk(open_key)
+        self._crew = crew or self._desk
         self._make_key = make_key
         self._clock = clock
         self._settings = settings
@@ -77,6 +79,7 @@ class Presigner:
     async def close(self) -> None:
         """Gives the lease up and closes the keys."""
         await self._end()
+        await self._crew.close()
         await self._desk.close()
 
     async def _begin(self, lease: Lease) -> Tenure:
@@ -94,6 +97,7 @@ class Presigner:
             readers=readers,
             roster=roster,
             desk=self._desk,
+            crew=self._crew,
             agreement=self._agreement,
             clock=self._clock,
             settings=self._settings,
@@ -101,6 +105,8 @@ class Presigner:
         )
 
     async def _end(self) -> None:
+        if self._tenure is not None:
+            self._tenure.close()
         self._tenure = None
         LEADING.set(0)
         with contextlib.suppress(QuashError):  # without a database the session is gone, and the lease with it

@@ -14,11 +14,12 @@ _MOST_BUCKETS = 64
 _ENOUGH = 2000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pass:
     """A complete pass over some buckets of one issuer: all their statuses, read at `as_of`.
 
-    `xmin` is of a snapshot taken before any of them was read. The pass is complete once `rest` is empty and fed.
+    `xmin` is of a snapshot taken before any of them was read. The pass is complete once `rest` is empty and nothing is
+    `out`: being signed, or signed and not fed yet (slices).
     """
 
     issuer_id: int
@@ -26,6 +27,13 @@ class Pass:
     as_of: int
     xmin: int
     rest: list[CertificateStatus] = field(default_factory=list)
+    out: int = 0
+    begun: bool = False
+    large: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return not self.rest and not self.out
 
     @property
     def keys(self) -> set[tuple[int, int]]:
@@ -37,9 +45,15 @@ class Pass:
         return taken
 
 
-async def begin_pass(conn: Connection, as_of: int, without_issuers: Collection[int]) -> Pass | None:
-    """Reads the buckets that have been due longest, several small ones at once; None: nothing is due."""
-    due = await buckets.due(conn, as_of, _MOST_BUCKETS, without_issuers)
+async def begin_pass(
+    conn: Connection, as_of: int, without_issuers: Collection[int], without: Collection[tuple[int, int]] = ()
+) -> Pass | None:
+    """Reads the buckets that have been due longest, several small ones at once; None: nothing is due.
+
+    `without`: buckets (issuer id, bucket) that another pass is at.
+    """
+    found = await buckets.due(conn, as_of, _MOST_BUCKETS + len(without), without_issuers)
+    due = [bucket for bucket in found if (bucket.issuer_id, bucket.bucket) not in without]
     if not due:
         return None
     begun = Pass(due[0].issuer_id, [], as_of, await buckets.snapshot_xmin(conn))

@@ -2,7 +2,8 @@
 
 1. **Read** news from the outbox, urgent lane first, or the next slice of a due bucket: what OCSP must say now.
 2. **Permit**: no first `good` without proof that the issuer signed the certificate (`permit`).
-3. **Sign** both CertID hashes of each, and check a sample as a stranger would (`desk`, `signing`).
+3. **Sign** both CertID hashes of each, and check a sample as a stranger would (`desk`, `crew`, `signing`). News are
+   signed here and now; slices of buckets by the crew, several at once, while the next ones are read and fed.
 4. **Feed**: in one transaction compare the fence, append the records, and remember how far the news were taken up.
 
 A crash, an error or a lost lease before 4 has written nothing, and the same news are read again. What could not be
@@ -25,14 +26,16 @@ from quash.store.database import Connection, Pool, acquire
 from quash.store.feed import BULK, URGENT, FeedRow
 from quash.store.leases import Lease
 from quash.store.news import NewsReader
+from quash.store.ocsp_signers import OcspSigner
 from quash.store.outbox import News
 from quash.store.statuses import CertificateStatus
 from responder.presign.agreement import ClockAgreement
-from responder.presign.desk import SigningDesk
+from responder.presign.desk import Desk
 from responder.presign.feeder import Feeder, Within
 from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm
 from responder.presign.permit import Permitted, needs_proof, permit
-from responder.presign.refresh import Pace, Pass, begin_pass
+from responder.presign.pipeline import Pipeline
+from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey, SignerRotation
 from responder.presign.schedule import next_due
@@ -66,7 +69,8 @@ class Tenure:
         lease: Lease,
         readers: Mapping[int, NewsReader],
         roster: Roster,
-        desk: SigningDesk,
+        desk: Desk,
+        crew: Desk,
         agreement: ClockAgreement,
         clock: Clock,
         settings: Presign,
@@ -82,13 +86,15 @@ class Tenure:
         self._feeder = Feeder(pool, lease, clock, lambda now: self._roster.announcement(now, RESPONSE_VALIDITY_MAX - 1))
         self._readers = readers
         self._pace = Pace()
-        self._pass: Pass | None = None
+        self._pipeline = Pipeline(
+            desk, crew, agreement, permit=self._permit, choose=self._choose, validity=settings.validity
+        )
         self._rotation = SignerRotation(pool, lease, make_key, clock)
         self._paused: dict[int, float] = {}
         self._due: dict[str, float] = {}
 
     async def step(self) -> int:
-        """Does all work due now, urgent news before each slice of anything else; returns how many records it fed."""
+        """Does all work due now, urgent news before each part of anything else; returns how many records it fed."""
         done = 0
         while True:
             count = await self._take_news(URGENT)
@@ -105,6 +111,10 @@ class Tenure:
         await self._maintain()
         return done
 
+    def close(self) -> None:
+        """What is being signed is not waited for."""
+        self._pipeline.close()
+
     async def _heartbeat(self) -> None:
         """Tells nodes each second that the feed is alive; not while the clocks disagree, nor without the lease."""
         if not self._is_due("heartbeat"):
@@ -119,7 +129,7 @@ class Tenure:
         began = self._clock.monotonic()
         reader = self._readers[lane]
         async with acquire(self._pool) as conn:
-            batch = await reader.read(conn, NEWS_BATCH)
+            batch = await reader.read(conn, min(NEWS_BATCH, self._pace.size))
             news = outbox.news(batch)
             if not news:
                 reader.accept(batch)
@@ -131,8 +141,7 @@ class Tenure:
         items, unsigned = await self._sign(permitted.statuses, as_of)
         dirty = {(item.issuer_id, item.bucket) for item in news if item.bucket is not None}
         dirty |= {(status.issuer_id, status.bucket) for status in unsigned}
-        if self._pass and not dirty.isdisjoint(self._pass.keys):
-            self._pass = None  # it read that bucket before the news: read it again
+        self._pipeline.drop(dirty)  # those passes read their buckets before the news: they are read again
 
         async def within(conn: Connection) -> None:
             await self._remember_proofs(conn, permitted, items)
@@ -147,29 +156,32 @@ class Tenure:
         return len(items)
 
     async def _refresh(self) -> int | None:
-        """The next slice of the pass under way, or of a new one; None: no bucket is due."""
+        """What the crew has signed by now, and new work for it; None: no bucket is due and nothing is being signed."""
         began = self._clock.monotonic()
         async with acquire(self._pool) as conn:
-            if self._pass is None:
-                as_of = await self._agreement.now(conn)
-                self._pass = await begin_pass(conn, as_of, self._paused_issuers())
-            if self._pass is None:
-                return None
-            current = self._pass
-            permitted = await self._permit(conn, current.take(self._pace.size))
-        items, unsigned = await self._sign(permitted.statuses, current.as_of)
-        if unsigned:
-            self._pass = None  # incomplete; its buckets stay due
+            await self._pipeline.fill(conn, self._pace.size, self._paused_issuers())
+        if self._pipeline.idle:
+            return None
+        signed = await self._pipeline.signed()
+        for each in signed:
+            if each.error is not None:
+                self._pause(each.of.issuer_id, each.error, each.count)
+            elif each.count and not each.of.large:
+                self._pace.learn(each.count, each.seconds)
+        good = [each for each in signed if each.error is None]
+        if not good:
             return 0
 
         async def within(conn: Connection) -> None:
-            await self._remember_proofs(conn, permitted, items)
-            if not current.rest:
-                await self._finish(conn, current)
+            for each in good:
+                await self._remember_proofs(conn, each.permitted, each.items)
+            for done in {each.of: None for each in good}:
+                if self._pipeline.completes(done, good):
+                    await self._finish(conn, done)
 
+        items = [item for each in good for item in each.items]
         await self._feed(BULK, items, within, began)
-        if not current.rest:
-            self._pass = None
+        self._pipeline.fed(good)
         return len(items)
 
     async def _finish(self, conn: Connection, done: Pass) -> None:
@@ -209,16 +221,22 @@ class Tenure:
         for issuer_id, group in by_issuer.items():
             began = self._clock.monotonic()
             try:
-                signer = self._roster.signer(issuer_id, as_of)
-                certificate = self._roster.certificate(issuer_id)
+                signer, certificate = self._choose(issuer_id, as_of)
                 items += await self._desk.sign(signer, certificate, group, as_of, self._settings.validity)
             except QuashError as error:
-                alarm(error.code, error.message, issuer_id=issuer_id, certificates=len(group))
-                self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
+                self._pause(issuer_id, error, len(group))
                 unsigned += group
             else:
                 self._pace.learn(len(group), self._clock.monotonic() - began)
         return items, unsigned
+
+    def _choose(self, issuer_id: int, as_of: int) -> tuple[OcspSigner, bytes]:
+        """Who signs an issuer's answers, and the issuer's certificate. Raises `presign.no_signer` and its kin."""
+        return self._roster.signer(issuer_id, as_of), self._roster.certificate(issuer_id)
+
+    def _pause(self, issuer_id: int, error: QuashError, certificates: int) -> None:
+        alarm(error.code, error.message, issuer_id=issuer_id, certificates=certificates)
+        self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
 
     async def _remember_proofs(self, conn: Connection, permitted: Permitted, items: Collection[Item]) -> None:
         """With the very records that rest on them, and only with those."""

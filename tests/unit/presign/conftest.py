@@ -29,6 +29,7 @@ from quash.store import buckets, certificates, issuers, ocsp_signers, outbox
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
 from quash.store.ocsp_signers import OcspSigner
+from responder.presign.desk import Desk
 from responder.presign.presigner import Presigner
 
 DAY = 86400
@@ -122,7 +123,9 @@ class World:
     def memory_key(self, key: PrivateKey) -> MemoryKey:
         return MemoryKey(key, self)
 
-    async def presigner(self, *, clock: FakeClock | None = None, settings: Presign | None = None) -> Presigner:
+    async def presigner(
+        self, *, clock: FakeClock | None = None, settings: Presign | None = None, crew: Desk | None = None
+    ) -> Presigner:
         """One more presigner process; the database's clock is the world's."""
 
         async def database_time(_: Connection) -> float:
@@ -135,6 +138,7 @@ class World:
             settings or Presign(),
             self.crl_folder,
             make_key=self.make_key,
+            crew=crew,
             database_time=database_time,
         )
         self.presigners.append(made)

@@ -1,0 +1,142 @@
+"""Flow 4 as a pipeline: while slices of a pass are being signed, the next are read and those before are fed.
+
+Small passes are signed on the desk, in this process; large ones by the crew, several slices at once, and then the next
+pass begins while the last slices of the one before are out. A pass is told of as complete with its last slice alone,
+whatever the order in which they come back. News of a bucket drop every pass that read it before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from quash.errors import QuashError
+from quash.store.database import Connection
+from quash.store.ocsp_signers import OcspSigner
+from quash.store.statuses import CertificateStatus
+from responder.presign.agreement import ClockAgreement
+from responder.presign.desk import Desk
+from responder.presign.permit import Permitted
+from responder.presign.refresh import Pass, begin_pass
+from responder.presign.signing import Item
+
+LARGE = 2000
+"""Statuses of a pass from which on it is worth to wake the crew."""
+_LOOK_AWAY = 0.02
+"""Seconds to wait for a slice before urgent news are looked for."""
+_PASSES = 2
+CREW_SLICE = 1000
+
+Permit = Callable[[Connection, Collection[CertificateStatus]], Awaitable[Permitted]]
+Choose = Callable[[int, int], tuple[OcspSigner, bytes]]
+
+
+@dataclass(slots=True, eq=False)
+class Signed:
+    """One slice of a pass: its records, or why there are none. `seconds`: until it came back, waiting included."""
+
+    of: Pass
+    permitted: Permitted
+    seconds: float
+    items: list[Item] = field(default_factory=list)
+    error: QuashError | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.permitted.statuses)
+
+
+class Pipeline:
+    """The passes of one tenure. `permit` sorts out what may be signed, `choose` says by whom."""
+
+    def __init__(
+        self, desk: Desk, crew: Desk, agreement: ClockAgreement, *, permit: Permit, choose: Choose, validity: int
+    ) -> None:
+        self._desk = desk
+        self._crew = crew
+        self._agreement = agreement
+        self._permit = permit
+        self._choose = choose
+        self._validity = validity
+        self._passes: list[Pass] = []
+        self._tasks: dict[asyncio.Task[Signed], Pass] = {}
+
+    @property
+    def idle(self) -> bool:
+        return not self._passes
+
+    async def fill(self, conn: Connection, size: int, paused: Collection[int]) -> None:
+        """Reads and hands out as much as is worth handing out; `size`: statuses in a slice for the desk."""
+        while (current := await self._current(conn, paused)) is not None:
+            desk = self._crew if current.large else self._desk
+            if len(self._tasks) >= desk.at_once:
+                return
+            permitted = await self._permit(conn, current.take(CREW_SLICE if current.large else size))
+            current.begun = True
+            current.out += 1
+            self._tasks[asyncio.ensure_future(self._sign(desk, current, permitted))] = current
+
+    async def signed(self) -> list[Signed]:
+        """The slices that came back, none when that takes longer than urgent news may wait."""
+        if not self._tasks:
+            return []
+        done, _ = await asyncio.wait(self._tasks, timeout=_LOOK_AWAY, return_when=asyncio.FIRST_COMPLETED)
+        back = [(self._tasks.pop(task), task.result()) for task in done]
+        found = [signed for of, signed in back if of in self._passes]
+        for signed in found:
+            if signed.error is not None:
+                self._abandon([signed.of])  # incomplete; its buckets stay due
+        return found
+
+    def completes(self, of: Pass, slices: Sequence[Signed]) -> bool:
+        """Whether nothing of the pass is missing once these slices are fed."""
+        return of in self._passes and not of.rest and of.out == sum(each.of is of for each in slices)
+
+    def fed(self, slices: Sequence[Signed]) -> None:
+        """They are committed, and with its last one a pass is over."""
+        for each in slices:
+            each.of.out -= 1
+            if each.of in self._passes and each.of.complete:
+                self._passes.remove(each.of)
+
+    def drop(self, buckets: Collection[tuple[int, int]]) -> None:
+        """Gives up the passes over any of these buckets; they stay due."""
+        self._abandon([each for each in self._passes if not each.keys.isdisjoint(buckets)])
+
+    def close(self) -> None:
+        """Gives up everything."""
+        self._abandon(list(self._passes))
+
+    async def _current(self, conn: Connection, paused: Collection[int]) -> Pass | None:
+        """The pass to take from: one with something left, else a new one while few are under way."""
+        for each in self._passes:
+            if each.rest or not each.begun:
+                return each
+        if len(self._passes) >= _PASSES:
+            return None
+        as_of = await self._agreement.now(conn)
+        taken = {key for each in self._passes for key in each.keys}
+        begun = await begin_pass(conn, as_of, paused, taken)
+        if begun is not None:
+            begun.large = len(begun.rest) >= LARGE
+            self._passes.append(begun)
+        return begun
+
+    async def _sign(self, desk: Desk, current: Pass, permitted: Permitted) -> Signed:
+        loop = asyncio.get_running_loop()
+        began, signed = loop.time(), Signed(current, permitted, 0.0)
+        try:
+            if permitted.statuses:
+                signer, certificate = self._choose(current.issuer_id, current.as_of)
+                signed.items = await desk.sign(signer, certificate, permitted.statuses, current.as_of, self._validity)
+        except QuashError as error:
+            signed.error = error
+        signed.seconds = loop.time() - began
+        return signed
+
+    def _abandon(self, passes: Sequence[Pass]) -> None:
+        self._passes = [each for each in self._passes if each not in passes]
+        for task in [task for task, of in self._tasks.items() if of in passes]:
+            del self._tasks[task]
+            task.cancel()

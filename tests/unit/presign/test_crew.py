@@ -1,0 +1,157 @@
+"""Signing in other processes: the same records, the same errors, and news overtake them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+from quash.cache.layout import decode_batch, decode_record
+from quash.errors import QuashError
+from quash.pki.serials import new_serial
+from quash.runtime.config import Presign
+from quash.runtime.state import State
+from quash.store import ocsp_signers
+from quash.store.ocsp_signers import OcspSigner
+from quash.store.statuses import CertificateStatus
+from responder.presign.crew import SigningCrew
+from responder.presign.desk import SigningDesk
+from responder.presign.key_places import opener
+from responder.presign.pipeline import LARGE
+
+NOW = 1_800_000_000
+VALIDITY = 172_799
+
+
+@pytest.fixture
+def state(world: Any, tmp_path: Path) -> State:
+    """Where the crew finds the world's keys."""
+    made = State(tmp_path / "state")
+    made.write_secret(made.secrets / "ocsp.passphrase", b"correct horse")
+    return made
+
+
+@pytest.fixture
+async def crew(world: Any, state: State) -> AsyncIterator[SigningCrew]:
+    made = SigningCrew(opener(world.database.config, state), 2)
+    yield made
+    await made.close()
+
+
+def write_keys(world: Any, state: State) -> None:
+    for ref, key in world.keys.items():
+        path = state.keys / ref.removeprefix("pem:")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"correct horse"))
+        )
+
+
+async def signer_of(world: Any, authority: Any) -> OcspSigner:
+    async with world.database.owner.acquire() as conn:
+        (signer,) = await ocsp_signers.of_issuer(conn, authority.id)
+    return signer
+
+
+def statuses(authority: Any, count: int) -> list[CertificateStatus]:
+    return [
+        CertificateStatus(
+            authority.id, new_serial(), "issued", 0, NOW * 2, n % 2, 4 if n % 2 else None, NOW * (n % 2), True
+        )
+        for n in range(count)
+    ]
+
+
+async def test_the_same_records_as_here(world: Any, state: State, crew: SigningCrew) -> None:
+    """Several batches at once, each in its order; all but the signatures is what the desk makes."""
+    authority = await world.authority()
+    write_keys(world, state)
+    signer, batches = await signer_of(world, authority), [statuses(authority, 40) for _ in range(5)]
+    desk = SigningDesk(opener(world.database.config, state))
+    for batch, made in zip(
+        batches,
+        await asyncio.gather(*(crew.sign(signer, authority.der, batch, NOW, VALIDITY) for batch in batches)),
+        strict=True,
+    ):
+        here = await desk.sign(signer, authority.der, batch, NOW, VALIDITY)
+        assert [item[:2] for item in made] == [item[:2] for item in here]
+        assert [decode_record(item[2])[:6] for item in made] == [decode_record(item[2])[:6] for item in here]
+    await desk.close()
+    assert len(_processes(crew)) == 2
+    assert os.getpid() not in _processes(crew)
+
+
+async def test_errors_come_back_as_they_are(world: Any, state: State, crew: SigningCrew) -> None:
+    """A key that is not there: the code and the advice of the process that looked for it; then it is there."""
+    authority = await world.authority()
+    signer, batch = await signer_of(world, authority), statuses(authority, 3)
+    with pytest.raises(QuashError, match=r"key\.unavailable: .*tls-dv.*cannot be read"):
+        await crew.sign(signer, authority.der, batch, NOW, VALIDITY)
+    write_keys(world, state)
+    assert len(await crew.sign(signer, authority.der, batch, NOW, VALIDITY)) == 3
+
+
+async def test_a_process_that_dies_is_replaced(world: Any, state: State, crew: SigningCrew) -> None:
+    """Killed while it signs: the batch fails with `presign.crew_lost`, and may be handed in again."""
+    authority = await world.authority()
+    write_keys(world, state)
+    signer = await signer_of(world, authority)
+    await crew.sign(signer, authority.der, statuses(authority, 1), NOW, VALIDITY)
+    long = asyncio.ensure_future(crew.sign(signer, authority.der, statuses(authority, 30_000), NOW, VALIDITY))
+    await asyncio.sleep(0.2)
+    for pid in _processes(crew):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(QuashError, match=r"presign\.crew_lost"):
+        await long
+    assert len(await crew.sign(signer, authority.der, statuses(authority, 2), NOW, VALIDITY)) == 2
+
+
+def _processes(crew: SigningCrew) -> list[int]:
+    assert crew._pool is not None
+    return list(crew._pool._processes)
+
+
+async def test_a_large_refresh_goes_to_the_crew_and_news_overtake_it(
+    world: Any, state: State, crew: SigningCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is answered and passed; a revocation that is committed meanwhile is fed before its end."""
+    authority = await world.authority()
+    write_keys(world, state)
+    serials = await world.imported(authority, 3 * LARGE)
+    presigner = await world.presigner(crew=crew)
+    slices, sign = 0, SigningCrew.sign
+
+    async def counted(crew: SigningCrew, *arguments: Any) -> Any:
+        nonlocal slices
+        slices += 1
+        if slices == 2:
+            await world.revoke(authority, serials[0], 4)
+        return await sign(crew, *arguments)
+
+    monkeypatch.setattr(SigningCrew, "sign", counted)
+    assert await presigner.step() >= len(serials) + 1
+    assert slices >= 6
+    cache = await world.cache()
+    assert {key[1] for key in cache} == set(serials)
+    assert cache[authority.id, serials[0]].reason == 4
+    rows = await world.database.owner.fetch("select lane, payload from feed where kind = 'records' order by id")
+    assert 0 in [row["lane"] for row in rows[:-1]]
+    assert rows[-1]["lane"] == 1
+    assert max(len(list(decode_batch(row["payload"]))) for row in rows) <= 3 * 1000
+    passed = await world.database.owner.fetchval("select count(*) from bucket where passed_at = $1", world.now)
+    assert passed == await world.database.owner.fetchval("select count(*) from bucket")
+
+
+async def test_a_small_refresh_wakes_nobody(world: Any, crew: SigningCrew) -> None:
+    """Processes cost memory: a small deployment signs in its presigner alone."""
+    authority = await world.authority()
+    await world.imported(authority, 100)
+    presigner = await world.presigner(crew=crew, settings=Presign(workers=2))
+    assert await presigner.step() == 100
+    assert crew._pool is None
