@@ -1,4 +1,4 @@
-"""The issuing API: `POST /v1/orders` and `GET /v1/orders/{id}`."""
+"""The issuing API: orders, and the officers' decisions about those that are held."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from quash.store.orders import Order
 _MAY_ORDER: Final = ("operator", "officer")
 _MAY_LOOK: Final = (*_MAY_ORDER, "viewer", "auditor")
 _LONGEST_CHAIN: Final = 8
+_MOST_HELD: Final = 1000
 
 
 class OrderRequest(BaseModel):
@@ -33,8 +34,17 @@ class OrderRequest(BaseModel):
     csr: Annotated[str, Field(min_length=1)]
 
 
+class Decision(BaseModel):
+    """What an officer decides about a held order; a refusal has a reason."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    release: bool
+    reason: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+
+
 def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issuance) -> None:
-    """Adds the two routes of the issuing API."""
+    """Adds the routes of the issuing API."""
 
     async def post(request: web.Request) -> web.Response:
         """201 with the certificate, or 202 where its answers are not out in time: then ask for the order again."""
@@ -58,7 +68,25 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
                 raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND)
             return answer(await describe(conn, order))
 
+    async def held(request: web.Request) -> web.Response:
+        require(request, "officer")
+        if request.query_string != "state=held":
+            raise QuashError("request.invalid", "orders are listed by ?state=held alone")
+        async with acquire(pool) as conn:
+            return answer({"orders": [await describe(conn, each) for each in await orders.held(conn, _MOST_HELD)]})
+
+    async def decide(request: web.Request) -> web.Response:
+        officer = require(request, "officer")
+        decision = await read(request, Decision)
+        if decision.release == (decision.reason is not None):
+            raise QuashError("request.invalid", "a refusal has a reason, a release has none")
+        order = await issuance.decide(_order_id(request.match_info["id"]), officer.actor, decision.reason)
+        async with acquire(pool) as conn:
+            return answer(await describe(conn, order))
+
     app.router.add_post("/v1/orders", post)
+    app.router.add_get("/v1/orders", held)
+    app.router.add_post("/v1/orders/{id}/decision", decide)
     app.router.add_get("/v1/orders/{id}", get)
 
 

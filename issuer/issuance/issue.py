@@ -1,7 +1,7 @@
 """Flow 1, issuing: the recipe. Each step is durable, and an order goes on from its last one after any crash.
 
  1. check            profile, request, names, validation, key, kill switch; a refusal is stored and nothing else
- 2. accept           the order is committed, `pending`
+ 2. accept           the order is committed, `pending`; with a high-profile name `held` for an officer first (G19)
  3. draft            serial, validity, CRL shard; a throw-away-signed twin, which is linted (D47)
  4. T1: reserve      commit serial, TBS and SPKI, `reserved`: from here on the serial counts as issued (A8)
  5. re-check         under the key's and the kill switch's locks: blocked key, kill switch, validity limit of the day
@@ -33,6 +33,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from issuer import profiles
 from issuer.checks import csr
 from issuer.checks.findings import refusal
+from issuer.checks.high_profile import flagged
 from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting
 from issuer.ct.submit import Transparency
@@ -121,22 +122,51 @@ class Issuance:
         async with acquire(self._pool) as conn:
             try:
                 order = replace(order, csr=csr.decode(request))
-                await prepare.make_plan(conn, self._config, self._check_key, profile, order.csr)
+                plan = await prepare.make_plan(conn, self._config, self._check_key, profile, order.csr)
             except QuashError as error:
                 if error.kind in _PASSING:
                     raise
                 await self._store_refused(conn, order, error)
                 raise
-            await orders.add(conn, order)
+            if names := flagged(plan.content.dns_names, self._config.issuance.high_profile):
+                order = replace(order, state="held", detail=f"an officer looks at {', '.join(names)} first (G19)")
+            async with conn.transaction():
+                await orders.add(conn, order)
+                if order.state == "held":
+                    await self._act(conn, order, "order.hold", names=" ".join(names))
         await self._passed("accept")
         return order
+
+    async def decide(self, order_id: UUID, officer: str, refusal: str | None) -> Order:
+        """An officer releases a held order, or refuses it with a reason. Raises `order.own`, `order.conflict`.
+
+        Four eyes: whoever ordered does not release (D38, G19).
+        """
+        now = self._now()
+        async with acquire(self._pool) as conn, conn.transaction():
+            order = await self._order(conn, order_id)
+            if order.operator == officer:
+                raise QuashError("order.own", "another officer decides about your own order", Kind.FORBIDDEN)
+            if refusal is None:
+                await orders.release(conn, order_id, now)
+            else:
+                await orders.refuse_held(conn, order_id, "order.high_profile", refusal, now)
+            action = "order.release" if refusal is None else "order.refuse"
+            await acts.record(
+                conn,
+                at=now,
+                actor=officer,
+                action=action,
+                subject={"order": str(order_id), "profile": order.profile, "operator": order.operator},
+            )
+            return await self._order(conn, order_id)
 
     async def finish(self, order_id: UUID, timeout: float) -> Order:
         """Drives an order until it ends or `timeout` seconds are over; then `step` goes on with it."""
         deadline, wait = self._clock.monotonic() + timeout, _FIRST_WAIT
         while True:
             order = await self._try(order_id)
-            if order.final or self._clock.monotonic() >= deadline:
+            if order.final or order.state == "held" or self._clock.monotonic() >= deadline:
                 return order
             await self._clock.sleep(wait)
             wait = min(wait * 1.5, _LONGEST_WAIT)
@@ -186,7 +216,7 @@ class Issuance:
     async def _issue(self, conn: Connection, order: Order, scts: bytes | None) -> Order:
         """Steps 3 to 7, with the SCTs at hand 10 to 12, or the refusal."""
         try:
-            prepare.check_age(order.created_at, self._config.issuance.resume_seconds, self._now())
+            prepare.check_age(order.began_at, self._config.issuance.resume_seconds, self._now())
             if order.serial is not None and scts is None:
                 reserved = await prepare.read_reserved(conn, order)
                 if reserved.tbs is None:

@@ -66,6 +66,8 @@ def _finished(api: Api, order: dict[str, Any], patience: float) -> dict[str, Any
     while order["certificate"] is None:
         if order["state"] == "refused":
             raise QuashError(order["code"] or "order.refused", order["detail"], Kind.REFUSED)
+        if order["state"] == "held":
+            raise QuashError("order.held", f"order {order['id']}: {order['detail']}", Kind.REFUSED)
         if time.monotonic() > deadline:
             message = f"order {order['id']} waits for its public OCSP answers: see the log of the responder"
             raise QuashError("order.not_visible", message, Kind.UNAVAILABLE)

@@ -30,12 +30,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache": ("quash.cli.cache", "cache_app"),
     "audit": ("quash.cli.audit", "audit_app"),
     "key": ("quash.cli.key", "key_app"),
-    "key": ("quash.cli.key", "key_app"),
     "kill-switch": ("quash.cli.kill_switch", "kill_switch_app"),
     "operator": ("quash.cli.operator", "operator_app"),
     "approve": ("quash.cli.approve", "approve"),
     "signer": ("quash.cli.signer", "signer_app"),
     "root": ("quash.cli.root", "root_app"),
+    "order": ("quash.cli.order", "order_app"),
+    "doctor": ("quash.cli.doctor", "doctor"),
 }
 HELP = {
     "up": "Run every process under one supervisor.",
@@ -49,12 +50,13 @@ HELP = {
     "cache": "Look into this node's OCSP cache.",
     "audit": "Verify and export the ledger.",
     "key": "Report compromised keys; block, list and import bad ones.",
-    "key": "Report compromised keys; block, list and import bad ones.",
     "kill-switch": "Stop issuance at once; two officers lift it.",
     "operator": "Add, renew, disable and list operators; two officers.",
     "approve": "Approve, as the second officer, what another one proposed.",
     "signer": "List OCSP signers; replace one at once.",
     "root": "Use the offline root key, by explicit command.",
+    "order": "List orders that wait for an officer; release or refuse one.",
+    "doctor": "Say which linters, lists and logs are found, and which are missing.",
 }
 
 

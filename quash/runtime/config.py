@@ -138,6 +138,8 @@ class Issuance(Model):
     """Responders that must answer `good` for both CertID hashes before a release; empty: `responder.base_url`."""
     visible_timeout: Annotated[int, Field(ge=1, le=900)] = 60
     """A7 allows 15 minutes."""
+    high_profile: tuple[Annotated[str, Field(pattern="^[a-z0-9]+$")], ...] = ()
+    """Words that hold an order for an officer when a name contains one, as a word of its own (G19, D38)."""
     resume_seconds: Annotated[int, Field(ge=60, le=DAY)] = HOUR
     """A reservation that a crash left is signed on when younger, else its serial is revoked."""
 

@@ -1,5 +1,6 @@
 """Orders: the durable side of flow 1. An order goes pending -> ready -> issued, or from either of the first to refused.
 
+held: its names wait for an officer, who makes it pending or refused (G19).
 pending: nothing is signed for certain; its serial, once set, is committed (T1).
 ready: the certificate is committed (T3) and waits for its OCSP answers. issued: handed out.
 """
@@ -29,6 +30,12 @@ class Order:
     issuer_id: int | None
     serial: bytes | None
     updated_at: int
+    released_at: int | None = None
+
+    @property
+    def began_at(self) -> int:
+        """From when an unfinished order's age counts."""
+        return self.created_at if self.released_at is None else self.released_at
 
     @property
     def final(self) -> bool:
@@ -36,13 +43,13 @@ class Order:
 
 
 CONFLICT = "order.conflict"
-_COLUMNS = "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at"
+_COLUMNS = "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at, released_at"
 
 
 async def add(conn: Connection, order: Order) -> None:
     """Stores a new order as it is, pending or refused."""
     await conn.execute(
-        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         order.id,
         order.created_at,
         order.operator,
@@ -54,6 +61,7 @@ async def add(conn: Connection, order: Order) -> None:
         order.issuer_id,
         order.serial,
         order.updated_at,
+        order.released_at,
     )
 
 
@@ -71,6 +79,36 @@ async def unfinished(conn: Connection, limit: int, after: tuple[int, UUID] = (-1
         *after,
     )
     return [Order(**row) for row in rows]
+
+
+async def held(conn: Connection, limit: int) -> Sequence[Order]:
+    """Orders that wait for an officer, oldest first."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from certificate_order where state = 'held' order by created_at, id limit $1", limit
+    )
+    return [Order(**row) for row in rows]
+
+
+async def release(conn: Connection, order_id: UUID, at: int) -> None:
+    """An officer lets a held order go on."""
+    await _change(
+        conn,
+        "set state = 'pending', detail = null, released_at = $2, updated_at = $2 where id = $1 and state = 'held'",
+        order_id,
+        at,
+    )
+
+
+async def refuse_held(conn: Connection, order_id: UUID, code: str, detail: str, at: int) -> None:
+    """An officer ends a held order."""
+    await _change(
+        conn,
+        "set state = 'refused', code = $2, detail = $3, updated_at = $4 where id = $1 and state = 'held'",
+        order_id,
+        code,
+        detail,
+        at,
+    )
 
 
 async def set_serial(conn: Connection, order_id: UUID, issuer_id: int, serial: bytes, at: int) -> None:

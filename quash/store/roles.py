@@ -92,7 +92,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "crl_scope": _READ,
         "certificate_order": {
             **_READ_APPEND,
-            "update": ("state", "code", "detail", "issuer_id", "serial", "updated_at"),
+            "update": ("state", "code", "detail", "issuer_id", "serial", "released_at", "updated_at"),
         },
         "blocked_key": _READ,
         "kill_switch": _READ,

@@ -35,7 +35,7 @@ async def responder(world: World) -> AsyncIterator[Responder]:
 async def client(world: World, responder: Responder, tmp_path: Path) -> AsyncIterator[Client]:
     """The API with operators of each role; a release waits for `responder`, one second at most."""
     edge = await Edge(tmp_path / "state", world.owner).set_up()
-    config = make_config(world.config, visible_timeout=1)
+    config = make_config(world.config, visible_timeout=1, high_profile=["paypal"])
     async with PublicAnswers([responder.url], world.clock) as answers:
 
         async def sign(issuer_id: int, serial: bytes) -> bytes:
@@ -156,3 +156,23 @@ async def test_a_refusal_after_the_reservation_names_its_order(world: World, cli
     assert said.body["certificate"] is None
     (row,) = await world.fetch("select reason from revocation")
     assert row["reason"] == 4
+
+
+async def test_an_officer_decides_about_a_held_order(client: Client) -> None:
+    """G19: 202 and held; only officers list and decide; released, it is issued like any other."""
+    held = {"profile": "tls-dv", "csr": make_csr(["www.paypal.example.org"])}
+    said = await client.post("/v1/orders", held, as_="operator")
+    assert (said.status, said.body["state"], said.body["certificate"]) == (202, "held", None)
+    path = f"/v1/orders/{said.body['id']}"
+    for role in ("operator", "viewer", "auditor"):
+        assert (await client.get("/v1/orders?state=held", as_=role)).status == 403
+        assert (await client.post(f"{path}/decision", {"release": True}, as_=role)).status == 403
+    listed = await client.get("/v1/orders?state=held", as_="officer")
+    assert [each["id"] for each in listed.body["orders"]] == [said.body["id"]]
+    for wrong in ({"release": False}, {"release": True, "reason": "why not"}, {"release": 1}, {}):
+        assert (await client.post(f"{path}/decision", wrong, as_="officer")).status == 400
+    said = await client.post(f"{path}/decision", {"release": True}, as_="officer")
+    assert (said.status, said.body["state"]) == (200, "pending")
+    assert (await client.get("/v1/orders?state=held", as_="officer")).body["orders"] == []
+    assert (await client.post(f"{path}/decision", {"release": True}, as_="officer")).status == 409
+    assert (await client.get("/v1/orders", as_="officer")).status == 400
