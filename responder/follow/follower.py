@@ -27,13 +27,31 @@ HEARTBEAT = Gauge("quash_follower_heartbeat_seconds", "Newest applied heartbeat,
 FILE_BYTES = Gauge("quash_cache_file_bytes", "Size of the cache file")
 USED_BYTES = Gauge("quash_cache_used_bytes", "Octets of its pages that hold something")
 
-READ_LIMIT = 500  # feed rows, each a batch of records
+READ_LIMIT = 500  # feed rows, each a batch of records, or a heartbeat
+RECORDS_AT_ONCE = 16_000  # in a commit: large enough for LMDB, and urgent rows behind them wait a fifth of a second
 SWEEP_EVERY, SWEEP_KEYS = 1.0, 2_000
 SWEEP_AFTER = 7 * 86_400  # seconds past nextUpdate: expired long ago, not late
 LOGGED = 20  # refusals of one batch that are told one by one; the metric counts all
 CLOCK_TOLERANCE = 30.0  # seconds between our clock and the database's, before ours is the suspect
 
 DatabaseTime = Callable[[Connection], Awaitable[float]]
+
+
+class Portion:
+    """How many feed rows to read for a commit of about `RECORDS_AT_ONCE` records; never more than `most`.
+
+    A day of heartbeats is read in few steps, and a mass job's rows of a thousand records in small ones.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.rows = min(most, RECORDS_AT_ONCE // 1000)
+
+    def learn(self, rows: int, records: int) -> None:
+        """What a batch held. Grows only where there was more, fourfold at most: one batch says little of the next."""
+        if rows:
+            fitting = RECORDS_AT_ONCE * rows // max(records, 1)
+            self.rows = max(1, min(fitting, 4 * self.rows if rows == self.rows else self.rows, self._most))
 
 
 class Follower:
@@ -58,7 +76,7 @@ class Follower:
         self._clock = clock
         self._log = log
         self._limits = limits or Limits()
-        self._read_limit = read_limit
+        self._portion = Portion(read_limit)
         self._database_time = database_time
         self._reader = NewsReader("feed", ("lane", "kind", "payload"), "follower")
         self._trust = Trust(writer.catalog(), self._limits)
@@ -94,7 +112,7 @@ class Follower:
         before = self._reader.position
         if before.tx == 0 and self._floor_at_start is None:
             self._floor_at_start = await feed.floor(conn)
-        batch = await self._reader.read(conn, self._read_limit)
+        batch = await self._reader.read(conn, self._portion.rows)
         if before.history and _system(before) != _system(batch.position):
             self._rebuild("database", "the feed is another database's: ids mean something else there")
             return None
@@ -112,6 +130,7 @@ class Follower:
     async def _judge(self, conn: Connection, batch: Batch) -> Verdict:
         now = self._clock.now()
         verdict = judge(batch.rows, self._trust, now)
+        self._portion.learn(len(batch.rows), len(verdict.records) + len(verdict.refused))
         if any(refusal.code == "future" for refusal in verdict.refused):
             await self._check_clock(conn, now)
         for number, refusal in enumerate(verdict.refused):
