@@ -90,16 +90,17 @@ class Connection(AdaptedConnection):
 
     def __init__(self, manager: web.Server, guard: Guard, fast: FastPath | None, **aiohttp: Any) -> None:
         super().__init__(manager, **aiohttp)
-        self.beside = fast.answer if fast is not None else None
         self._guard = guard
         self._beside_until = guard.limits.max_requests - 1  # aiohttp answers the last one, with `Connection: close`
+        self.beside = fast.answer if fast is not None and self._beside_until > 0 else None
         self._head_octets = 0
         self._waits = True  # for a header to be complete
 
     @property
     def is_spent(self) -> bool:
-        """Whether it has had its requests; those that it sent ahead are answered yet."""
-        return self.requests >= self._guard.limits.max_requests and not self.has_more
+        """Whether it has had its requests; those that it sent ahead are answered yet, up to as many again."""
+        limit = self._guard.limits.max_requests
+        return self.requests >= limit and (not self.has_more or self.requests >= 2 * limit)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

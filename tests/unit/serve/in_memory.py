@@ -154,7 +154,7 @@ async def settle(turns: int = 20) -> None:
 
 def answers(octets: bytes) -> list[bytes]:
     """The HTTP answers in what a server wrote, status lines first."""
-    return [b"HTTP/1.1 " + part for part in octets.split(b"HTTP/1.1 ")[1:]]
+    return [part for part in re.split(rb"(?=HTTP/1\.[01] \d)", octets) if part]
 
 
 @dataclass

@@ -1,0 +1,124 @@
+"""aiohttp from the inside: a release that changes what we rely on fails here, before it serves anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+
+import aiohttp
+import pytest
+from aiohttp.web_protocol import RequestHandler
+
+from quash.pki.ocsp_request import build_request
+from responder.serve.adapter import ATTRIBUTES, METHODS
+from tests.unit.serve.in_memory import DV, GOOD, MISSING, Site, answers, settle
+from tests.unit.serve.test_differential import get, post
+
+# The first 12 hexadecimal digits of the SHA-256 of each method's source. Where one differs: read the new source, see
+# whether the adapter's assumptions and the tests below still hold, then write the new value.
+READ = {
+    "__init__": "46c577d1f419",
+    "connection_made": "44d50b5763b2",
+    "connection_lost": "df2fe6e95fd0",
+    "data_received": "1ee57ebe052e",
+    "pause_writing": "e727e6c57a46",
+    "resume_writing": "7db135e0841e",
+    "close": "84518f965e19",
+    "force_close": "38d0e1e798e4",
+    "shutdown": "5eb4bd473db6",
+    "start": "2e565fd40c8e",
+    "_process_keepalive": "b472e0fb8445",
+    "handle_error": "94962ffef500",
+    "finish_response": "b7eb53db8f4b",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_aiohttps_code_is_the_one_that_was_read(name: str) -> None:
+    """The adapter relies on what these methods do with the attributes it uses, not only on their names."""
+    source = inspect.getsource(getattr(RequestHandler, name))
+    found = hashlib.sha256(source.encode()).hexdigest()[:12]
+    assert found == READ.get(name), f"aiohttp {aiohttp.__version__} has another RequestHandler.{name}: {found}"
+
+
+async def test_every_attribute_exists() -> None:
+    """On a connection that is made, each attribute is there."""
+    connection, wire = Site().connect()
+    assert {name for name in ATTRIBUTES if not hasattr(connection, name)} == set()
+    assert connection.wire is connection.transport is wire
+    wire.close()
+    await settle()
+
+
+async def test_fast_answers_are_in_aiohttps_books() -> None:
+    """Requests are counted for the connection and for the server, wherever they were answered."""
+    site = Site()
+    connection, wire = site.connect()
+    plain, missing = (get(build_request(DV.cert_id(serial))) for serial in (GOOD, MISSING))
+    for number, request in enumerate([plain, plain, missing, plain], 1):
+        connection.data_received(request)
+        await settle()
+        assert (connection.requests, site.server.requests_count) == (number, number)
+    assert sum(counted.answers for counted in site.worker.fast.take_counts()) == 2  # the fourth came after the third
+    assert len(answers(wire.written)) == 4
+    wire.close()
+    await settle()
+
+
+async def test_a_busy_connection_lives_past_the_idle_time() -> None:
+    """Each fast answer renews the deadline; a connection that then says nothing is closed."""
+    connection, wire = Site(idle_seconds=0.4).connect()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while loop.time() < began + 1.2:
+        connection.data_received(get(build_request(DV.cert_id(GOOD))))
+        await asyncio.sleep(0.1)
+        assert not wire.closed
+    await asyncio.sleep(0.8)
+    assert wire.closed
+
+
+async def test_nothing_is_answered_beside_while_writing_is_paused() -> None:
+    """A client that does not read gets the full path, which waits; so it stays, also when it reads again."""
+    site = Site()
+    connection, wire = site.connect()
+    request = get(build_request(DV.cert_id(GOOD)))
+    connection.data_received(request)
+    connection.pause_writing()
+    connection.data_received(request)
+    await settle()
+    connection.resume_writing()
+    await settle()
+    connection.data_received(request)
+    await settle()
+    assert len(answers(wire.written)) == 3
+    assert sum(counted.answers for counted in site.worker.fast.take_counts()) == 1
+    wire.close()
+    await settle()
+
+
+@pytest.mark.parametrize("end", ["close", "force_close"])
+async def test_nothing_is_answered_on_a_connection_that_closes(end: str) -> None:
+    """As aiohttp's own data_received: it ignores what comes after."""
+    site = Site()
+    connection, wire = site.connect()
+    await settle()
+    getattr(connection, end)()
+    if not wire.closed:
+        connection.data_received(post(build_request(DV.cert_id(GOOD))))
+    await settle()
+    assert wire.written == b""
+    wire.close()
+    await settle()
+
+
+async def test_a_server_that_shuts_down_closes_its_fast_connections() -> None:
+    """They are idle to aiohttp: it has never had a request of theirs."""
+    site = Site()
+    connection, wire = site.connect()
+    connection.data_received(get(build_request(DV.cert_id(GOOD))))
+    await settle()
+    await site.server.shutdown(1)
+    assert wire.closed
+    assert len(answers(wire.written)) == 1
