@@ -125,12 +125,13 @@ def _compare(previous: Published | None, revoked: bytes, expected: int) -> list[
     current = _well_formed(revoked)
     _count(len(current), expected)
     _check_serials(current)
-    if previous is None:
-        return []
-    old = cut_entries(previous.entries)
-    new = {serial_of(entry): entry for entry in set(current).difference(old)}
+    return [] if previous is None else _compare_sets(set(cut_entries(previous.entries)), set(current))
+
+
+def _compare_sets(old: set[bytes], current: set[bytes]) -> list[bytes]:
+    new = {serial_of(entry): entry for entry in current - old}
     lost = []
-    for entry in set(old).difference(current):
+    for entry in old - current:
         serial, revoked_at, reason = read_entry(entry)
         if serial in new:
             _check_upgrade(serial, (revoked_at, reason), new[serial])

@@ -10,6 +10,7 @@ from functools import partial
 from aiohttp import ClientSession
 
 from crlgen.build.builder import CrlBuilder
+from crlgen.build.disclosure import Disclosure
 from crlgen.build.lint import LintWorker
 from crlgen.build.signer import RpcCrlSigner
 from crlgen.publish.folder import FolderPublisher, Publisher
@@ -38,6 +39,7 @@ async def main(process: Process) -> None:
         pool, signer, publisher, process.clock, process.config, linter=linter, announce=partial(_purge_scope, purger)
     )
     beside = [asyncio.create_task(_lint_whole(process, builder))]
+    beside.append(asyncio.create_task(_disclose(process, builder, Disclosure(pool, publisher, process.clock))))
     if process.config.publish.purge:
         ocsp = OcspPurges(pool, purger, process.clock, process.config.ocsp_base)
         beside.append(asyncio.create_task(_purge(process, builder, purger, ocsp)))
@@ -83,6 +85,22 @@ async def _purge(process: Process, builder: CrlBuilder, purger: Purger, ocsp: Oc
             said = dict(purger.problems)
             process.log.log(logging.WARNING if said else logging.INFO, "crl.purge", problems=said)
         await process.clock.sleep(purger.pause())
+
+
+async def _disclose(process: Process, builder: CrlBuilder, disclosure: Disclosure) -> None:
+    """Keeps what CCADB reads up to date, for as long as the process runs."""
+    said = ""
+    while True:
+        try:
+            if builder.leading:
+                await disclosure.step()
+            problem = ""
+        except QuashError as error:
+            problem = str(error)
+        if problem != said:
+            process.log.log(logging.WARNING if problem else logging.INFO, "crl.disclosure", problem=problem)
+        said = problem
+        await process.clock.sleep(10.0)
 
 
 async def _lint_whole(process: Process, builder: CrlBuilder) -> None:

@@ -17,7 +17,10 @@ from pathlib import Path
 from quash.errors import QuashError
 from quash.pki.crl import read_crl
 
-CONTENT_TYPES = {".crl": "application/pkix-crl", ".cer": "application/pkix-cert"}  # B22, RFC 5280 4.2.2.1
+# B22, RFC 5280 4.2.2.1
+CONTENT_TYPES = {".crl": "application/pkix-crl", ".cer": "application/pkix-cert", ".json": "application/json"}
+# The arrays for CCADB have a path of their own outside (B23).
+_WELL_KNOWN = re.compile(r"/\.well-known/(ccadb/[A-Za-z0-9][A-Za-z0-9-]*(\.json))", re.ASCII)
 # Plain names only, nothing decoded: a path with `..`, `%`, `//` or a hidden part names no file.
 _PATH = re.compile(r"/((?:[A-Za-z0-9][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*(\.crl|\.cer))", re.ASCII)
 
@@ -45,7 +48,7 @@ class Files:
 
         Blocks on the disk, and reads the whole file when it is new or has changed.
         """
-        match = _PATH.fullmatch(path)
+        match = _PATH.fullmatch(path) or _WELL_KNOWN.fullmatch(path)
         if not match:
             return None
         name, suffix = match.groups()

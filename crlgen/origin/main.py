@@ -36,8 +36,14 @@ class Origin:
             return await self._send(request, *answer.not_found())
         file, meta = opened
         with file:
-            status, headers = answer.found(meta, request.headers, self._clock.now())
-            body = file if status is HTTPStatus.OK and request.method == "GET" else None
+            conditions = request.headers.copy()
+            if request.method == "HEAD":  # RFC 9110 14.2: a range is one of a GET
+                conditions.popall("Range", None)
+            status, headers = answer.found(meta, conditions, self._clock.now())
+            sends = status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) and request.method == "GET"
+            if "Content-Range" in headers and sends:
+                file.seek(int(headers["Content-Range"].removeprefix("bytes ").partition("-")[0]))
+            body = file if sends else None
             return await self._send(request, status, headers, body)
 
     async def _send(

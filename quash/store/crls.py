@@ -16,11 +16,13 @@ from decimal import Decimal
 from typing import Any
 
 from quash.errors import Kind, QuashError
+from quash.pki import der
 from quash.store.database import Connection
 
 _BATCH = 10_000
 # Shared with the index revocation_scope: no shard and shard null are one value there.
 _FULL = -1
+_URI = 0x86  # GeneralName uniformResourceIdentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +347,22 @@ async def unrevoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) 
         )
         missing.extend(row["s"] for row in rows)
     return missing
+
+
+async def urls_in_use(conn: Connection, scope: Scope, now: int) -> list[str]:
+    """Those of the scope's URLs that stand in a CRLDP of an unexpired certificate, looked up in its octets (B23)."""
+    urls = [scope.url, *scope.former_urls]
+    rows = await conn.fetch(
+        "select u.url from unnest($4::text[], $5::bytea[]) with ordinality as u (url, general_name, nr)"
+        " where exists (select from certificate c where c.issuer_id = $1 and coalesce(c.shard, -1) = $2"
+        "  and c.not_after >= $3 and position(u.general_name in c.der) > 0) order by u.nr",
+        scope.issuer_id,
+        scope._shard,
+        now,
+        urls,
+        [der.tlv(_URI, url.encode("ascii")) for url in urls],
+    )
+    return [row["url"] for row in rows]
 
 
 async def without_scope(conn: Connection) -> list[tuple[str, int | None]]:

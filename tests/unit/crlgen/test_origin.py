@@ -263,3 +263,55 @@ async def test_health_follows_the_folder(served: Served) -> None:
     await served.clock.advance(6)
     assert not served.process.health.ready
     assert "cannot be read" in served.process.health.report()["checks"]["folder"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("range_", "start", "end"),
+    [("bytes=0-9", 0, 10), ("bytes=5-5", 5, 6), ("bytes=100-", 100, None), ("bytes=-7", -7, None),
+     ("bytes=0-999999999", 0, None), ("bytes=-999999999", 0, None)],
+)  # fmt: skip
+async def test_one_range_is_served(served: Served, range_: str, start: int, end: int | None) -> None:
+    """A CDN that lost a large CRL half way fetches the rest (RFC 9110 14)."""
+    body = make_crl(7, 20)
+    (served.folder / "ca.crl").write_bytes(body)
+    reply = await served.ask("/ca.crl", Range=range_)
+    assert (reply.status, reply.body) == (206, body[start:end])
+    first = start % len(body)
+    assert reply.headers["Content-Range"] == f"bytes {first}-{first + len(reply.body) - 1}/{len(body)}"
+    assert reply.headers["Content-Length"] == str(len(reply.body))
+    assert reply.headers["ETag"] == f'"{hashlib.sha256(body).hexdigest()}"'
+
+
+@pytest.mark.parametrize("range_", ["bytes=0-1,5-6", "lines=0-5", "bytes=9-5", "bytes=-", "bytes=x-", "bytes 0-5"])
+async def test_other_ranges_are_passed_over(served: Served, range_: str) -> None:
+    """Several ranges, other units and nonsense get the whole file, as RFC 9110 allows."""
+    body = make_crl(7, 20)
+    (served.folder / "ca.crl").write_bytes(body)
+    reply = await served.ask("/ca.crl", Range=range_)
+    assert (reply.status, reply.body, reply.headers["Accept-Ranges"]) == (200, body, "bytes")
+
+
+async def test_range_beyond_the_file_and_of_another_state(served: Served) -> None:
+    """Octets that are not there are 416; a range of another state of the file gets the new one whole (If-Range)."""
+    body = make_crl(7, 20)
+    (served.folder / "ca.crl").write_bytes(body)
+    beyond = await served.ask("/ca.crl", Range=f"bytes={len(body)}-")
+    assert (beyond.status, beyond.body, beyond.headers["Content-Range"]) == (416, b"", f"bytes */{len(body)}")
+    other = await served.ask("/ca.crl", Range="bytes=0-9", If_Range='"other"')
+    assert (other.status, other.body) == (200, body)
+    same = await served.ask("/ca.crl", Range="bytes=0-9", If_Range=other.headers["ETag"])
+    assert (same.status, same.body) == (206, body[:10])
+    head = await served.ask("/ca.crl", "HEAD", Range="bytes=0-9")
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(body)))
+
+
+async def test_disclosure_is_served_under_its_well_known_path_only(served: Served) -> None:
+    """CCADB fetches `/.well-known/ccadb/<issuer>.json` (B23); no other path shows it, and no other JSON is served."""
+    (served.folder / "ccadb").mkdir()
+    (served.folder / "ccadb/tls-dv.json").write_bytes(b'["http://x"]')
+    (served.folder / "other.json").write_bytes(b"{}")
+    reply = await served.ask("/.well-known/ccadb/tls-dv.json")
+    assert (reply.status, reply.body) == (200, b'["http://x"]')
+    assert reply.headers["Content-Type"] == "application/json"
+    for path in ("/ccadb/tls-dv.json", "/other.json", "/.well-known/ccadb/../other.json", "/.well-known/ccadb/"):
+        assert (await served.ask(path)).status == 404
