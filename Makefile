@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help setup system-packages run test test-long lint format lock bench bench-signing compliance clean
+.PHONY: help setup system-packages run test test-long lint format lock bench bench-signing bench-bulk compliance clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -53,6 +53,9 @@ bench-signing: setup ## records signed per second against a bare sign loop
 
 compliance: setup ## docs/compliance.md from the ids that code and tests cite; fails on an unknown one
 	$(BIN)/python tools/compliance
+
+bench-bulk: setup ## a large import until it is answered, and single revocations beside it
+	$(BIN)/python -m loadtest.bulk $(ARGS)
 
 clean: ## what the other targets made, the state folder apart
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
