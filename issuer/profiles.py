@@ -73,13 +73,16 @@ _SIGNERS: Final[Mapping[str, tuple[Callable[[], _SigningKey], _Digest]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LeafIssuer:
-    """What of an issuer stands in its leaves. `certificate`: DER, for name and key; algorithm as in quash.pki."""
+    """What of an issuer stands in its leaves. `certificate`: DER, for name and key; algorithm as in quash.pki.
+
+    `ocsp_url` and `crl_url` are None for short-lived certificates (D4).
+    """
 
     signature_algorithm: str
     certificate: bytes
-    ocsp_url: str
+    ocsp_url: str | None
     ca_issuers_url: str
-    crl_url: str
+    crl_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +155,17 @@ def _extensions(kind: LeafKind, issuer: LeafIssuer, content: LeafContent) -> lis
 
     serverAuth alone (D10). SAN is critical iff the subject is empty, which it is for DV: no commonName (D5).
     """
+    ocsp = {"ocsp": issuer.ocsp_url} if issuer.ocsp_url is not None else {}
+    points = [write.crl_distribution_point(issuer.crl_url)] if issuer.crl_url is not None else []
     return [
         write.key_usage(write.DIGITAL_SIGNATURE),
         write.extended_key_usage(oids.SERVER_AUTH),
         write.basic_constraints(write.NOT_CA),
         write.authority_key(_key_identifier(issuer.certificate)),
-        write.authority_access(ocsp=issuer.ocsp_url, ca_issuers=issuer.ca_issuers_url),
+        write.authority_access(**ocsp, ca_issuers=issuer.ca_issuers_url),
         write.alternative_names(content.dns_names, critical=not content.subject),
         write.policy(kind.policy),
-        write.crl_distribution_point(issuer.crl_url),
+        *points,
     ]
 
 

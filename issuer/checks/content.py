@@ -13,6 +13,7 @@ from issuer.checks.names import check_name
 from issuer.profiles import LeafContent, LeafKind
 from quash.errors import Kind, QuashError
 from quash.pki.names import build_name
+from quash.runtime.config import Profile
 
 MAX_NAMES: Final = 100
 
@@ -22,6 +23,19 @@ def check_content(kind: LeafKind, request: SigningRequest) -> LeafContent:
     names = _dns_names(request)
     _check_common_names(request, names)
     return LeafContent(request.spki, names, _subject(kind, request))
+
+
+def check_limits(profile: Profile, content: LeafContent) -> None:
+    """What the profile allows less than the rules do: names below its suffixes, its countries' organizations (G18)."""
+    for name in content.dns_names:
+        if profile.suffixes and not any(name == suffix or name.endswith(f".{suffix}") for suffix in profile.suffixes):
+            allowed = ", ".join(profile.suffixes)
+            raise QuashError("name.outside_profile", f"{name} is not below {allowed} (G18)", Kind.REFUSED)
+    if profile.countries and content.subject.get("C") not in profile.countries:
+        allowed = ", ".join(profile.countries)
+        raise QuashError(
+            "subject.outside_profile", f"this profile is for organizations of {allowed} (G18)", Kind.REFUSED
+        )
 
 
 def _dns_names(request: SigningRequest) -> tuple[str, ...]:

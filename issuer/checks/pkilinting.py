@@ -15,6 +15,7 @@ from pkilint.pkix import certificate
 from pkilint.validation import ValidatorContainer
 
 from issuer.checks.findings import DOCUMENTS, Finding
+from quash.pki.rules import SHORT_LIVED
 
 VERSION: Final = version("pkilint")
 _TYPES: Final[Mapping[str, CertificateType]] = MappingProxyType(
@@ -25,6 +26,11 @@ _TYPES: Final[Mapping[str, CertificateType]] = MappingProxyType(
         "ov-certificate": CertificateType.OV_FINAL_CERTIFICATE,
     }
 )
+# D4: the BRs let short-lived leaves go without CRLDP and OCSP. Microsoft's program does not say so, hence the finding;
+# it stays on record as a notice, and a deployment that lints at notice refuses it.
+_OF_SHORT_LIVED: Final[Mapping[str, str]] = MappingProxyType(
+    {"msft.end_entity.revocation_information_absent": "notice"}
+)
 
 
 def findings(der: bytes, document: str) -> list[Finding]:
@@ -33,8 +39,11 @@ def findings(der: bytes, document: str) -> list[Finding]:
     results, _ = finding_filter.filter_results(
         serverauth.create_serverauth_finding_filters(_TYPES[document]), _validator(document).validate(loaded.root)
     )
+    lowered = _OF_SHORT_LIVED if loaded.validity_period.total_seconds() <= SHORT_LIVED else {}
     return [
-        Finding(said.finding.severity.name.lower(), said.finding.code, said.message or "")
+        Finding(
+            lowered.get(said.finding.code, said.finding.severity.name.lower()), said.finding.code, said.message or ""
+        )
         for result in results
         for said in result.finding_descriptions
     ]

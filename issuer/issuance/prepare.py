@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 
 from issuer import profiles
 from issuer.checks import csr
-from issuer.checks.content import check_content
+from issuer.checks.content import check_content, check_limits
 from issuer.checks.keys import KeyCheck
 from issuer.checks.validation import check_validated
 from issuer.ct.tbs import check_match, plain, with_poison, with_scts
@@ -79,6 +79,7 @@ async def make_plan(conn: Connection, config: Config, check_key: KeyCheck, profi
     await check_key(csr.public_key(request))
     asked = csr.read(request)
     content = check_content(kind, asked)
+    check_limits(profile, content)
     check_validated(content.dns_names, (), required=config.issuance.require_validation)
     issuer = await issuers.find_by_name(conn, profile.issuer)
     certificate = await issuers.certificate(conn, issuer.id) if issuer else None
@@ -108,12 +109,13 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, 
     shard = certificates.shard_of(serial, plan.issuer.shard_count)
     valid = profiles.validity(plan.profile.days, now, plan.issuer_certificate.not_after)
     profiles.check_validity(valid, now)
+    short = plan.profile.short_lived  # D4; OCSP and CRLs know it all the same, should anybody ask
     leaf_issuer = LeafIssuer(
         signature_algorithm=plan.issuer.signature_algorithm,
         certificate=plan.issuer_certificate.der,
-        ocsp_url=f"{config.ocsp_base}/{plan.issuer.ocsp_path}",
+        ocsp_url=None if short else f"{config.ocsp_base}/{plan.issuer.ocsp_path}",
         ca_issuers_url=f"{config.crl_base}/{plan.issuer.name}.cer",
-        crl_url=await _crl_url(conn, plan.issuer, shard),
+        crl_url=None if short else await _crl_url(conn, plan.issuer, shard),
     )
     tbs = profiles.build_tbs(plan.kind, leaf_issuer, plan.content, serial, valid)
     tbs = with_poison(tbs) if logged else tbs

@@ -21,7 +21,7 @@ from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm
 from quash.pki.certid import key_identifier
 from quash.pki.names import name_attributes
-from quash.pki.rules import DAY, check_dns_name, check_public_key, leaf_validity_limit
+from quash.pki.rules import DAY, SHORT_LIVED, check_dns_name, check_public_key, leaf_validity_limit
 from quash.store.issuers import Issuer
 
 SUB_CA, OCSP_SIGNER = "sub-ca", "ocsp-signer"
@@ -157,7 +157,7 @@ def _check_subject(candidate: _Candidate) -> None:
 def _check_extensions(profile: _Profile, candidate: _Candidate) -> None:
     found, rules = candidate.tbs.extensions, profile.extensions
     for oid, rule in rules.items():
-        if rule.required and oid not in found:
+        if rule.required and oid not in found and not (oid == oids.CRL_DISTRIBUTION_POINTS and _is_short(candidate)):
             raise _refuse("extension", f"extension {oid} is missing")
     for oid, extension in found.items():
         if oid not in rules:
@@ -166,6 +166,12 @@ def _check_extensions(profile: _Profile, candidate: _Candidate) -> None:
             raise _refuse("extension", f"extension {oid} has the wrong criticality")
         if not rules[oid].holds(extension.value, candidate):
             raise _refuse("extension", f"extension {oid} does not say what its profile demands")
+
+
+def _is_short(candidate: _Candidate) -> bool:
+    """D4: a leaf that ends within 7 days may go without revocation information."""
+    seconds = candidate.tbs.not_after - candidate.tbs.not_before + 1
+    return candidate.expected.profile not in _PROFILES and seconds <= SHORT_LIVED
 
 
 def _refuse(what: str, message: str) -> QuashError:

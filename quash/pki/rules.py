@@ -26,6 +26,8 @@ LEAF_VALIDITY = (
     (0, 398 * DAY),
 )
 
+SHORT_LIVED = 7 * DAY  # D4: at most so long, a leaf needs neither CRLDP nor OCSP
+
 # A1: 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
 RESPONSE_VALIDITY_MIN, RESPONSE_VALIDITY_MAX = 8 * HOUR, 4 * DAY
 # B2: 10 d when subscriber certificates are covered. CA certificates: 6 months (founding, G4).

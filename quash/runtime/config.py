@@ -19,6 +19,7 @@ from quash.pki.rules import (
     CRL_VALIDITY_MAX_SUBSCRIBERS,
     RESPONSE_VALIDITY_MAX,
     RESPONSE_VALIDITY_MIN,
+    SHORT_LIVED,
 )
 
 HOUR = 3600
@@ -349,6 +350,20 @@ class Profile(Model):
     kind: Literal["dv", "ov"]
     days: Annotated[int, Field(ge=1, le=398)] = 199
     """Limited again at issuance by the dated table of `quash.pki.rules` (D2, D-4)."""
+    short_lived: bool = False
+    """Without CRLDP and OCSP: nobody need revoke what ends within 7 days (D4)."""
+    suffixes: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")], ...] = ()
+    """Names must be one of these or below one; empty: any (G18)."""
+    countries: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
+    """C of the subject must be one of these; empty: any (G18)."""
+
+    @model_validator(mode="after")
+    def _narrower(self) -> Self:
+        if self.short_lived and self.days * DAY > SHORT_LIVED:
+            raise ValueError(f"profile {self.name}: short-lived is at most {SHORT_LIVED // DAY} days (D4)")
+        if self.countries and self.kind == "dv":
+            raise ValueError(f"profile {self.name}: a dv certificate names no country (D5)")
+        return self
 
 
 class Audit(Model):
