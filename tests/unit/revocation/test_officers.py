@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from issuer.api import application, listening
 from issuer.rate_limit import RateLimit
 from issuer.revocation.api import AdminApi
+from issuer.revocation.case_api import CaseApi
 from issuer.revocation.key_api import KeyApi
 from issuer.revocation.officer_api import OfficerApi
 from issuer.revocation.visible import Watches
@@ -57,6 +58,17 @@ ROUTES = {
     ("POST", "/v1/blocked-keys/{spki_sha256}/notes"): {"operator", "officer"},
     ("POST", "/v1/key-compromises/challenges"): {"operator", "officer"},
     ("POST", "/v1/key-compromises"): {"operator", "officer"},
+    ("GET", "/v1/triggers"): EVERYONE,
+    ("GET", "/v1/cases"): EVERYONE,
+    ("POST", "/v1/cases"): {"operator", "officer"},
+    ("GET", "/v1/cases/{id}"): EVERYONE,
+    ("GET", "/v1/cases/{id}/certificates"): EVERYONE,
+    ("POST", "/v1/cases/{id}/certificates"): {"operator", "officer"},
+    ("GET", "/v1/cases/{id}/timeline"): EVERYONE,
+    ("POST", "/v1/cases/{id}/notes"): {"operator", "officer"},
+    ("POST", "/v1/cases/{id}/evidence"): {"operator", "officer"},
+    ("POST", "/v1/cases/{id}/preliminary-report"): {"operator", "officer"},
+    ("POST", "/v1/cases/{id}/revocation"): {"operator", "officer"},
 }
 
 
@@ -74,6 +86,7 @@ async def app(world: World, database: Any, clock: FakeClock) -> AsyncIterator[An
         AdminApi(world.pool, database.config, clock, watches).add_routes(app)
         OfficerApi(world.pool, clock).add_routes(app)
         KeyApi(world.pool, database.config, clock).add_routes(app)
+        CaseApi(world.pool, clock).add_routes(app)
         yield app
 
 

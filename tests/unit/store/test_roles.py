@@ -32,6 +32,10 @@ APPEND_ONLY = {
     "blocked_key_note": "note",
     "compromise_challenge": "expires_at",
     "key_evidence": "proof",
+    "revocation_case": "summary",
+    "case_certificate": "act_id",
+    "case_sighting": "seen_at",
+    "case_event": "text",
 }
 CHANGES = ("update {0} set {1} = {1}", "delete from {0}", "truncate {0} cascade")
 
@@ -144,6 +148,11 @@ async def _add_one_of_each(owner: Any) -> None:
         insert into compromise_challenge (challenge, at, expires_at, act_id) values ('c', 1, 1, 1);
         insert into key_evidence (at, kind, spki, proof, sha256, act_id)
             select 1, 'csr', '', '', spki_sha256, 1 from blocked_key;
+        insert into revocation_case (trigger, received_at, opened_at, reporter, summary, act_id)
+            values ('br-3', 1, 1, 'r', 's', 1);
+        insert into case_certificate (case_id, issuer_id, serial, act_id) values (1, 1, '\\x01', 1);
+        insert into case_sighting (case_id, issuer_id, serial, seen_at) values (1, 1, '\\x01', 1);
+        insert into case_event (case_id, at, kind, text, act_id) values (1, 1, 'note', 't', 1);
     """)
 
 
