@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help setup system-packages run test test-long lint format lock bench bench-signing bench-bulk compliance clean
+.PHONY: help setup system-packages run test test-long lint format lock bench bench-crl bench-signing bench-bulk compliance clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -47,6 +47,9 @@ lock: setup ## requirements.lock anew: every pin with its hashes, no address of 
 
 bench: setup ## revoke -> visible over 200 revocations of a running system
 	$(BIN)/python -m loadtest.revocations $(ARGS)
+
+bench-crl: setup ## CRLs of 10,000 to 1,000,000 entries against pyca and openssl; takes half an hour
+	$(BIN)/python -m loadtest.crl --write docs/performance.md $(ARGS)
 
 bench-signing: setup ## records signed per second against a bare sign loop
 	$(BIN)/python -m loadtest.signing $(ARGS)

@@ -48,18 +48,23 @@ def read_tbs_crl(tbs: bytes, authority: Authority) -> Crl:
 
 def check_crl(crl: Crl, authority: Authority, scope: Scope, last_number: int | None, now: int) -> None:
     """Raises a `crl.*` error unless this is the scope's next CRL. `last_number`: the greatest ever signed for it."""
+    if not (last_number or 0) < crl.number < NUMBER_LIMIT:
+        raise _refuse("number", f"its number {crl.number} is not above {last_number or 0}, the last one signed (B7)")
+    check_frame(crl, authority, scope)
+    if abs(crl.this_update - now) > MAX_CLOCK_STEP:
+        raise _refuse("this_update", "its thisUpdate is not now; check the clocks and build it again")
+
+
+def check_frame(crl: Crl, authority: Authority, scope: Scope) -> None:
+    """Raises a `crl.*` error unless issuer, distribution point and validity are those of the scope."""
     if crl.issuer != authority.issuer.subject:
         raise _refuse("issuer", "its issuer is another one (B1)")
     if crl.authority_key_id != authority.key_id:
         raise _refuse("issuer", "its authority key identifier is another one (B7)")
-    if not (last_number or 0) < crl.number < NUMBER_LIMIT:
-        raise _refuse("number", f"its number {crl.number} is not above {last_number or 0}, the last one signed (B7)")
     if (crl.idp_urls, crl.idp_critical) != (scope.idp_urls, scope.idp) or crl.only not in _MAY_COVER[
         authority.issuer.kind
     ]:
         raise _refuse("scope", f"its distribution point is not that of scope {scope.scope} (B14, B15)")
-    if abs(crl.this_update - now) > MAX_CLOCK_STEP:
-        raise _refuse("this_update", "its thisUpdate is not now; check the clocks and build it again")
     check_crl_validity(crl.this_update, crl.next_update, subscribers=authority.issuer.kind != "root")
 
 

@@ -29,14 +29,14 @@ from quash.store.issuers import Issuer
 
 async def renew_crl(deployment: Deployment, name: str) -> Crl:
     """Signs and publishes the next CRL of an issuer whose key is offline; returns it as published."""
-    issuer = await _offline_issuer(deployment.pool, name)
+    issuer = await offline_issuer(deployment.pool, name)
     async with _signer(deployment) as signer:
         return await sign_offline_crl(deployment, signer, issuer)
 
 
 async def renew_ocsp_signer(deployment: Deployment, name: str) -> None:
     """Gives an issuer whose key is offline a new OCSP signer; the old one's answers are served until they end."""
-    issuer = await _offline_issuer(deployment.pool, name)
+    issuer = await offline_issuer(deployment.pool, name)
     wanted = next((each.ocsp_signer for each in deployment.config.issuers if each.name == name), None)
     if wanted is None:
         raise QuashError("hierarchy.not_configured", f"the configuration has no issuer {name}; use the one of init")
@@ -47,34 +47,20 @@ async def renew_ocsp_signer(deployment: Deployment, name: str) -> None:
 
 async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Issuer) -> Crl:
     """Flow 3 for an issuer whose key is offline, with its one scope. The number of an attempt that failed is spent."""
-    pool, now = deployment.pool, deployment.now()
+    pool = deployment.pool
     # 1. What the CRL must list, and what it thereby covers, in one snapshot.
-    plan = await _plan(pool, issuer)
+    plan = await plan_of(pool, issuer)
     scope, path = plan.state.scope, deployment.state.crl / plan.state.scope.path
-    # 2. A number above whatever was stored, signed or published; from here on it never comes back (B7).
     published = read_crl(path.read_bytes()) if path.exists() else None
-    stored = plan.state.newest.number if plan.state.newest else 0
-    number = 1 + max(stored, plan.last_signed, published.number if published else 0)
-    next_update = now + deployment.config.crl.root_validity
-    async with acquire(pool) as conn:
-        await crls.reserve(
-            conn,
-            scope,
-            number=number,
-            this_update=now,
-            next_update=next_update,
-            entries=plan.listing.count,
-            covers=plan.covers,
-            scheduled=True,
-        )
+    # 2. A number that never comes back.
+    number, tbs = await reserve_tbs(deployment, issuer, plan, published)
     # 3. Sign.
     algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
-    tbs = _tbs(plan, issuer, number, now, next_update)
     body = certificate_list(tbs, algorithm, await signer.sign_crl(issuer.id, scope.scope, tbs))
     # 4. Read it back as a stranger would, and against what it replaces.
     crl = read_crl(body)
     verify(issuer.spki, algorithm, algorithm.decode(crl.signature), crl.tbs)
-    await _check_nothing_lost(pool, plan, published, crl)
+    await check_nothing_lost(pool, plan, published, crl)
     # 5. Publish, and say so.
     async with acquire(pool) as conn:
         await crls.signed(conn, scope, number, hashlib.sha256(body).digest(), len(body))
@@ -84,7 +70,26 @@ async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Iss
     return crl
 
 
-def _tbs(plan: _Plan, issuer: Issuer, number: int, this_update: int, next_update: int) -> bytes:
+async def reserve_tbs(deployment: Deployment, issuer: Issuer, plan: Plan, published: Crl | None) -> tuple[int, bytes]:
+    """(number, TBSCertList) of the next CRL: a number above whatever was stored, signed or published (B7)."""
+    stored, now = plan.state.newest.number if plan.state.newest else 0, deployment.now()
+    number = 1 + max(stored, plan.last_signed, published.number if published else 0)
+    next_update = now + deployment.config.crl.root_validity
+    async with acquire(deployment.pool) as conn:
+        await crls.reserve(
+            conn,
+            plan.state.scope,
+            number=number,
+            this_update=now,
+            next_update=next_update,
+            entries=plan.listing.count,
+            covers=plan.covers,
+            scheduled=True,
+        )
+    return number, _tbs(plan, issuer, number, now, next_update)
+
+
+def _tbs(plan: Plan, issuer: Issuer, number: int, this_update: int, next_update: int) -> bytes:
     return tbs_cert_list(
         algorithm=SIGNATURE_ALGORITHMS[issuer.signature_algorithm],
         issuer=issuer.subject,
@@ -99,7 +104,9 @@ def _tbs(plan: _Plan, issuer: Issuer, number: int, this_update: int, next_update
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
+    """What the next CRL of an offline issuer must list and follow."""
+
     state: ScopeState
     listing: Listing
     covers: str
@@ -107,14 +114,14 @@ class _Plan:
     key_id: bytes
 
 
-async def _plan(pool: Pool, issuer: Issuer) -> _Plan:
+async def plan_of(pool: Pool, issuer: Issuer) -> Plan:
     async with acquire(pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         states = await crls.states(conn, offline=True)
         state = next(state for state in states if state.scope.issuer_id == issuer.id and state.scope.shard is None)
         own = await issuers.certificate(conn, issuer.id)
         if own is None:
             raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
-        return _Plan(
+        return Plan(
             state=state,
             listing=await crls.listing(conn, state.scope, state.regular),
             covers=await crls.snapshot(conn),
@@ -123,7 +130,7 @@ async def _plan(pool: Pool, issuer: Issuer) -> _Plan:
         )
 
 
-async def _check_nothing_lost(pool: Pool, plan: _Plan, published: Crl | None, crl: Crl) -> None:
+async def check_nothing_lost(pool: Pool, plan: Plan, published: Crl | None, crl: Crl) -> None:
     """Every serial of the published CRL is on the new one, or may go by B13; else a backup was restored, or worse."""
     if published is None:
         return
@@ -138,7 +145,7 @@ async def _check_nothing_lost(pool: Pool, plan: _Plan, published: Crl | None, cr
         )
 
 
-async def _offline_issuer(pool: Pool, name: str) -> Issuer:
+async def offline_issuer(pool: Pool, name: str) -> Issuer:
     async with acquire(pool) as conn:
         issuer = await issuers.find_by_name(conn, name)
     if issuer is None:

@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "approve": ("quash.cli.approve", "approve"),
     "signer": ("quash.cli.signer", "signer_app"),
     "root": ("quash.cli.root", "root_app"),
+    "ca": ("quash.cli.ca", "ca_app"),
     "order": ("quash.cli.order", "order_app"),
     "doctor": ("quash.cli.doctor", "doctor"),
 }
@@ -57,6 +58,7 @@ HELP = {
     "approve": "Approve, as the second officer, what another one proposed.",
     "signer": "List OCSP signers; replace one at once.",
     "root": "Use the offline root key, by explicit command.",
+    "ca": "Export what an offline key signs elsewhere; import the signature.",
     "order": "List orders that wait for an officer; release or refuse one.",
     "doctor": "Say which linters, lists and logs are found, and which are missing.",
 }

@@ -1,0 +1,102 @@
+"""Root CRLs signed elsewhere: exported, signed by openssl, imported through the gate (G4, D20)."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from issuer.signer.elsewhere import export_tbs, import_signed
+from issuer.signer.offline import renew_crl
+from quash.errors import QuashError
+from quash.pki.crl import entry, read_crl, read_entry, with_entries
+from quash.store import acts, revocations
+from quash.store.revocations import Revocation
+from tests.support.initialising import Made
+
+DAY = 86_400
+
+
+async def revoke(made: Made, reason: int = 5, version: int = 1) -> bytes:
+    ((issuer_id,),) = await made.fetch("select id from issuer where name = 'root'")
+    ((serial,),) = await made.fetch("select serial from certificate where profile = 'sub-ca'")
+    now = int(made.clock.now())
+    async with made.deployment.pool.acquire() as conn, conn.transaction():
+        act_id = await acts.record(conn, at=now, actor="test", action="revoke", subject={})
+        await revocations.add(conn, [Revocation(issuer_id, serial, version, reason, now, now, None, act_id)])
+    return bytes(serial)
+
+
+async def openssl_signs(made: Made, tbs: bytes, folder: Path) -> bytes:
+    """What an operator does on the machine with the root's key: `openssl dgst -sha384 -sign`."""
+    (key,) = (made.state.keys / "offline").glob("*.pem")
+    passphrase = made.state.secrets / "offline.passphrase"
+    (folder / "crl.tbs").write_bytes(tbs)
+    command = [
+        "openssl",
+        "dgst",
+        "-sha384",
+        "-sign",
+        str(key),
+        "-passin",
+        f"file:{passphrase}",
+        str(folder / "crl.tbs"),
+    ]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+    return bytes(done.stdout)
+
+
+async def code_of(attempt: Callable[[], Awaitable[Any]]) -> str:
+    with pytest.raises(QuashError) as caught:
+        await attempt()
+    return caught.value.code
+
+
+@pytest.mark.usefixtures("no_lint")
+async def test_exported_crl_signed_by_openssl_is_published(deployment: Made, tmp_path: Path) -> None:
+    """The CRL lists the revoked sub-CA, bears the next number, is recorded as published, and goes in once."""
+    await deployment.make()
+    serial = await revoke(deployment)
+    deployment.clock.step(DAY)
+    tbs = await export_tbs(deployment.deployment, "root")
+    signature = await openssl_signs(deployment, tbs, tmp_path)
+    deployment.clock.step(2 * DAY)
+    crl = await import_signed(deployment.deployment, "root", tbs, signature)
+    assert crl == read_crl((deployment.state.crl / "root.crl").read_bytes())
+    assert [read_entry(each)[::2] for each in crl.entries] == [(serial, 5)]
+    rows = await deployment.fetch("select number, entries, published_at is not null from crl order by number")
+    assert rows == [(1, 0, True), (2, 1, True)]
+    assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.not_exported"
+    assert (await renew_crl(deployment.deployment, "root")).number == 3
+
+
+@pytest.mark.usefixtures("no_lint")
+async def test_whatever_was_not_exported_is_refused(deployment: Made, tmp_path: Path) -> None:
+    """Other octets, even under the root's own signature, another key's signature and old exports are not published."""
+    await deployment.make()
+    serial = await revoke(deployment)
+    before = (deployment.state.crl / "root.crl").read_bytes()
+    old = await export_tbs(deployment.deployment, "root")
+    tbs = await export_tbs(deployment.deployment, "root")
+    now = int(deployment.clock.now())
+    other = [with_entries(tbs, entries) for entries in ([], [entry(serial, now, 4)], [entry(b"\x05", now, 5)])]
+    for octets in (old, *other):
+        signature = await openssl_signs(deployment, octets, tmp_path)
+        refused = await code_of(lambda t=octets, s=signature: import_signed(deployment.deployment, "root", t, s))
+        assert refused == "crl.not_exported"
+    signature = await openssl_signs(deployment, tbs, tmp_path)
+    wrong = await openssl_signs(deployment, old, tmp_path)
+    assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, wrong)) == "signature.invalid"
+    assert await code_of(lambda: import_signed(deployment.deployment, "root", b"\x30\0", signature)) == "crl.malformed"
+    assert await code_of(lambda: import_signed(deployment.deployment, "tls-dv", tbs, signature)) == (
+        "hierarchy.not_offline"
+    )
+    assert (deployment.state.crl / "root.crl").read_bytes() == before
+    await revoke(deployment, 1, 2)
+    assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.not_exported"
+    deployment.clock.step(200 * DAY)
+    assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.stale"
