@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from aiohttp import web
+
 from issuer.api import application, listening, tls_files
 from issuer.issuance.visible import PublicAnswers
 from issuer.rate_limit import RateLimit
+from issuer.revocation import openapi
 from issuer.revocation.api import AdminApi
 from issuer.revocation.case_api import CaseApi
 from issuer.revocation.cases import CaseWatcher
@@ -15,8 +18,10 @@ from issuer.revocation.officer_api import OfficerApi
 from issuer.revocation.signers import SignersApi
 from issuer.revocation.visible import Watches
 from quash.errors import QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
 from quash.runtime.process import Process
-from quash.store.database import acquire, connect
+from quash.store.database import Pool, acquire, connect
 from quash.store.roles import ADMIN
 
 _CHECK = 5.0  # seconds between looks at the database, and at what cases wait for
@@ -35,11 +40,7 @@ async def main(process: Process) -> None:
             PublicAnswers(config.visible_at, process.clock) as answers,
         ):
             app = application(pool, process.clock)
-            AdminApi(pool, config, process.clock, watches).add_routes(app)
-            SignersApi(pool, process.clock).add_routes(app)
-            OfficerApi(pool, process.clock).add_routes(app)
-            KeyApi(pool, config, process.clock).add_routes(app)
-            CaseApi(pool, process.clock).add_routes(app)
+            add_routes(app, pool, config, process.clock, watches)
             limit = RateLimit(
                 process.clock, reads=config.admin.reads_per_minute, changes=config.admin.changes_per_minute
             )
@@ -62,6 +63,16 @@ async def main(process: Process) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         pool.terminate()
+
+
+def add_routes(app: web.Application, pool: Pool, config: Config, clock: Clock, watches: Watches) -> None:
+    """Every route of the admin API; the document that describes them comes last."""
+    AdminApi(pool, config, clock, watches).add_routes(app)
+    SignersApi(pool, clock).add_routes(app)
+    OfficerApi(pool, clock).add_routes(app)
+    KeyApi(pool, config, clock).add_routes(app)
+    CaseApi(pool, clock).add_routes(app)
+    openapi.add_route(app)
 
 
 async def _watch(process: Process, watcher: CaseWatcher) -> None:

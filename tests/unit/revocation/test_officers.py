@@ -18,10 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from issuer.api import application, listening
 from issuer.rate_limit import RateLimit
-from issuer.revocation.api import AdminApi
-from issuer.revocation.case_api import CaseApi
-from issuer.revocation.key_api import KeyApi
-from issuer.revocation.officer_api import OfficerApi
+from issuer.revocation.main import add_routes
 from issuer.revocation.visible import Watches
 from issuer.signer.deployment import Deployment
 from issuer.signer.operators import sign_operator
@@ -43,6 +40,9 @@ ROUTES = {
     ("POST", "/v1/certificates/lookup"): EVERYONE,
     ("GET", "/v1/crls"): EVERYONE,
     ("POST", "/v1/crls/builds"): {"operator", "officer"},
+    ("GET", "/v1/openapi.json"): EVERYONE,
+    ("GET", "/v1/signers"): EVERYONE,
+    ("POST", "/v1/signers/switches"): {"officer"},
     ("GET", "/v1/kill-switch"): EVERYONE,
     ("POST", "/v1/kill-switch"): {"operator", "officer"},
     ("GET", "/v1/operators"): {"officer", "auditor"},
@@ -83,10 +83,7 @@ async def edge(world: World, tmp_path: Path) -> Edge:
 async def app(world: World, database: Any, clock: FakeClock) -> AsyncIterator[Any]:
     async with Watches(world.pool, database.config, clock) as watches:
         app = application(world.pool, clock)
-        AdminApi(world.pool, database.config, clock, watches).add_routes(app)
-        OfficerApi(world.pool, clock).add_routes(app)
-        KeyApi(world.pool, database.config, clock).add_routes(app)
-        CaseApi(world.pool, clock).add_routes(app)
+        add_routes(app, world.pool, database.config, clock, watches)
         yield app
 
 
