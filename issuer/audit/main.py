@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from prometheus_client import Gauge
+
 from issuer.audit.checkpoint_file import NAME, CheckpointFile
-from issuer.audit.sequencer import Sequencer
+from issuer.audit.sequencer import CONTRADICTED, Sequencer
 from quash.errors import QuashError
 from quash.keys import KeyHandle, open_key
 from quash.runtime.config import Config
@@ -13,6 +15,7 @@ from quash.store.database import connect
 from quash.store.roles import LEDGER
 
 _POLL = 0.5  # seconds: a row is chained within one second
+_BROKEN = Gauge("quash_ledger_broken", "1: the database lost what a checkpoint signed; alarm at once (F8)")
 _CONNECTIONS = 2  # the lease, and work
 
 
@@ -38,8 +41,12 @@ async def _run(process: Process, sequencer: Sequencer) -> None:
         try:
             await sequencer.step()
             process.health.set("ledger", True, "leading" if sequencer.leading else "standing by")
+            _BROKEN.set(0)
         except QuashError as error:
-            process.health.set("ledger", False, str(error))
+            # A ledger that contradicts its checkpoints needs a person, and must not keep OCSP and CRLs from starting.
+            broken = error.code == CONTRADICTED
+            process.health.set("ledger", broken, str(error))
+            _BROKEN.set(broken)
             process.log.warning("ledger.step_failed", code=error.code, detail=error.message)
         except Exception as error:  # the process outlives what nobody foresaw: the next step begins anew
             process.health.set("ledger", False, type(error).__name__)

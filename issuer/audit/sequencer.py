@@ -25,6 +25,7 @@ from quash.store.ledger import SOURCES, CheckpointRow, Row
 from quash.store.news import NewsReader
 
 LEASE = "ledger"
+CONTRADICTED = "ledger.contradicts_checkpoint"
 _PAGE = 1000  # rows of one transaction
 _CHAINED = Counter("quash_ledger_chained_total", "Rows that this process chained", ["source"])
 _POSITION = Gauge("quash_ledger_position", "Rows in the ledger")
@@ -90,7 +91,7 @@ class Sequencer:
         if known.get(last.number) == last.line.decode() and await ledger.hash_at(conn, last.position) == last.hash:
             return
         raise QuashError(
-            "ledger.contradicts_checkpoint",
+            CONTRADICTED,
             f"the database does not have what checkpoint {last.number} of {self._file.path} signs: find out what was "
             "lost (quash audit verify); to go on, keep the file as evidence and move it away",
             Kind.CONFLICT,
