@@ -119,9 +119,16 @@ class Issuance:
         """Steps 1 and 2. Raises the refusal, once the refused order and its act are stored."""
         now = self._now()
         order = Order(uuid4(), now, actor, profile, b"", "pending", None, None, None, None, now)
+        try:
+            order = replace(order, csr=csr.decode(request))
+            await self._check_key(csr.public_key(order.csr))  # may take long, so before a connection is held
+        except QuashError as error:
+            if error.kind not in _PASSING:
+                async with acquire(self._pool) as conn:
+                    await self._store_refused(conn, order, error)
+            raise
         async with acquire(self._pool) as conn:
             try:
-                order = replace(order, csr=csr.decode(request))
                 plan = await prepare.make_plan(conn, self._config, self._check_key, profile, order.csr)
             except QuashError as error:
                 if error.kind in _PASSING:
