@@ -51,6 +51,7 @@ _CLOSED = (
     "connection has been closed",
     "connection was closed",
     "connection has been released",
+    "pool is clos",  # this process is ending, and a request of it still works
 )
 
 

@@ -76,3 +76,13 @@ async def test_errors_of_the_statement_and_of_the_caller_pass_unchanged(database
         await work("select * from nothing_of_that_name")
     with pytest.raises(FileNotFoundError):
         await work("select 1", FileNotFoundError())
+
+
+async def test_a_pool_that_is_closed_is_unavailable(database: Any) -> None:
+    """A request that outlives its process's pool is told to come again, not that something broke."""
+    pool = await database.pool(roles.ADMIN)
+    pool.terminate()
+    with pytest.raises(QuashError) as ended:
+        async with acquire(pool):
+            raise AssertionError
+    assert ended.value.code == "store.unavailable"
