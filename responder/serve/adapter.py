@@ -1,8 +1,8 @@
 """The one module that knows aiohttp from the inside: everything we rely on that its documentation does not say.
 
 A subclass of aiohttp's protocol that can answer some requests beside it needs to know when it may, and must leave
-aiohttp's own books right: keep-alive deadline, numbers of requests. A test compares `ATTRIBUTES` and the code of
-`METHODS` with the installed release and fails when they are others, so that somebody looks.
+aiohttp's own books right: keep-alive deadline, number of a connection's requests. A test compares `ATTRIBUTES` and the
+code of `METHODS` with the installed release and fails when they are others, so that somebody looks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 # What we read and write.
 ATTRIBUTES = (
-    *("transport", "_loop", "_manager", "_paused", "_close", "_force_close", "_waiter", "_messages"),
+    *("transport", "_loop", "_paused", "_close", "_force_close", "_waiter", "_messages"),
     *("_request_count", "_keepalive_timeout", "_next_keepalive_close_time"),
 )
 # What we extend or call, and what must go on treating those attributes as it does.
@@ -36,9 +36,10 @@ class AdaptedConnection(web.RequestHandler):
     when the connection is about to close. `transport` is None once aiohttp has closed it, even with octets unsent.
     """
 
-    __slots__ = ("beside", "wire")
+    __slots__ = ("beside", "tell_at", "wire")
 
     beside: Callable[[bytes], bytes | None] | None
+    tell_at: int
     wire: asyncio.Transport
     """The transport, as long as there is one: until `connection_lost`."""
 
@@ -57,9 +58,9 @@ class AdaptedConnection(web.RequestHandler):
                     self.wire.write(answer)
                     # aiohttp's own books: its timer closes a connection whose deadline nobody renews.
                     self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                    self._manager.requests_count += 1  # type: ignore[union-attr]  # None only after connection_lost
                     self._request_count = count = self._request_count + 1
-                    self.answered_beside(count)
+                    if count >= self.tell_at:
+                        self.answered_beside(count)
                     return
             self.beside = None
         self.read(data)
@@ -69,7 +70,7 @@ class AdaptedConnection(web.RequestHandler):
         super().data_received(data)
 
     def answered_beside(self, count: int) -> None:
-        """Called after each answer of `beside`; `count`: the connection's requests so far."""
+        """Called after an answer of `beside` when the connection has had `tell_at` requests or more: `count`."""
 
     @property
     def requests(self) -> int:

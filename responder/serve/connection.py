@@ -86,15 +86,14 @@ def _end(connection: Connection, cause: str) -> None:
 class Connection(AdaptedConnection):
     """Fast path, limits, and our answers to what aiohttp's parser refuses."""
 
-    __slots__ = ("_beside_until", "_guard", "_head_octets", "_waits")
+    __slots__ = ("_guard", "_head_octets")
 
     def __init__(self, manager: web.Server, guard: Guard, fast: FastPath | None, **aiohttp: Any) -> None:
         super().__init__(manager, **aiohttp)
         self._guard = guard
-        self._beside_until = guard.limits.max_requests - 1  # aiohttp answers the last one, with `Connection: close`
-        self.beside = fast.answer if fast is not None and self._beside_until > 0 else None
+        self.beside = fast.answer if fast is not None and guard.limits.max_requests > 1 else None
+        self.tell_at = 1
         self._head_octets = 0
-        self._waits = True  # for a header to be complete
 
     @property
     def is_spent(self) -> bool:
@@ -119,9 +118,10 @@ class Connection(AdaptedConnection):
         self._guard.reads_again(self)
 
     def answered_beside(self, count: int) -> None:
-        if self._waits:
-            self._head_is_complete()
-        if count >= self._beside_until:
+        """After the first request, and when aiohttp is to answer the last one, with `Connection: close`."""
+        self._head_is_complete()
+        self.tell_at = self._guard.limits.max_requests - 1
+        if count >= self.tell_at:
             self.beside = None
 
     def read(self, data: bytes) -> None:
@@ -131,14 +131,12 @@ class Connection(AdaptedConnection):
         if self.requests != before:
             self._head_is_complete()
         elif data and self.awaits_head:
-            self._waits = True
             self._guard.await_head(self, self.seconds)
             self._head_octets += len(data)
             if self._head_octets > self._guard.limits.max_header:
                 self.refuse(LineTooLong(b"", self.max_field_size))
 
     def _head_is_complete(self) -> None:
-        self._waits = False
         self._head_octets = 0
         self._guard.head_complete(self)
 

@@ -87,7 +87,7 @@ class FastPath:
         """
         if self._view is not self._responder.view:
             self._forget()
-        line, _, rest = data.partition(b"\r\n")
+        line, _, rest = data.partition(b"\r")  # `rest` begins with the LF
         asked = self._lines.get(line)
         if asked is None or self._heads.get(rest) != NO_BODY:
             asked = self._read(line, rest)
@@ -140,19 +140,19 @@ class FastPath:
             return None
 
     def _read_post(self, line: bytes, rest: bytes) -> _Asked | None:
-        end = rest.find(b"\r\n\r\n") + 4
+        end = rest.find(b"\r\n\r\n") + 4  # of nothing: 3, and no header of 3 octets is plain
         head, body = rest[:end], rest[end:]
         if not body or self._length(head) != len(body):
             return None
-        line += b"\r\n" + body  # no request line has a line end within
-        asked = self._lines.get(line)
+        text = b"%b\r%b" % (line, body)  # no request line has a CR within
+        asked = self._lines.get(text)
         if asked is not None:
             return asked
-        target = post_target(line[: -len(body) - 2])
+        target = post_target(line)
         if target is None:
             return None
         path_issuer, left = route(target, self._view.directory)
-        return None if left else self._ask("POST", line, path_issuer, body)
+        return None if left else self._ask("POST", text, path_issuer, body)
 
     def _length(self, head: bytes) -> int | None:
         """As `body_length`."""

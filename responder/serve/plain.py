@@ -48,13 +48,13 @@ def _target(method: re.Pattern[bytes], line: bytes) -> bytes | None:
 def body_length(head: bytes) -> int | None:
     """Octets of the body that header fields announce, NO_BODY when none; None when they are not plain.
 
-    `head`: what follows the request line's end, the empty line included.
+    `head`: what follows the request line's CR, from its LF to the empty line.
     """
-    if len(head) > MAX_HEAD or not head.endswith(b"\r\n\r\n"):
+    if len(head) > MAX_HEAD or not head.startswith(b"\n") or not head.endswith(b"\r\n\r\n"):
         return None
     length = NO_BODY
     names = set()
-    for line in head[:-4].split(b"\r\n"):
+    for line in head[1:-4].split(b"\r\n"):
         name, _, value = line.partition(b": ")
         name = name.lower()
         if name in names or not _VALUE.fullmatch(value):

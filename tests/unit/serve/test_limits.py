@@ -203,8 +203,8 @@ async def test_a_draining_server_says_close_on_fast_connections() -> None:
 
 @pytest.fixture
 def hurried(tmp_path: Path) -> Iterator[Served]:
-    """A worker with short time limits."""
-    with serving(tmp_path, header_seconds=2, stall_seconds=2, idle_seconds=30) as served:
+    """A worker with short time limits, and none of requests: a deaf client is to reach the time limit."""
+    with serving(tmp_path, header_seconds=2, stall_seconds=2, idle_seconds=30, max_requests=1_000_000) as served:
         yield served
 
 
