@@ -51,6 +51,10 @@ bench: setup ## revoke -> visible over 200 revocations of a running system
 bench-crl: setup ## CRLs of 10,000 to 1,000,000 entries against pyca and openssl; takes half an hour
 	$(BIN)/python -m loadtest.crl --write docs/performance.md $(ARGS)
 
+bench-ocsp: setup ## OCSP answers per request against nginx and constant octets; ARGS=--write into docs/performance.md
+	@tools/install-debian wrk:wrk nginx:nginx util-linux:taskset
+	$(BIN)/python -m loadtest.ocsp $(ARGS)
+
 bench-signing: setup ## records signed per second against a bare sign loop
 	$(BIN)/python -m loadtest.signing $(ARGS)
 

@@ -77,7 +77,8 @@ class ResponseTemplate:
     """Everything that the responses of one signer for one issuer have in common.
 
     `issuer_subject`: DER Name. `issuer_spki`, `signer_certificate`: DER. The signer is the issuer itself or delegated
-    by it (A13); either way its certificate goes into certs. `algorithm`: what the signer's key signs with.
+    by it (A13); either way its certificate goes into certs. `algorithm`: what the signer's key signs with. `tail`: the
+    octets that all its responses end with.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class ResponseTemplate:
         self._responder_id = der.tlv(
             _BY_KEY, der.tlv(der.OCTET_STRING, key_identifier(read_certificate(signer_certificate).spki))
         )
-        self._tail = der.tlv(_CERTS, der.tlv(der.SEQUENCE, signer_certificate))
+        self.tail = der.tlv(_CERTS, der.tlv(der.SEQUENCE, signer_certificate))
         self._certid_heads = {
             h: b"".join(
                 (
@@ -147,7 +148,7 @@ class ResponseTemplate:
         signature = self.algorithm.encode(raw_signature)
         sizes = (len(tbs), len(signature))
         head, middle = self._outer.get(sizes) or self._envelope(*sizes)
-        return b"".join((head, tbs, middle, signature, self._tail))
+        return b"".join((head, tbs, middle, signature, self.tail))
 
     def _frame(self, h: CertIdHash, key: tuple[bool, int, int]) -> _Frame:
         _, serial_size, shape = key
@@ -170,7 +171,7 @@ class ResponseTemplate:
     def _envelope(self, tbs_size: int, signature_size: int) -> tuple[bytes, bytes]:
         """What stands before the tbs, and between it and the signature."""
         middle = b"".join((self.algorithm.identifier, bytes((der.BIT_STRING,)), der.length(signature_size + 1), b"\0"))
-        size = tbs_size + len(middle) + signature_size + len(self._tail)
+        size = tbs_size + len(middle) + signature_size + len(self.tail)
         head = b""
         for tag, before in (
             (der.SEQUENCE, b""),  # BasicOCSPResponse

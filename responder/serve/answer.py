@@ -48,7 +48,8 @@ class Answer(NamedTuple):
     """An HTTP response, and what it is for the metrics.
 
     For HEAD, `body` is what GET would carry: the skin sends its length alone. `outcome` is an OCSP status, or `http`.
-    `until`: of a signed answer, the Unix second from which it has other headers, all else being as it is.
+    Of a signed answer, `until` is the Unix second from which it has other headers, all else being as it is, and `tail`
+    is the end of the body that it shares with other answers.
     """
 
     status: int
@@ -58,6 +59,7 @@ class Answer(NamedTuple):
     hash: str = ""
     close: bool = False
     until: int = 0
+    tail: bytes = b""
 
 
 class Request(NamedTuple):
@@ -172,7 +174,8 @@ class Responder:
         )
         age, until = self._max_age(record.this_update, record.next_update, issuer.max_age, int(now))
         headers = _headers(body, record.this_update, record.next_update, age)
-        return Answer(200, headers, body, SIGNED[record.reason is not None], algorithm.value, until=until)
+        outcome = SIGNED[record.reason is not None]
+        return Answer(200, headers, body, outcome, algorithm.value, until=until, tail=template.tail)
 
     def _max_age(self, this_update: int, next_update: int, max_age: int, now: int) -> tuple[int, int]:
         """(what HTTP caches are told to keep an answer, seconds; the Unix second from which they are told otherwise).

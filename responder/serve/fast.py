@@ -44,13 +44,17 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Made:
-    """An assembled answer: from which record, for which Unix seconds, and the octets around the Date."""
+    """An assembled answer: from which record, for which Unix seconds, and the octets around the Date.
+
+    `tail` is one object for all answers of a signer: its certificate is the greater part of an answer.
+    """
 
     record: bytes
     since: int
     until: int
     before: bytes
     after: bytes
+    tail: bytes
     revoked: bool
 
 
@@ -106,7 +110,7 @@ class FastPath:
         if second != self._second:
             self._second, self._date = second, http_date(second).encode()
         self._counts[asked.tally + made.revoked] += 1
-        return b"".join((made.before, self._date, made.after))
+        return b"".join((made.before, self._date, made.after, made.tail))
 
     def take_counts(self) -> Iterator[Counted]:
         """What was answered since the last call."""
@@ -194,7 +198,7 @@ class FastPath:
         if answer.outcome not in SIGNED:
             return None
         before, after = render_ok(answer)
-        made = _Made(record, now, answer.until, before, after, answer.outcome == SIGNED[1])
+        made = _Made(record, now, answer.until, before, after, answer.tail, answer.outcome == SIGNED[1])
         if len(self._made) >= MEMO:
             self._made.clear()
         self._made[asked.name] = made

@@ -8,7 +8,7 @@ SERVER = ("Server", "Quash")  # and no version of anything
 
 
 def render_ok(answer: Answer) -> tuple[bytes, bytes]:
-    """(what stands before the Date's value, what stands after it) of a 200 on a connection that stays open."""
+    """(what stands before the Date's value, what stands between it and the answer's tail) of a 200, keeping alive."""
     fields = "\r\n".join([f"{name}: {value}" for name, value in answer.headers])
     before = f"HTTP/1.1 200 OK\r\n{fields}\r\n{SERVER[0]}: {SERVER[1]}\r\nContent-Length: {len(answer.body)}\r\nDate: "
-    return before.encode(), b"\r\n\r\n" + answer.body
+    return before.encode(), b"\r\n\r\n" + answer.body[: len(answer.body) - len(answer.tail)]
