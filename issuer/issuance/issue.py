@@ -303,6 +303,9 @@ class Issuance:
                 reserved = await prepare.read_reserved(conn, order)
                 if reserved.state != "precertificate" or reserved.tbs is not None or reserved.der is None:
                     return order
+                if (ended := await self._ended(conn, reserved)) is not None:  # a sibling search met it, perhaps (C8)
+                    async with conn.transaction():
+                        return await self._end_refused(conn, order, ended)
                 issuer, certificate = await prepare.read_issuer(conn, reserved.issuer_id)
                 chain = await prepare.chain(conn, issuer)
             if not await self._answers.good(issuer, certificate.der, reserved.serial):

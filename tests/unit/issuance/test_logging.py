@@ -188,15 +188,38 @@ async def test_a_precertificate_that_is_revoked_is_never_completed(world: World)
         async def sct_list(
             self, precertificate: bytes, issuers: Sequence[bytes], seconds: int, not_after: int
         ) -> bytes:
-            async with world.owner.acquire() as conn, conn.transaction():
-                act = await acts.record(conn, at=1, actor="operator:bob", action="test", subject={})
-                (row,) = await world.fetch("select issuer_id, serial from certificate")
-                now = int(world.clock.now())
-                revocation = Revocation(row["issuer_id"], row["serial"], 1, Reason.unspecified, now, now, None, act)
-                await revocations.add(conn, [revocation])
+            await _revoke(world)
             return bytes.fromhex("000400020102")
 
     await _refused_after(world, Revoking(), "certificate.revoked", Reason.unspecified)
+
+
+async def test_a_precertificate_revoked_before_it_is_answered_does_not_wait_for_good(world: World) -> None:
+    """C8: a sibling's compromise met it behind T2; its order ends at once, not after `resume_seconds`."""
+
+    class Nowhere:
+        async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool:
+            return False
+
+    async def revoke_behind_t2(step: str) -> None:
+        if step == "precommit":
+            await _revoke(world)
+
+    unasked = Logging(world.signer.sign_precertificate, None)  # type: ignore[arg-type]
+    use_case = world.issuance(answers=Nowhere(), logging=unasked, passed=revoke_behind_t2)
+    order = await use_case.submit("operator:ann", "tls-dv", make_csr())
+    order = await use_case.finish(order.id, timeout=0)
+    assert (order.state, order.code) == ("refused", "certificate.revoked")
+    assert len(await world.fetch("select from revocation")) == 1
+
+
+async def _revoke(world: World) -> None:
+    async with world.owner.acquire() as conn, conn.transaction():
+        act = await acts.record(conn, at=1, actor="operator:bob", action="test", subject={})
+        (row,) = await world.fetch("select issuer_id, serial from certificate")
+        now = int(world.clock.now())
+        revocation = Revocation(row["issuer_id"], row["serial"], 1, Reason.unspecified, now, now, None, act)
+        await revocations.add(conn, [revocation])
 
 
 async def _refused_after(world: World, transparency: Any, code: str, reason: Reason) -> None:
