@@ -8,7 +8,7 @@ back. Types: xid8 is int, pg_snapshot is (xmin, xmax, running), jsonb is Python 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -83,14 +83,18 @@ async def connect_once(config: Config, state: State, role: str, **overrides: Any
 
 @asynccontextmanager
 async def acquire(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection of the pool; whatever ends because the database is lost raises `store.unavailable`."""
+    """A connection of the pool; whatever ends because the database is lost raises `store.unavailable`.
+
+    What was committed stays so: a database that is lost while the connection goes back is nobody's error.
+    """
     with connecting():
         conn = await pool.acquire()
     try:
         with translated():
             yield conn
     finally:
-        await pool.release(conn)
+        with suppress(QuashError), translated():  # the pool throws such a connection away
+            await pool.release(conn)
 
 
 def is_lost(conn: Connection) -> bool:

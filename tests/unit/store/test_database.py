@@ -78,6 +78,44 @@ async def test_errors_of_the_statement_and_of_the_caller_pass_unchanged(database
         await work("select 1", FileNotFoundError())
 
 
+class _LostOnReturn:
+    """A pool whose server dies while a connection is given back."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def acquire(self) -> str:
+        return "connection"
+
+    async def release(self, _conn: str) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+    ],
+)
+async def test_a_database_lost_behind_the_work_does_not_undo_it(error: Exception) -> None:
+    """What was committed is answered as done; and what went wrong before keeps its own error."""
+    pool: Any = _LostOnReturn(error)
+    async with acquire(pool) as conn:
+        assert conn == "connection"
+    with pytest.raises(QuashError, match="mine"):
+        async with acquire(pool):
+            raise QuashError("work.failed", "mine")
+
+
+async def test_a_fault_of_ours_on_return_is_raised() -> None:
+    """Only a lost database is passed over."""
+    pool: Any = _LostOnReturn(asyncpg.InterfaceError("a mistake"))
+    with pytest.raises(asyncpg.InterfaceError):
+        async with acquire(pool):
+            pass
+
+
 async def test_a_pool_that_is_closed_is_unavailable(database: Any) -> None:
     """A request that outlives its process's pool is told to come again, not that something broke."""
     pool = await database.pool(roles.ADMIN)
