@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from loadtest.system import System
+from tests.support.faults import Records
 from tests.support.postgres import folder_for_servers
 
 
@@ -15,3 +16,10 @@ def system() -> Iterator[System]:
     """The demo on free ports; small batches, so that a key with four certificates is a job already."""
     with folder_for_servers() as folder, System(folder, "admin.sibling_batch=2", "checks.workers=1") as running:
         yield running
+
+
+@pytest.fixture
+async def records(system: System) -> AsyncIterator[Records]:
+    """What the database says."""
+    async with Records(system) as records:
+        yield records

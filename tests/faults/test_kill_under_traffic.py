@@ -8,13 +8,13 @@ import random
 import pytest
 
 from loadtest.system import System
-from tests.support.faults import VICTIMS, assert_everything_holds, kill
+from tests.support.faults import VICTIMS, Records, assert_everything_holds, kill
 from tests.support.traffic import Traffic
 
 _SOON = 0.4
 
 
-async def test_each_process_is_killed_once_under_traffic(system: System) -> None:
+async def test_each_process_is_killed_once_under_traffic(system: System, records: Records) -> None:
     """One after the other in any order, some before the last is back: nobody was told what does not hold."""
     chance = random.Random()
     victims = chance.sample(list(VICTIMS), len(VICTIMS))
@@ -27,12 +27,12 @@ async def test_each_process_is_killed_once_under_traffic(system: System) -> None
         told = await traffic.stop()
 
     assert traffic.answers > len(victims)
-    await assert_everything_holds(system, told)
+    await assert_everything_holds(system, records, told)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("victim", VICTIMS)
-async def test_one_process_is_killed_many_times_under_traffic(system: System, victim: str) -> None:
+async def test_one_process_is_killed_many_times_under_traffic(system: System, records: Records, victim: str) -> None:
     """At six moments, also while it starts again."""
     chance = random.Random()
     async with Traffic(system) as traffic:
@@ -44,4 +44,4 @@ async def test_one_process_is_killed_many_times_under_traffic(system: System, vi
                 await traffic.progress()
         told = await traffic.stop()
 
-    await assert_everything_holds(system, told)
+    await assert_everything_holds(system, records, told)

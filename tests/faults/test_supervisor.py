@@ -15,7 +15,7 @@ import pytest
 from loadtest.system import System
 from quash.errors import QuashError
 from quash.runtime.state import State
-from tests.support.faults import assert_everything_holds, processes_of, until
+from tests.support.faults import Records, assert_everything_holds, processes_of, until
 from tests.support.traffic import Traffic
 
 _STOPPED_WITHIN = 20.0
@@ -41,7 +41,7 @@ async def _is_running(system: System) -> bool:
     return False
 
 
-async def test_a_killed_supervisor_takes_all_along_and_the_next_run_goes_on(system: System) -> None:
+async def test_a_killed_supervisor_takes_all_along_and_the_next_run_goes_on(system: System, records: Records) -> None:
     """Started again at once, beside children that are slow to end; what was acknowledged before and after holds."""
     async with Traffic(system) as traffic:
         await traffic.progress()
@@ -65,11 +65,13 @@ async def test_a_killed_supervisor_takes_all_along_and_the_next_run_goes_on(syst
 
     assert len(before) > 11
     await until("the children of the first run have ended", gone)
-    await assert_everything_holds(system, told)
+    await assert_everything_holds(system, records, told)
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-async def test_a_clean_stop_is_short_and_leaves_no_process(system: System, sig: signal.Signals) -> None:
+@pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+async def test_a_clean_stop_is_short_and_leaves_no_process(
+    system: System, records: Records, sig: signal.Signals
+) -> None:
     """In the middle of traffic; the next run finishes what was under way."""
     async with Traffic(system) as traffic:
         await traffic.progress()
@@ -85,4 +87,4 @@ async def test_a_clean_stop_is_short_and_leaves_no_process(system: System, sig: 
     assert status == 0
     assert left == {}
     assert seconds < _STOPPED_WITHIN
-    await assert_everything_holds(system, told)
+    await assert_everything_holds(system, records, told)

@@ -79,6 +79,7 @@ class Operator:
 
     def __init__(self, system: System, told: Told | None = None) -> None:
         self.told = told or Told()
+        self._log = system.state / "log"
         self._session = client(system)
         self._orders = f"https://127.0.0.1:{system.ports['issuer']}/v1/orders"
         self._revocations = f"https://127.0.0.1:{system.ports['admin']}/v1/revocations"
@@ -128,6 +129,8 @@ class Operator:
                     answer: dict[str, Any] = await response.json(content_type=None)
                     if response.status < 400:
                         return answer
+                    if response.status == 500:
+                        raise RefusedError(url, {**answer, "log": self._faults()})
                     if response.status != 503:
                         raise RefusedError(url, answer)
                     said = str(answer)
@@ -135,6 +138,11 @@ class Operator:
                 said = repr(error)
             assert time.monotonic() < deadline, f"{url} stays away: {said}"
             await asyncio.sleep(0.1)
+
+    def _faults(self) -> list[str]:
+        """What the APIs themselves say of their last fault."""
+        lines = [line for name in ("issuer", "admin") for line in (self._log / f"{name}.log").read_text().splitlines()]
+        return [line for line in lines if "api.fault" in line][-1:]
 
 
 class Stranger:

@@ -18,9 +18,10 @@ from typing import Any, Self
 from loadtest.system import System
 from quash.cache.layout import decode_record, record_key
 from quash.cache.reader import LmdbReader
+from quash.store.database import Connection
 from quash.store.roles import ADMIN, CA_SIGNER, CRL_BUILDER, ISSUING, JOBS, PRESIGNER
 from tests.support.clients import Key, Stranger
-from tests.support.faults import RESPONDERS, fetch, owner, pid_of, until
+from tests.support.faults import RESPONDERS, Records, pid_of, until
 
 _WAITS = """
 select from pg_locks l join pg_stat_activity a using (pid)
@@ -41,15 +42,16 @@ class Stage:
     """
 
     system: System
+    records: Records
     request: Callable[[], Coroutine[Any, Any, Any]]
     subject: Callable[[], Awaitable[Key | None]]
     version: int
     _stopped: dict[str, int] = field(default_factory=dict)
+    _locks: list[Connection] = field(default_factory=list)
     _task: asyncio.Task[Any] | None = None
     _fed_before: int = 0
 
     async def __aenter__(self) -> Self:
-        self._locks = contextlib.AsyncExitStack()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
@@ -60,7 +62,7 @@ class Stage:
 
     async def begin(self) -> None:
         """Sends the request; its client asks again when the process that it asked dies."""
-        (row,) = await fetch(self.system, "select coalesce(max(id), 0) as id from feed")
+        (row,) = await self.records.fetch("select coalesce(max(id), 0) as id from feed")
         self._fed_before = row["id"]
         self._task = asyncio.create_task(self.request())
 
@@ -81,42 +83,48 @@ class Stage:
 
     async def lock(self, table: str) -> None:
         """Lets nobody write to a table."""
-        conn = await self._locks.enter_async_context(owner(self.system))
+        conn = await self.records.connect()
+        self._locks.append(conn)
         await conn.execute("begin")
         await conn.execute(f"lock table {table} in share mode")
 
     async def resume(self) -> None:
         """All that stands goes on."""
-        await self._locks.aclose()
+        while self._locks:
+            self._locks.pop().terminate()
         self.go_on(*list(self._stopped))
 
     async def until_blocked(self, role: str, table: str) -> None:
         """Until a transaction of that role waits to write to a locked table."""
-        await until(f"{role} waits for {table}", lambda: fetch(self.system, _WAITS, role, table))
+        await until(f"{role} waits for {table}", lambda: self.records.fetch(_WAITS, role, table))
 
-    async def until_order(self, state: str) -> None:
-        await until(f"an order is {state}", lambda: self._in_state("certificate_order", state))
+    async def until_certificate(self, condition: str) -> None:
+        """Until the row of the certificate is as the SQL says."""
+        await self._until_row("certificate", condition)
 
-    async def until_reserved(self) -> None:
-        await until("a serial is reserved", lambda: self._in_state("certificate", "reserved"))
+    async def until_ready(self) -> None:
+        """Until the certificate of the order is committed."""
+        await self._until_row("certificate_order", "state = 'ready'")
 
-    async def _in_state(self, table: str, state: str) -> list[Any]:
-        key = await self.subject()
-        serial = key[1] if key else None
-        return await fetch(self.system, f"select from {table} where serial = $1 and state = $2", serial, state)
+    async def _until_row(self, table: str, condition: str) -> None:
+        async def look() -> list[Any]:
+            key = await self.subject()
+            return await self.records.fetch(f"select from {table} where serial = $1 and {condition}", key and key[1])
+
+        await until(f"{table}: {condition}", look)
 
     async def until_fed(self) -> None:
         """Until the feed holds the new record."""
 
         async def look() -> list[Any]:
             key = await self.subject()
-            return await fetch(self.system, _FED, *key, self._fed_before) if key else []
+            return await self.records.fetch(_FED, *key, self._fed_before) if key else []
 
         await until("the feed has the record", look)
 
     async def until_applied(self) -> None:
         """Until the node's cache holds the new record, whoever serves it."""
-        ids = {row["name"]: row["id"] for row in await fetch(self.system, "select id, name from issuer")}
+        ids = {row["name"]: row["id"] for row in await self.records.fetch("select id, name from issuer")}
         reader = LmdbReader(self.system.state / "cache")
 
         async def look() -> bool:
@@ -144,7 +152,7 @@ class Stage:
 Standstill = Callable[[Stage], Awaitable[None]]
 
 
-# Flow 1, and what it shares with flow 2 from the commit on.
+# Flow 1. Up to the first answers it is about the precertificate.
 
 
 async def accepted(stage: Stage) -> None:
@@ -158,7 +166,7 @@ async def reserved(stage: Stage) -> None:
     """T1 is committed; the CA signer was asked and has not read the request."""
     await stage.stop("ca-signer")
     await stage.begin()
-    await stage.until_reserved()
+    await stage.until_certificate("state = 'reserved'")
 
 
 async def signed(stage: Stage) -> None:
@@ -169,46 +177,69 @@ async def signed(stage: Stage) -> None:
 
 
 async def logged(stage: Stage) -> None:
-    """The signer has logged the certificate and handed it over; T3 is under way."""
+    """The signer has logged the precertificate and handed it over; T2 is under way."""
     await stage.lock("outbox")
     await stage.begin()
     await stage.until_blocked(ISSUING, "outbox")
 
 
-async def committed(stage: Stage) -> None:
-    """T3 is committed; the presigner has not heard of it."""
+async def precommitted(stage: Stage) -> None:
+    """T2 is committed; the presigner has not heard of it."""
     await stage.stop("presigner")
     await stage.begin()
-    await stage.until_order("ready")
+    await stage.until_certificate("state = 'precertificate'")
 
 
 async def presigned(stage: Stage) -> None:
-    """The answers are signed; the transaction that feeds them is under way."""
+    """The answers are signed; the transaction that feeds them is under way. Of flow 2, too."""
     await stage.lock("reader_position")
     await stage.begin()
     await stage.until_blocked(PRESIGNER, "reader_position")
 
 
 async def fed(stage: Stage) -> None:
-    """The feed holds the record; no node has applied it."""
+    """The feed holds the record; no node has applied it. Of flow 2, too."""
     await stage.stop("follower")
     await stage.begin()
     await stage.until_fed()
 
 
 async def applied(stage: Stage) -> None:
-    """The cache holds the record; no worker has served it."""
+    """The cache holds the record; no worker has served it. Of flow 2, too."""
     await stage.stop(*RESPONDERS)
     await stage.begin()
     await stage.until_applied()
 
 
-async def visible(stage: Stage) -> None:
-    """Strangers are told `good`; the issuing API has not seen it, so the certificate is not handed out."""
-    await committed(stage)
-    await stage.stop("issuer")
-    stage.go_on("presigner")
+async def answered(stage: Stage) -> None:
+    """Strangers are told `good`; no log has given an SCT."""
+    await stage.stop("ct-log")
+    await stage.begin()
     await stage.until_good()
+
+
+async def finalised(stage: Stage) -> None:
+    """The final TBS is committed; the CA signer was asked and has not read the request."""
+    await answered(stage)
+    await stage.stop("ca-signer")
+    stage.go_on("ct-log")
+    await stage.until_certificate("state = 'precertificate' and tbs is not null")
+
+
+async def final_logged(stage: Stage) -> None:
+    """The signer has logged the certificate and handed it over; T3 is under way."""
+    await answered(stage)
+    await stage.lock("outbox")
+    stage.go_on("ct-log")
+    await stage.until_blocked(ISSUING, "outbox")
+
+
+async def ready(stage: Stage) -> None:
+    """T3 is committed; nothing is handed out before the public was asked once more."""
+    await answered(stage)
+    await stage.stop(*RESPONDERS)
+    stage.go_on("ct-log")
+    await stage.until_ready()
 
 
 # Flow 2, up to the CRL.
@@ -240,11 +271,11 @@ async def job_begun(stage: Stage) -> None:
 
 async def numbered(stage: Stage) -> None:
     """The CRL has its number; the CA signer was asked and has not read the request."""
-    (before,) = await fetch(stage.system, "select count(*) as crls from crl")
+    (before,) = await stage.records.fetch("select count(*) as crls from crl")
     await stage.stop("ca-signer")
     await stage.begin()
     more = "select from (select count(*) as crls from crl) as now where crls > $1"
-    await until("a CRL has its number", lambda: fetch(stage.system, more, before["crls"]))
+    await until("a CRL has its number", lambda: stage.records.fetch(more, before["crls"]))
 
 
 async def crl_signed(stage: Stage) -> None:
@@ -256,24 +287,27 @@ async def crl_signed(stage: Stage) -> None:
 
 
 ISSUING_STEPS: dict[Standstill, tuple[str, ...]] = {
-    accepted: ("issuer",),
-    reserved: ("issuer", "ca-signer"),
-    signed: ("ca-signer",),
-    logged: ("issuer", "postgres"),
-    committed: ("presigner",),
-    presigned: ("presigner",),
+    accepted: (),
+    reserved: ("issuer",),
+    signed: (),
+    logged: ("postgres",),
+    precommitted: ("presigner",),
+    presigned: (),
     fed: ("follower",),
     applied: ("responders",),
-    visible: ("issuer",),
+    answered: ("ct-log",),
+    finalised: ("ca-signer",),
+    final_logged: (),
+    ready: ("issuer",),
 }
-"""The standstills of flow 1 and who works there."""
+"""The standstills of flow 1, and who is killed there even when time is short."""
 REVOKING_STEPS: dict[Standstill, tuple[str, ...]] = {
     asked: ("admin",),
     acknowledged: ("presigner", "postgres"),
     presigned: ("presigner",),
     fed: ("follower",),
-    applied: ("responders",),
+    applied: (),
     job_begun: ("jobs",),
     numbered: ("crl-builder", "ca-signer"),
-    crl_signed: ("crl-builder",),
+    crl_signed: (),
 }
