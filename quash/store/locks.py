@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
-from quash.store.database import Connection
+from quash.errors import QuashError
+from quash.store.database import Connection, is_lost, translated
 
 
 def _key(kind: str, name: bytes) -> int:
@@ -68,6 +69,7 @@ async def _held(conn: Connection, lock: str, unlock: str, key: int) -> AsyncIter
 
 
 async def _release(conn: Connection, unlock: str, key: int) -> None:
-    """A closed connection holds nothing; and its error must not hide the one that closed it."""
-    if not conn.is_closed():
-        await conn.execute(f"select {unlock}", key)
+    """A lost connection holds nothing; and its error must not hide the one that ended the work, or a cancellation."""
+    if not is_lost(conn):
+        with suppress(QuashError), translated():
+            await conn.execute(f"select {unlock}", key)

@@ -8,7 +8,9 @@ from uuid import uuid4
 
 import pytest
 
+from quash.store.database import acquire
 from quash.store.locks import kill_switch_lock, spki_lock, try_order_lock
+from quash.store.roles import ISSUING
 
 KEY, OTHER = bytes(32), bytes(31) + b"\x01"
 
@@ -77,3 +79,18 @@ async def test_an_error_inside_frees_the_lock(database: Any) -> None:
         async with spki_lock(a, KEY), a.transaction():
             raise RuntimeError
     assert not await _waits(b, spki_lock(b, KEY))
+
+
+async def test_a_lost_session_does_not_hide_what_ended_the_work(database: Any, cluster: Any) -> None:
+    """The lock went with the session; whoever held it learns his own error, such as a cancellation."""
+    pool = await database.pool(ISSUING)
+
+    async def work() -> None:
+        async with acquire(pool) as conn, kill_switch_lock(conn, stop=False), spki_lock(conn, KEY):
+            admin = await cluster.admin()
+            await admin.execute("select pg_terminate_backend($1, 5000)", conn.get_server_pid())
+            await admin.close()
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await work()
