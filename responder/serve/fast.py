@@ -1,14 +1,15 @@
 """The fast path: a plain request whose record is in the cache, answered from its octets to octets, in one call.
 
 `plain` says which requests these are; the words and headers of an answer are those of the full path, made by the same
-`Responder.say`. Three memos save doing the same again:
+`Responder.say`. Memos save doing the same again:
 
-  * request line (and body) -> what it asks, header fields -> what body they announce: functions of octets and view;
-  * certificate and hash -> the assembled answer, *good only for the very record it was made from*: every request reads
-    its record, so a revocation is seen at once, and only while its headers say the same (`Answer.until`; a clock that
-    is set back makes it anew).
+  * what a request asks, by all its octets, or by its line (and body) alone when its header fields are plain, which is
+    remembered too: functions of octets and view. All octets only when the fields came before: CDNs number requests;
+  * the assembled answer, *good only for the very record it was made from*: every request reads its record, so a
+    revocation is seen at once, and only while its headers say the same (`Answer.until`; a clock that is set back makes
+    it anew).
 
-All are forgotten when the view of the catalog or of the freshness is another one, and when they are full.
+All is forgotten when the view of the catalog or of the freshness is another one, and when a memo is full.
 """
 
 from __future__ import annotations
@@ -31,18 +32,7 @@ MEMO = 20_000  # request lines, and answers: some 40 MB when full
 HEADS = 1_024  # header fields: they hardly differ between the requests of one client
 
 
-@dataclass(slots=True)
-class _Asked:
-    """`key`: the record's. `name`: of the answer, in the memo. `tally`: where in the counts a `good` is counted."""
-
-    key: bytes
-    name: bytes
-    tally: int
-    cert_id: CertId
-    issuer: ServedIssuer
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Made:
     """An assembled answer: from which record, for which Unix seconds, and the octets around the Date.
 
@@ -55,7 +45,23 @@ class _Made:
     before: bytes
     after: bytes
     tail: bytes
-    revoked: bool
+    outcome: str
+
+
+_NEVER = _Made(b"", 0, 0, b"", b"", b"", "")
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """What a request asks, and what it was answered last. `key`: the record's. `tally`: where the answer is counted."""
+
+    key: bytes
+    cert_id: CertId
+    issuer: ServedIssuer
+    method: str
+    nonce: bool
+    made: _Made = _NEVER
+    tally: int = 0
 
 
 class Counted(NamedTuple):
@@ -67,9 +73,8 @@ class Counted(NamedTuple):
     answers: int
 
 
-_TALLIES = [(method, outcome, h.value) for method in ("GET", "POST") for h in CertIdHash for outcome in SIGNED]
-_TALLY = {(method, h): _TALLIES.index((method, SIGNED[0], h.value)) for method in ("GET", "POST") for h in CertIdHash}
-_HASH_MARK = {h: bytes((number,)) for number, h in enumerate(CertIdHash)}
+_TALLIES = [(method, outcome, h.value) for method in ("GET", "POST") for outcome in SIGNED for h in CertIdHash]
+_TALLY = {tally: index for index, tally in enumerate(_TALLIES)}
 
 
 class FastPath:
@@ -91,10 +96,9 @@ class FastPath:
         """
         if self._view is not self._responder.view:
             self._forget()
-        line, _, rest = data.partition(b"\r")  # `rest` begins with the LF
-        asked = self._lines.get(line)
-        if asked is None or self._heads.get(rest) != NO_BODY:
-            asked = self._read(line, rest)
+        asked = self._whole.get(data)
+        if asked is None:
+            asked = self._read(data)
             if asked is None:
                 return None
         try:
@@ -102,14 +106,15 @@ class FastPath:
         except QuashError:
             return None
         second = int(self._now())
-        made = self._made.get(asked.name)
-        if made is None or made.record != record or not made.since <= second < made.until:
-            made = self._make(asked, record, second)
-            if made is None:
+        made = asked.made
+        if made.record != record or not made.since <= second < made.until:
+            renewed = self._renew(asked, record, second)
+            if renewed is None:
                 return None
+            made = renewed
         if second != self._second:
             self._second, self._date = second, http_date(second).encode()
-        self._counts[asked.tally + made.revoked] += 1
+        self._counts[asked.tally] += 1
         return b"".join((made.before, self._date, made.after, made.tail))
 
     def take_counts(self) -> Iterator[Counted]:
@@ -121,55 +126,55 @@ class FastPath:
 
     def _forget(self) -> None:
         self._view = self._responder.view
+        self._whole: dict[bytes, _Asked] = {}
         self._lines: dict[bytes, _Asked] = {}
         self._heads: dict[bytes, int] = {}
-        self._made: dict[bytes, _Made] = {}
+        self._made: dict[tuple[bytes, CertIdHash], _Made] = {}
 
-    def _read(self, line: bytes, rest: bytes) -> _Asked | None:
-        """What a request asks that is not in the memos, if it is a plain one."""
-        if line.startswith(b"POST "):
-            return self._read_post(line, rest)
-        if self._length(rest) != NO_BODY:
+    def _read(self, data: bytes) -> _Asked | None:
+        """What a request asks that is not remembered as a whole, if it is a plain one."""
+        line, _, rest = data.partition(b"\r")  # `rest` begins with the LF
+        end = rest.find(b"\r\n\r\n") + 4  # of nothing: 3, and no header of 3 octets is plain
+        head, body = rest[:end], rest[end:]
+        length = self._heads.get(head)
+        known = length is not None
+        if length is None:
+            length = body_length(head)
+        if length != (len(body) or NO_BODY):
             return None
-        asked = self._lines.get(line)
-        if asked is not None:
-            return asked
+        text = b"%b\r%b" % (line, body)  # no request line has a CR within
+        asked = self._lines.get(text) or (self._posted(line, body) if body else self._got(line))
+        if asked is None:
+            return None
+        if len(self._lines) >= MEMO or len(self._whole) >= MEMO:
+            self._forget()
+        if len(self._heads) >= HEADS:
+            self._heads.clear()
+        self._heads[head] = length
+        if not asked.nonce:  # with one it hardly comes again
+            self._lines[text] = asked
+            if known:
+                self._whole[data] = asked
+        return asked
+
+    def _got(self, line: bytes) -> _Asked | None:
         target = get_target(line)
         if target is None:
             return None
         path_issuer, text = route(target, self._view.directory)
         try:
-            return self._ask("GET", line, path_issuer, request_of_path(text))
+            return self._asked("GET", path_issuer, request_of_path(text))
         except QuashError:
             return None
 
-    def _read_post(self, line: bytes, rest: bytes) -> _Asked | None:
-        end = rest.find(b"\r\n\r\n") + 4  # of nothing: 3, and no header of 3 octets is plain
-        head, body = rest[:end], rest[end:]
-        if not body or self._length(head) != len(body):
-            return None
-        text = b"%b\r%b" % (line, body)  # no request line has a CR within
-        asked = self._lines.get(text)
-        if asked is not None:
-            return asked
+    def _posted(self, line: bytes, body: bytes) -> _Asked | None:
         target = post_target(line)
         if target is None:
             return None
         path_issuer, left = route(target, self._view.directory)
-        return None if left else self._ask("POST", text, path_issuer, body)
+        return None if left else self._asked("POST", path_issuer, body)
 
-    def _length(self, head: bytes) -> int | None:
-        """As `body_length`."""
-        length = self._heads.get(head)
-        if length is None:
-            length = body_length(head)
-            if length is not None:
-                if len(self._heads) >= HEADS:
-                    self._heads.clear()
-                self._heads[head] = length
-        return length
-
-    def _ask(self, method: str, text: bytes, path_issuer: int | None, der: bytes) -> _Asked | None:
+    def _asked(self, method: str, path_issuer: int | None, der: bytes) -> _Asked | None:
         """What a request asks, if it is a plain one about an issuer of ours."""
         request = parse_plain_request(der)
         if request is None:
@@ -179,27 +184,25 @@ class FastPath:
         issuer = self._view.directory.issuers.get(cert_id.name_hash + cert_id.key_hash)
         if issuer is None or path_issuer not in (None, issuer.issuer_id):
             return None
-        key = record_key(issuer.issuer_id, cert_id.serial)
-        asked = _Asked(key, _HASH_MARK[cert_id.hash] + key, _TALLY[method, cert_id.hash], cert_id, issuer)
-        if request.nonce is None:  # with one it hardly comes again
-            if len(self._lines) >= MEMO:
-                self._lines.clear()
-            self._lines[text] = asked
-        return asked
+        return _Asked(record_key(issuer.issuer_id, cert_id.serial), cert_id, issuer, method, request.nonce is not None)
 
-    def _make(self, asked: _Asked, record: bytes | None, now: int) -> _Made | None:
+    def _renew(self, asked: _Asked, record: bytes | None, second: int) -> _Made | None:
         """The answer from a record that was just read, unless it is an error, which the full path words."""
         if record is None:
             return None
-        try:
-            answer = self._responder.say(asked.cert_id, asked.issuer, record, now)
-        except QuashError:
-            return None
-        if answer.outcome not in SIGNED:
-            return None
-        before, after = render_ok(answer)
-        made = _Made(record, now, answer.until, before, after, answer.tail, answer.outcome == SIGNED[1])
-        if len(self._made) >= MEMO:
-            self._made.clear()
-        self._made[asked.name] = made
+        name = (asked.key, asked.cert_id.hash)
+        made = self._made.get(name, _NEVER)  # as another request had it, by the other method or with a nonce
+        if made.record != record or not made.since <= second < made.until:
+            try:
+                answer = self._responder.say(asked.cert_id, asked.issuer, record, second)
+            except QuashError:
+                return None
+            if answer.outcome not in SIGNED:
+                return None
+            made = _Made(record, second, answer.until, *render_ok(answer), answer.tail, answer.outcome)
+            if len(self._made) >= MEMO:
+                self._forget()
+            self._made[name] = made
+        asked.made = made
+        asked.tally = _TALLY[asked.method, made.outcome, asked.cert_id.hash.value]
         return made

@@ -185,6 +185,7 @@ def test_the_memos_are_bounded(own: Pair, monkeypatch: pytest.MonkeyPatch) -> No
         for request in (get(der, headers=f"Host: {number}\r\n"), post(der)):
             said = own.agree([request])
             assert said.fast == 1
+            assert len(path._whole) <= 3
             assert len(path._lines) <= 3
             assert len(path._made) <= 3
             assert len(path._heads) <= 2
@@ -194,7 +195,7 @@ def test_nonces_are_not_remembered(own: Pair) -> None:
     """Each is another text, so a memo of them would push out what comes again; A27: the answer carries none."""
     for number in range(5):
         assert own.agree([post(build_request(DV.cert_id(GOOD), b"%016d" % number))]).fast == 1
-    assert own.fast.worker.fast._lines == {}
+    assert own.fast.worker.fast._lines == own.fast.worker.fast._whole == {}
     assert len(own.fast.worker.fast._made) == 1
 
 
