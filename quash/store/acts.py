@@ -42,6 +42,23 @@ async def record_many(
     return [Act(**row) for row in rows]
 
 
+async def page(
+    conn: Connection, *, actor: str | None, action: str | None, since: int | None, before: int | None, limit: int
+) -> list[Act]:
+    """Acts below an id, newest first; None: of anybody, of any kind, from the beginning, from the newest on."""
+    rows = await conn.fetch(
+        "select id, at, actor, action, subject from act where ($1::text is null or actor = $1)"
+        " and ($2::text is null or action = $2) and ($3::bigint is null or at >= $3)"
+        " and ($4::bigint is null or id < $4) order by id desc limit $5",
+        actor,
+        action,
+        since,
+        before,
+        limit,
+    )
+    return [Act(**row) for row in rows]
+
+
 async def get(conn: Connection, act_id: int) -> Act | None:
     row = await conn.fetchrow("select id, at, actor, action, subject from act where id = $1", act_id)
     return Act(**row) if row else None

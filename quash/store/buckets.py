@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from quash.store.database import Connection
 
+CLOCK_SLACK = 10
+"""Seconds by which two presigners' clocks may differ without anything being wrong: twice what each may from ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -61,6 +64,23 @@ async def mark_due(conn: Connection, keys: Iterable[tuple[int, int]], now: int) 
         issuer_ids,
         numbers,
         now,
+    )
+
+
+async def mark_due_after_set_back(conn: Connection, now: int) -> int:
+    """Makes everything due that was signed by a clock which was set back since; returns how many buckets.
+
+    Nodes refused those answers for good, as from the future; and no pass of the future excuses one that is due now.
+    News leave no trace per bucket: when the presigner's position in the outbox is of the future, all buckets are due.
+    """
+    return len(
+        await conn.fetch(
+            "update bucket set due_at = least(due_at, $1), passed_at = null, pass_xmin = null"
+            " where passed_at > $2 or exists"
+            " (select from reader_position where reader like 'presign-%' and updated_at > $2) returning 1",
+            now,
+            now + CLOCK_SLACK,
+        )
     )
 
 

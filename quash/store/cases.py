@@ -12,7 +12,8 @@ from quash.store.database import Connection
 class Case:
     """Times are Unix seconds. `total` certificates, of which `revoked` are and `seen` were seen revoked outside.
 
-    `last_seen_at`: when the last one was seen. `reported_at`: of the preliminary report.
+    `first_seen_at`, `last_seen_at`: of those. `reported_at`: of the preliminary report. `picked_up_at`: when a person
+    first dealt with it. `closed_at`: since when it is closed without being met. `trigger`: as judged last.
     """
 
     id: int
@@ -26,6 +27,19 @@ class Case:
     seen: int
     last_seen_at: int | None
     reported_at: int | None
+    picked_up_at: int | None = None
+    closed_at: int | None = None
+    first_seen_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An evidence file of a case; `at` Unix seconds, `size` octets."""
+
+    sha256: bytes
+    name: str
+    at: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +57,20 @@ class Member:
 
 
 _CASE = """
-select c.id, c.trigger, c.received_at, c.opened_at, c.reporter, c.summary,
+select c.id, coalesce((select e.text from case_event e where e.case_id = c.id and e.kind = 'judged' order by e.id desc
+    limit 1), c.trigger) as trigger, c.received_at, c.opened_at, c.reporter, c.summary,
     (select count(*) from case_certificate m where m.case_id = c.id) as total,
     (select count(*) from case_certificate m where m.case_id = c.id and exists
         (select from revocation r where r.issuer_id = m.issuer_id and r.serial = m.serial)) as revoked,
-    s.seen, s.last_seen_at,
-    (select min(e.at) from case_event e where e.case_id = c.id and e.kind = 'preliminary-report') as reported_at
+    s.seen, s.last_seen_at, s.first_seen_at,
+    (select min(e.at) from case_event e where e.case_id = c.id and e.kind = 'preliminary-report') as reported_at,
+    (select min(a.at) from act a where a.actor like 'operator:%' and (a.id = c.act_id or a.id in
+        (select e.act_id from case_event e where e.case_id = c.id))) as picked_up_at,
+    (select case when e.kind = 'closed' then e.at end from case_event e where e.case_id = c.id
+        and e.kind in ('closed', 'reopened') order by e.id desc limit 1) as closed_at
 from revocation_case c
-cross join lateral (select count(*) as seen, max(seen_at) as last_seen_at from case_sighting where case_id = c.id) s
+cross join lateral (select count(*) as seen, max(seen_at) as last_seen_at,
+    min(seen_at) as first_seen_at from case_sighting where case_id = c.id) s
 """
 _MEMBER = """
 select m.issuer_id, m.serial, c.not_after, c.der, r.reason, r.revoked_at, r.recorded_at, s.seen_at
@@ -111,6 +131,17 @@ async def get(conn: Connection, case_id: int) -> Case | None:
     return Case(**row) if row else None
 
 
+async def page(conn: Connection, before: int | None, limit: int) -> list[Case]:
+    """Cases below a number, newest first."""
+    rows = await conn.fetch(f"{_CASE} where $1::bigint is null or c.id < $1 order by c.id desc limit $2", before, limit)
+    return [Case(**row) for row in rows]
+
+
+async def lock(conn: Connection, case_id: int) -> None:
+    """Until the transaction ends, for who compares a case with what it was shown before changing it."""
+    await conn.execute("select pg_advisory_xact_lock(hashtextextended('quash case', $1))", case_id)
+
+
 async def everything(conn: Connection) -> list[Case]:
     """All cases, newest first."""
     return [Case(**row) for row in await conn.fetch(f"{_CASE} order by c.id desc")]
@@ -141,6 +172,74 @@ async def unseen(conn: Connection, now: int, limit: int) -> list[tuple[int, Memb
         fields = dict(row)
         found.append((fields.pop("case_id"), Member(**fields)))
     return found
+
+
+async def unfilled(conn: Connection, actor: str) -> list[tuple[int, bytes]]:
+    """(case, key) of cases without certificates that this actor opened for a key."""
+    rows = await conn.fetch(
+        "select c.id, a.subject->>'spki_sha256' as key from revocation_case c join act a on a.id = c.act_id"
+        " where a.actor = $1 and a.subject ? 'spki_sha256'"
+        " and not exists (select from case_certificate m where m.case_id = c.id)",
+        actor,
+    )
+    return [(row["id"], bytes.fromhex(row["key"])) for row in rows]
+
+
+async def add_file(conn: Connection, case_id: int, file: File, body: bytes, act_id: int) -> bool:
+    """False: the case has these octets already."""
+    new = await conn.fetchval(
+        "insert into case_file (case_id, sha256, name, at, body, act_id) values ($1, $2, $3, $4, $5, $6)"
+        " on conflict do nothing returning true",
+        case_id,
+        file.sha256,
+        file.name,
+        file.at,
+        body,
+        act_id,
+    )
+    return bool(new)
+
+
+async def files(conn: Connection, case_id: int) -> list[File]:
+    """The evidence files of a case, oldest first."""
+    rows = await conn.fetch(
+        "select sha256, name, at, octet_length(body) as size from case_file where case_id = $1 order by act_id", case_id
+    )
+    return [File(**row) for row in rows]
+
+
+async def file(conn: Connection, case_id: int, sha256: bytes) -> tuple[str, bytes] | None:
+    """Name and octets of a file."""
+    row = await conn.fetchrow("select name, body from case_file where case_id = $1 and sha256 = $2", case_id, sha256)
+    return (row["name"], row["body"]) if row else None
+
+
+async def not_picked_up(conn: Connection) -> list[Case]:
+    """Cases that no person opened, and with which none has dealt."""
+    rows = await conn.fetch(
+        f"{_CASE} where not exists (select from act a where a.id = c.act_id and a.actor like 'operator:%')"
+        " and not exists (select from case_event e join act a on a.id = e.act_id"
+        " where e.case_id = c.id and a.actor like 'operator:%') order by c.id"
+    )
+    return [Case(**row) for row in rows]
+
+
+async def accounts(conn: Connection, case_id: int) -> list[tuple[str, int]]:
+    """Who ordered certificates of a case, and how many of them."""
+    rows = await conn.fetch(
+        "select o.operator, count(*) as count from case_certificate m join certificate c using (issuer_id, serial)"
+        " join certificate_order o on o.id = c.order_id where m.case_id = $1 group by 1 order by 1",
+        case_id,
+    )
+    return [(row["operator"], row["count"]) for row in rows]
+
+
+async def holding(conn: Connection, issuer_id: int, serial: bytes) -> list[int]:
+    """The numbers of the cases that have this certificate."""
+    rows = await conn.fetch(
+        "select case_id from case_certificate where issuer_id = $1 and serial = $2 order by case_id", issuer_id, serial
+    )
+    return [row["case_id"] for row in rows]
 
 
 async def add_sighting(conn: Connection, case_id: int, issuer_id: int, serial: bytes, seen_at: int) -> None:

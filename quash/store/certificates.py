@@ -217,3 +217,18 @@ async def count_siblings(conn: Connection, spki_sha256: bytes, unexpired_at: int
         "select count(*) from certificate where spki_sha256 = $1 and not_after >= $2", spki_sha256, unexpired_at
     )
     return int(count)
+
+
+async def reach(
+    conn: Connection, spki_sha256: bytes, unexpired_at: int
+) -> list[tuple[str, str | None, str | None, int]]:
+    """(issuer, CRL scope, account, how many) of a key's unexpired certificates; account None: nobody ordered them."""
+    rows = await conn.fetch(
+        "select i.name, s.scope, o.operator, count(*) from certificate c join issuer i on i.id = c.issuer_id"
+        " left join crl_scope s on s.issuer_id = c.issuer_id and s.shard is not distinct from c.shard"
+        " left join certificate_order o on o.id = c.order_id"
+        " where c.spki_sha256 = $1 and c.not_after >= $2 group by 1, 2, 3 order by 1, 2, 3",
+        spki_sha256,
+        unexpired_at,
+    )
+    return [tuple(row) for row in rows]

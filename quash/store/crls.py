@@ -71,7 +71,8 @@ class ScopeState:
     """Where a scope stands: its newest CRL, the newest published and the newest published on schedule.
 
     `dirty_since`: when the longest waiting revocation that the published CRL does not cover was recorded, or an
-    operator's demand for a new CRL (`quash.store.crl_demands`).
+    operator's demand for a new CRL (`quash.store.crl_demands`). `may_go_back`: such a demand allows that the new one is
+    dated before a published one from the future.
     """
 
     scope: Scope
@@ -79,6 +80,7 @@ class ScopeState:
     published: Crl | None
     regular: Crl | None
     dirty_since: int | None
+    may_go_back: bool = False
 
 
 async def add_scope(
@@ -109,6 +111,13 @@ async def move(conn: Connection, scope: Scope, url: str) -> None:
     )
 
 
+async def limit(conn: Connection, scope: Scope) -> None:
+    """Gives a scope's CRLs an IDP from now on: they list what names their URL and nothing else (B14, B15)."""
+    await conn.execute(
+        "update crl_scope set idp = true where issuer_id = $1 and scope = $2", scope.issuer_id, scope.scope
+    )
+
+
 async def start_after(
     conn: Connection, issuer_id: int, scope: str, *, number: int, this_update: int, next_update: int
 ) -> None:
@@ -124,38 +133,6 @@ async def start_after(
         Decimal(number),
         this_update,
         next_update,
-    )
-
-
-async def add_published(
-    conn: Connection,
-    issuer_id: int,
-    scope: str,
-    *,
-    number: int,
-    this_update: int,
-    next_update: int,
-    entries: int,
-    sha256: bytes,
-    size: int,
-    published_at: int,
-) -> None:
-    """Remembers a CRL that an explicit command signed and published with an offline key (G4).
-
-    It covers what the calling transaction sees.
-    """
-    await conn.execute(
-        "insert into crl (issuer_id, scope, number, this_update, next_update, entries, size, sha256, covers, scheduled,"
-        " published_at) values ($1, $2, $3, $4, $5, $6, $7, $8, pg_current_snapshot(), true, $9)",
-        issuer_id,
-        scope,
-        Decimal(number),
-        this_update,
-        next_update,
-        entries,
-        size,
-        sha256,
-        published_at,
     )
 
 
@@ -185,18 +162,34 @@ def _newest(alias: str, condition: str) -> str:
     )
 
 
+def _since(issuer_id: str, shard: str, covers: str) -> str:
+    """SQL of the revocations `r` of a scope that a snapshot does not show, for the index revocation_order alone.
+
+    Said as a range of shard and transaction, not as an equality: then nothing but this index gives the order, and the
+    planner cannot take that on (tx, id), where a mass revocation of one scope lies in the way of all others'. The end
+    of the shard is a condition of its own, which ends the scan. `_in_index_order` comes before it.
+    """
+    return (
+        f" from revocation r where r.issuer_id = {issuer_id}"
+        f" and (coalesce(r.shard, -1), r.tx) >= ({shard}, pg_snapshot_xmin({covers}::pg_snapshot))"
+        f" and coalesce(r.shard, -1) <= {shard} and not pg_visible_in_snapshot(r.tx, {covers}::pg_snapshot)"
+    )
+
+
+_IN_ORDER = " order by coalesce(r.shard, -1), r.tx, r.id"
+_NEW = _since("$1::smallint", "$2::integer", "$3::text")
 _STATES = (
     "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.former_urls, s.path, s.idp,"
     f" {_of('newest')}, {_of('published')}, {_of('regular')},"
-    " least((select recorded_at from revocation r where r.issuer_id = s.issuer_id"
-    "   and coalesce(r.shard, -1) = coalesce(s.shard, -1)"
-    "   and r.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
-    "   and not pg_visible_in_snapshot(r.tx, published.covers::pg_snapshot)"
-    "   order by r.tx limit 1),"
+    f" least((select r.recorded_at {_since('s.issuer_id', 'coalesce(s.shard, -1)', 'published.covers')}"
+    f"   {_IN_ORDER} limit 1),"
     "  (select d.at from crl_demand d where d.issuer_id = s.issuer_id and d.scope = s.scope"
     "   and d.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
     "   and not pg_visible_in_snapshot(d.tx, published.covers::pg_snapshot)"
-    "   order by d.tx limit 1)) as dirty_since"
+    "   order by d.tx limit 1)) as dirty_since,"
+    " exists (select from crl_demand d where d.issuer_id = s.issuer_id and d.scope = s.scope and d.replaces_future"
+    "   and d.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
+    "   and not pg_visible_in_snapshot(d.tx, published.covers::pg_snapshot)) as may_go_back"
     " from crl_scope s join issuer i on i.id = s.issuer_id"
     + _newest("newest", "")
     + _newest("published", " and published_at is not null")
@@ -210,7 +203,14 @@ async def states(conn: Connection, *, offline: bool = False) -> list[ScopeState]
 
     Each scope costs a few index look-ups, whatever the number of revocations.
     """
-    return [_state(row) for row in await conn.fetch(_STATES, offline)]
+    async with conn.transaction():
+        await _in_index_order(conn)
+        return [_state(row) for row in await conn.fetch(_STATES, offline)]
+
+
+async def _in_index_order(conn: Connection) -> None:
+    """Until the transaction ends: a plan made while the table was small must not read and sort it when it is large."""
+    await conn.execute("set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off")
 
 
 async def find_scope(conn: Connection, issuer_id: int, shard: int | None) -> Scope | None:
@@ -231,7 +231,12 @@ def _scope(row: Any) -> Scope:
 
 def _state(row: Any) -> ScopeState:
     return ScopeState(
-        _scope(row), _crl(row, "newest_"), _crl(row, "published_"), _crl(row, "regular_"), row["dirty_since"]
+        _scope(row),
+        _crl(row, "newest_"),
+        _crl(row, "published_"),
+        _crl(row, "regular_"),
+        row["dirty_since"],
+        row["may_go_back"],
     )
 
 
@@ -285,17 +290,29 @@ class Listing:
 async def listing(conn: Connection, scope: Scope, regular: Crl | None) -> Listing:
     """Everything revoked except what may go (B13), joined by PostgreSQL: a million entries are one value of 49 MB.
 
-    Called in a transaction, whose settings it changes: estimates of how many upgrades there are can be wrong a
-    thousandfold after a mass upgrade, and a nested loop over them would take hours.
+    Called in a transaction, whose settings it changes. Upgrades, where there are any, are handed over as constants,
+    which are looked up in a hash while the rows go by in the order of their index; a join costs five times as much
+    where estimates are wrong.
     """
-    await conn.execute("set local enable_nestloop = off; set local jit = off; set local work_mem = '64MB'")
+    upgraded = await conn.fetch(
+        "select serial, (array_agg(id order by version desc))[1] as id from revocation where issuer_id = $1"
+        " and serial in (select serial from revocation where issuer_id = $1 and version > 1) group by serial",
+        scope.issuer_id,
+    )
+    await conn.execute("set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off")
+    newest, versions = "", []
+    if upgraded:
+        newest = " and (r.serial <> all ($5::bytea[]) or r.id = any ($6::bigint[]))"
+        versions = [[each["serial"] for each in upgraded], [each["id"] for each in upgraded]]
     row = await conn.fetchrow(
         "select count(*) filter (where not may_go) as count, count(*) filter (where may_go) as gone,"
-        " string_agg(entry, ''::bytea order by tx, id) filter (where not may_go) as encoded"
-        f" from (select r.tx, r.id, r.entry, {_MAY_GO} as may_go {_CURRENT}) e",
+        " string_agg(entry, ''::bytea) filter (where not may_go) as encoded"
+        f" from (select r.entry, {_MAY_GO} as may_go from revocation r"
+        f" where r.issuer_id = $1 and coalesce(r.shard, -1) = $2{newest} order by r.tx, r.id) e",
         scope.issuer_id,
         scope._shard,
         *_horizon(regular),
+        *versions,
     )
     return Listing(row["encoded"] or b"", row["count"], row["gone"])
 
@@ -310,12 +327,23 @@ async def total(conn: Connection, scope: Scope) -> int:
     return int(count)
 
 
+async def count_new(conn: Connection, scope: Scope, covers: str) -> int:
+    """How many certificates of the scope were revoked by transactions that `covers` does not show."""
+    await _in_index_order(conn)
+    count = await conn.fetchval(
+        f"select count(*){_NEW} and r.version = 1",
+        scope.issuer_id,
+        scope._shard,
+        covers,
+    )
+    return int(count)
+
+
 async def changes(conn: Connection, scope: Scope, covers: str) -> list[tuple[int, bytes]]:
     """The revocations that `covers` does not show, as (version, encoded entry), in order of their transactions."""
+    await _in_index_order(conn)
     rows = await conn.fetch(
-        "select version, entry from revocation where issuer_id = $1 and coalesce(shard, -1) = $2"
-        " and tx >= pg_snapshot_xmin($3::text::pg_snapshot) and not pg_visible_in_snapshot(tx, $3::text::pg_snapshot)"
-        " order by tx, id",
+        f"select r.version, r.entry{_NEW}{_IN_ORDER}",
         scope.issuer_id,
         scope._shard,
         covers,
@@ -350,12 +378,16 @@ async def unrevoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) 
 
 
 async def urls_in_use(conn: Connection, scope: Scope, now: int) -> list[str]:
-    """Those of the scope's URLs that stand in a CRLDP of an unexpired certificate, looked up in its octets (B23)."""
+    """Those of the scope's URLs that stand in a CRLDP of an unexpired certificate, looked up in its octets (B23).
+
+    None of a private PKI's: CCADB is not told of it.
+    """
     urls = [scope.url, *scope.former_urls]
     rows = await conn.fetch(
         "select u.url from unnest($4::text[], $5::bytea[]) with ordinality as u (url, general_name, nr)"
         " where exists (select from certificate c where c.issuer_id = $1 and coalesce(c.shard, -1) = $2"
-        "  and c.not_after >= $3 and position(u.general_name in c.der) > 0) order by u.nr",
+        "  and c.not_after >= $3 and position(u.general_name in c.der) > 0)"
+        " and exists (select from issuer where id = $1 and kind <> 'private') order by u.nr",
         scope.issuer_id,
         scope._shard,
         now,

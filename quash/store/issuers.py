@@ -14,8 +14,9 @@ from quash.store.database import Connection
 class Issuer:
     """A CA: a name with a key. `subject` and `spki` are DER and stand as they are in all that it signs (B1, D13).
 
-    `kind` is root, sub-ca or imported. `key_ref` is None for an issuer whose key the CA signer may not have (the root).
-    `profiles` are the leaf profiles that it issues; `max_age` is in seconds.
+    `kind` is root, sub-ca, or, of a CA that was taken over, imported (public rules) or private (a PKI of somebody's
+    own: Ed25519 too, and nothing of it is disclosed). `key_ref` is None for an issuer whose key the CA signer may not
+    have (the root). `profiles` are the leaf profiles that it issues; `max_age` is in seconds.
     """
 
     id: int
@@ -32,6 +33,11 @@ class Issuer:
     shard_count: int
     profiles: tuple[str, ...]
     created_at: int
+
+    @property
+    def taken_over(self) -> bool:
+        """Served, not used: its name, key and certificate are as they are, and it issues OCSP signers alone."""
+        return self.kind in ("imported", "private")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,11 @@ async def set_profiles(conn: Connection, issuer_id: int, profiles: Sequence[str]
     await conn.execute("update issuer set profiles = $2 where id = $1", issuer_id, list(profiles))
 
 
+async def set_shard_count(conn: Connection, issuer_id: int, count: int) -> None:
+    """Spreads new certificates over so many CRL shards; what was issued keeps its own (B16)."""
+    await conn.execute("update issuer set shard_count = $2 where id = $1", issuer_id, count)
+
+
 async def get(conn: Connection, issuer_id: int) -> Issuer | None:
     row = await conn.fetchrow(f"select {_COLUMNS} from issuer where id = $1", issuer_id)
     return _issuer(row) if row else None
@@ -153,6 +164,20 @@ async def is_stopped(conn: Connection, issuer_id: int) -> bool:
         issuer_id,
     )
     return bool(stopped)
+
+
+async def is_revoked(conn: Connection, issuer: Issuer) -> bool:
+    """Whether the CA above has revoked every certificate of this issuer that it ever gave it (C3)."""
+    revoked = await conn.fetchval(
+        "select bool_and(exists (select from certificate c"
+        "   join revocation r on r.issuer_id = c.issuer_id and r.serial = c.serial"
+        "   where c.issuer_id = $2 and c.spki_sha256 = $3 and c.der = own.der))"
+        " from issuer_certificate own where own.issuer_id = $1",
+        issuer.id,
+        issuer.parent,
+        hashlib.sha256(issuer.spki).digest(),
+    )
+    return bool(revoked)
 
 
 async def set_stopped(conn: Connection, issuer_id: int | None, *, stopped: bool, at: int, act_id: int) -> None:

@@ -63,6 +63,14 @@ async def running(conn: Connection) -> list[Job]:
     return [Job(**row) for row in rows]
 
 
+async def page(conn: Connection, before: int | None, limit: int) -> list[Job]:
+    """Jobs below a number, newest first."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from job where $1::bigint is null or id < $1 order by id desc limit $2", before, limit
+    )
+    return [Job(**row) for row in rows]
+
+
 async def get_running_for_update(conn: Connection, job_id: int) -> Job | None:
     """The job, locked until the transaction ends; None: it is done, or another runner works on it."""
     row = await conn.fetchrow(
@@ -100,3 +108,9 @@ async def find_by_act(conn: Connection, act_id: int) -> Job | None:
     """The job that an act caused."""
     row = await conn.fetchrow(f"select {_COLUMNS} from job where act_id = $1", act_id)
     return Job(**row) if row else None
+
+
+async def of_key(conn: Connection, spki_sha256: bytes) -> list[Job]:
+    """The jobs for a key, oldest first."""
+    rows = await conn.fetch(f"select {_COLUMNS} from job where spki_sha256 = $1 order by id", spki_sha256)
+    return [Job(**row) for row in rows]

@@ -17,6 +17,7 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "signing_log": "jsonb_build_object('at', at, 'kind', kind, 'issuer_id', issuer_id, 'scope', scope,"
         " 'serial', encode(serial, 'hex'), 'number', number::text, 'tbs_sha256', encode(tbs_sha256, 'hex'),"
         " 'der_sha256', encode(sha256(der), 'hex'))::text",
+        "system_event": "jsonb_build_object('at', at, 'kind', kind, 'subject', subject)::text",
     }
 )
 
@@ -59,6 +60,23 @@ async def hash_at(conn: Connection, position: int) -> bytes | None:
     """The hash at a position; None: the ledger does not reach it."""
     found: bytes | None = await conn.fetchval("select hash from ledger where position = $1", position)
     return found
+
+
+async def position_of(conn: Connection, source: str, source_id: int) -> int | None:
+    """Where a row stands; None: it is not chained yet."""
+    found: int | None = await conn.fetchval(
+        "select position from ledger where source = $1 and source_id = $2", source, source_id
+    )
+    return found
+
+
+async def checkpoint_from(conn: Connection, position: int) -> CheckpointRow | None:
+    """The first checkpoint that covers a position."""
+    row = await conn.fetchrow(
+        "select number, position, at, line from ledger_checkpoint where position >= $1 order by number limit 1",
+        position,
+    )
+    return CheckpointRow(**row) if row else None
 
 
 async def chained(conn: Connection, source: str, ids: Sequence[int]) -> set[int]:

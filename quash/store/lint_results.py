@@ -31,9 +31,3 @@ async def add(conn: Connection, results: Sequence[LintResult]) -> None:
         f"insert into lint_result ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7)",
         [(r.at, r.order_id, r.document, r.linter, r.version, r.findings, r.refused) for r in results],
     )
-
-
-async def of_order(conn: Connection, order_id: UUID) -> list[LintResult]:
-    """Every result of an order, oldest first."""
-    rows = await conn.fetch(f"select {_COLUMNS} from lint_result where order_id = $1 order by id", order_id)
-    return [LintResult(**row) for row in rows]

@@ -22,6 +22,13 @@ def _key(kind: str, name: bytes) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
+SPKI_LOCK = """
+('x' || encode(substr(sha256('quash.lock.spki:'::bytea || coalesce(c.spki_sha256,
+    sha256(convert_to(c.issuer_id || ':', 'UTF8') || c.serial))), 1, 8), 'hex'))::bit(64)::bigint
+"""
+"""The number of `spki_lock` in SQL, of a certificate `c`: for its key, or for itself where nobody knows the key."""
+
+
 @asynccontextmanager
 async def spki_lock(conn: Connection, spki_sha256: bytes) -> AsyncIterator[None]:
     """Excludes issuing for a public key against blocking it, by SHA-256 of its SPKI.

@@ -11,8 +11,9 @@ Proof that no row is lost. A read's statement has one snapshot S; all transactio
    tx >= xmin(S). Hence P = xmin(S) keeps the promise once the sweep has passed xmin(S); before, P stays at or below the
    transaction where it stands.
 2. A crash of the server may forget transactions that wrote no durable commit, and hand their numbers out again. So P
-   never exceeds the greatest tx delivered, plus one: that one's commit was durable before we could see it
-   (synchronous_commit is on), so no number at or below it comes back.
+   never exceeds the greatest tx seen in the table, plus one: that one's commit was durable before we could see it
+   (synchronous_commit is on), so no number at or below it comes back. A reader of some rows only (`where`) looks for
+   it beside them, or it would pass by all the others again at each read: a million of them in a mass revocation.
 3. A failover or a restored backup may forget more, but begins a new timeline (or brings another system, or numbers
    below P). A position carries both as its `history`; with any other one the reader starts from the first row.
 
@@ -43,7 +44,7 @@ _HISTORY = """
 # `not in (select ...)` is always hashed; `<> all (array)` is compared one by one in generic plans.
 _READ = """
 select pg_snapshot_xmin(pg_current_snapshot()) as news_xmin, pg_snapshot_xmax(pg_current_snapshot()) as news_xmax,
-       {history} as news_history, pg_is_in_recovery() as news_standby, n.*
+       {history} as news_history, pg_is_in_recovery() as news_standby, {newest} as news_newest, n.*
 from (select) as one left join (
     select tx as news_tx, id as news_id, {columns} from {table}
     where (tx, id) > ($1::xid8, $2::bigint) and tx not in (select unnest($3::xid8[])) {where}
@@ -51,6 +52,8 @@ from (select) as one left join (
 ) as n on true
 order by news_tx, news_id
 """
+# Of all rows, by the index on (tx, id).
+_NEWEST = "(select tx from {table} order by tx desc, id desc limit 1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class _Progress:
     position: Position
     cursor: tuple[int, int] | None  # (tx, id) of the last row of an unfinished sweep
     sweep_xmin: int  # of that sweep's first snapshot
-    seen: int  # greatest tx delivered
+    seen: int  # greatest tx seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,11 @@ class NewsReader:
         self.name = name
         self._remember = remember
         self._sql = _READ.format(
-            history=_HISTORY, table=table, columns=", ".join(columns), where=f"and ({where})" if where else ""
+            history=_HISTORY,
+            newest=_NEWEST.format(table=table) if where else "null::xid8",
+            table=table,
+            columns=", ".join(columns),
+            where=f"and ({where})" if where else "",
         )
         self.resume(Position())
 
@@ -186,7 +193,7 @@ class NewsReader:
         complete = {row["news_tx"] for row in rows} | ({before.cursor[0]} if before.cursor else set())
         if cut:  # perhaps not all of it
             complete.discard(last)
-        seen = max(before.seen, last)
+        seen = max(before.seen, last, 0 if cut else first["news_newest"] or 0)
         xmin = before.sweep_xmin if before.cursor else first["news_xmin"]
         tx = max(before.position.tx, min(xmin, last if cut else seen + 1))
         position = Position(first["news_history"], tx)

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from quash.store.database import Connection
 
 ROLES = ("viewer", "operator", "officer", "auditor")
+"""Of the CA's own staff."""
+RESELLER = "reseller"
+"""The role of whoever orders for an account of its own, and sees nothing else (G42)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person with one client certificate; `fingerprint` is the SHA-256 of its DER."""
+    """A person with one client certificate; `fingerprint` is the SHA-256 of its DER. `account`: of resellers alone."""
 
     fingerprint: bytes
     name: str
     person: str
     role: str
     state: str
+    account: str | None = None
 
     @property
     def active(self) -> bool:
@@ -28,8 +32,13 @@ class Operator:
         """How acts name this operator."""
         return f"operator:{self.name}"
 
+    @property
+    def applicant(self) -> str:
+        """For whom this operator orders, as orders and validations say it."""
+        return self.actor if self.account is None else f"account:{self.account}"
 
-_COLUMNS = "fingerprint, name, person, role, state"
+
+_COLUMNS = "fingerprint, name, person, role, state, account"
 
 
 async def find(conn: Connection, fingerprint: bytes) -> Operator | None:
@@ -44,13 +53,14 @@ async def find(conn: Connection, fingerprint: bytes) -> Operator | None:
 async def add(conn: Connection, operator: Operator, added_at: int) -> None:
     """Registers a client certificate; again with the same fingerprint changes nothing."""
     await conn.execute(
-        "insert into operator (fingerprint, name, person, role, state, added_at) values ($1, $2, $3, $4, $5, $6)"
-        " on conflict (fingerprint) do nothing",
+        "insert into operator (fingerprint, name, person, role, state, account, added_at)"
+        " values ($1, $2, $3, $4, $5, $6, $7) on conflict (fingerprint) do nothing",
         operator.fingerprint,
         operator.name,
         operator.person,
         operator.role,
         operator.state,
+        operator.account,
         added_at,
     )
 

@@ -17,7 +17,10 @@ from quash.store.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order; times are Unix seconds, `csr` is DER, `code` and `detail` say why it was refused."""
+    """One order; times are Unix seconds, `csr` is DER, `code` and `detail` say why it was refused.
+
+    `operator`: whom it is for; `submitted_by`: which operator of a reseller sent it.
+    """
 
     id: UUID
     created_at: int
@@ -31,6 +34,12 @@ class Order:
     serial: bytes | None
     updated_at: int
     released_at: int | None = None
+    submitted_by: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who sent it, as acts name them: the account itself for its own orders."""
+        return self.submitted_by or self.operator
 
     @property
     def began_at(self) -> int:
@@ -43,13 +52,16 @@ class Order:
 
 
 CONFLICT = "order.conflict"
-_COLUMNS = "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at, released_at"
+_COLUMNS = (
+    "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at, released_at,"
+    " submitted_by"
+)
 
 
 async def add(conn: Connection, order: Order) -> None:
     """Stores a new order as it is, pending or refused."""
     await conn.execute(
-        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         order.id,
         order.created_at,
         order.operator,
@@ -62,6 +74,7 @@ async def add(conn: Connection, order: Order) -> None:
         order.serial,
         order.updated_at,
         order.released_at,
+        order.submitted_by,
     )
 
 
@@ -85,6 +98,22 @@ async def held(conn: Connection, limit: int) -> Sequence[Order]:
     """Orders that wait for an officer, oldest first."""
     rows = await conn.fetch(
         f"select {_COLUMNS} from certificate_order where state = 'held' order by created_at, id limit $1", limit
+    )
+    return [Order(**row) for row in rows]
+
+
+async def page(
+    conn: Connection, applicant: str | None, state: str | None, limit: int, before: UUID | None = None
+) -> Sequence[Order]:
+    """Newest first, those older than `before`; None: of anybody, in any state, from the newest on."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from certificate_order where ($1::text is null or operator = $1)"
+        " and ($2::text is null or state = $2) and ($3::uuid is null or (created_at, id) <"
+        " (select created_at, id from certificate_order where id = $3)) order by created_at desc, id desc limit $4",
+        applicant,
+        state,
+        before,
+        limit,
     )
     return [Order(**row) for row in rows]
 

@@ -25,6 +25,7 @@ ADMIN: Final = "quash_admin"
 JOBS: Final = "quash_jobs"
 CRL_BUILDER: Final = "quash_crl_builder"
 LEDGER: Final = "quash_ledger"
+INTAKE: Final = "quash_intake"
 
 ALL: Final = ("*",)
 Columns = tuple[str, ...]
@@ -35,6 +36,7 @@ _APPEND = {"insert": ALL}
 _READ_APPEND = {**_READ, **_APPEND}
 _LEASE = {"lease": {**_READ_APPEND, "update": ("fence",)}}
 _POSITION = {"reader_position": {**_READ_APPEND, "update": ("system_id", "position", "updated_at")}}
+_IDEMPOTENCY = {**_READ_APPEND, "update": ("status", "body"), "delete": ALL}
 _HIERARCHY = {"issuer": _READ, "issuer_certificate": _READ}
 
 # Flow 2, and what its operators look at.
@@ -73,6 +75,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "feed": _READ_APPEND,
         "feed_partition": _READ,
         "feed_floor": _READ,
+        "measured_rate": {**_READ_APPEND, "update": ("per_second", "measured_at")},
         **_LEASE,
         **_POSITION,
     },
@@ -82,6 +85,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "blocked_key": _READ,
         "kill_switch": _READ,
         "crl_scope": _READ,
+        "revocation": _READ,  # of its own issuers' certificates
         "signing_log": _READ_APPEND,
         "ocsp_signer": {**_READ, "update": ("state",)},
         "signer_request": _READ,
@@ -100,11 +104,28 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "outbox": {**_APPEND, "select": ("id",)},
         "act": _READ_APPEND,
         "lint_result": _READ_APPEND,
+        "idempotent_request": _IDEMPOTENCY,
+        "validated_identifier": _READ_APPEND,
         # A reservation that a crash left is revoked, so that its serial is answered (A8).
         "revocation": _READ_APPEND,
     },
     ADMIN: {
         **_REVOKE,
+        "crl_disclosure": _READ_APPEND,
+        "mass_job": {
+            **_READ,
+            "insert": (
+                *("state", "selection", "reason", "revoked_at", "act_id", "created_at", "updated_at"),
+                *("max_per_second", "finish_by"),
+            ),
+            "update": ("state", "start_act_id", "max_per_second", "finish_by", "next_at", "updated_at"),
+        },
+        "mass_job_certificate": _READ_APPEND,
+        "mass_job_bucket": _READ,
+        "mass_job_exempt": _READ,
+        "exemption": _READ_APPEND,
+        "exemption_end": _READ_APPEND,
+        "measured_rate": _READ,
         "operator": {**_READ, "update": ("state",)},  # who is new is the operators' CA's to say
         "proposal": _READ_APPEND,
         "approval": _READ_APPEND,
@@ -113,22 +134,63 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "case_certificate": _READ_APPEND,
         "case_sighting": _READ_APPEND,
         "case_event": _READ_APPEND,
+        "case_file": _READ_APPEND,
         "key_evidence": _READ_APPEND,
+        "report": _READ,
+        "report_challenge": _READ,
+        "report_case": _READ_APPEND,
+        "report_done": _READ_APPEND,
+        "notice": _READ_APPEND,
+        "notice_attempt": _READ_APPEND,
+        "certificate_order": {"select": ("id", "operator")},
+        "idempotent_request": _IDEMPOTENCY,
+        # The outside probe, and the proof of what it saw.
+        "sighting": _READ_APPEND,
+        "sighting_due": {**_READ_APPEND, "update": ("next_at",), "delete": ALL},
+        "feed": _READ,
+        "ledger": _READ,
+        "ledger_checkpoint": _READ,
+        "signing_log": _READ,
+        "system_event": _READ,
     },
-    JOBS: _REVOKE,
+    JOBS: {
+        **_REVOKE,
+        "mass_job": {
+            **_READ,
+            "update": (
+                *("state", "listed", "total", "sha256", "preview", "after_issuer", "after_rank", "after_serial"),
+                *("done", "changed", "exempt", "per_second", "next_at", "updated_at"),
+            ),
+        },
+        "mass_job_certificate": _READ_APPEND,
+        "mass_job_bucket": _READ_APPEND,
+        "mass_job_exempt": _READ_APPEND,
+        "exemption": _READ,
+        "exemption_end": _READ,
+        "certificate_order": {"select": ("id", "operator")},
+        # What the sweep finds is a case.
+        "revocation_case": _READ_APPEND,
+        "case_certificate": _READ_APPEND,
+        "case_sighting": _READ,
+        "case_event": _READ,
+    },
     CRL_BUILDER: {
         **_HIERARCHY,
         "certificate": _READ,
         "revocation": _READ,
         "crl_scope": _READ,
         "crl_demand": _READ,
+        "crl_disclosure": _READ,
+        "ocsp_signer": _READ,
         "crl": {**_READ_APPEND, "update": ("size", "sha256", "published_at")},
         **_LEASE,
         **_POSITION,
     },
+    INTAKE: {"report": _APPEND, "report_challenge": _APPEND},
     LEDGER: {
         "act": _READ,
         "signing_log": _READ,
+        "system_event": _READ,
         "ledger": _READ_APPEND,
         "ledger_checkpoint": _READ_APPEND,
         **_LEASE,
@@ -139,8 +201,12 @@ RIGHTS: Final[Mapping[str, Rights]] = {
 FUNCTIONS: Final[Mapping[str, Columns]] = {
     PRESIGNER: ("feed_add_partition", "feed_drop_partition"),
     CA_SIGNER: ("signer_reserve", "signer_finish", "signer_refuse"),
+    # Whoever writes a certificate also fills the index of its names.
+    ISSUING: ("certificate_names", "der_header"),
+    ADMIN: ("certificate_names", "der_header"),
+    JOBS: ("certificate_names", "der_header"),
 }
-"""Functions that run with the owner's rights, by the role that may call them."""
+"""Functions, by the role that may call them."""
 
 ROLES: Final = (OWNER, *RIGHTS)
 
