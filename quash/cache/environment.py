@@ -126,6 +126,8 @@ def open_for_writing(folder: Path, map_size: int = MAP_SIZE) -> Environment:
             str(path), subdir=False, max_dbs=4, map_size=map_size, max_readers=MAX_READERS, sync=False, readahead=False,
             mode=0o644,
         )  # fmt: skip
+        # Readers of another user write their slots into it, and nothing into the data file.
+        path.with_name(FILE + LOCK_SUFFIX).chmod(0o664)
         if not fresh:
             _check_length(env, path)
         opened = Environment(env, path)

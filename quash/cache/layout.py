@@ -5,7 +5,14 @@ two raw signatures, 145 octets with P-256. Its first octets are format, version 
 *byte-wise greater of two records is the one to keep*: greatest (version, thisUpdate) first, and any tie is broken the
 same way on every node. That makes a cache the maximum of what it was given, in any order and with any repetition.
 
-Every encoding begins with a format octet; decoders raise QuashError("cache.bad_layout") on anything they did not write.
+Every encoding begins with a format octet. Decoders raise QuashError("cache.bad_layout") on anything they did not write,
+and "cache.newer_format" on a format that they do not know yet: whoever reads the feed waits there until its software
+knows it, since what is passed over is never read again.
+
+Rows of issuers and signers have two formats. Format 2 may have more fields than the reader knows, which it passes
+over: so a later release can add some. The presigner writes format 1 until every node reads both
+(`presign.feed_format`). A new format of records would come first in their byte-wise order: the writer of the cache must
+then compare what follows it.
 """
 
 from __future__ import annotations
@@ -18,6 +25,10 @@ from typing import NamedTuple
 from quash.errors import Kind, QuashError
 
 FORMAT = 1
+EXTENSIBLE = 2
+ROW_FORMATS = (FORMAT, EXTENSIBLE)
+NEWER_FORMAT = "cache.newer_format"
+_MAX_FORMAT = 15  # what is above was never meant as a format
 
 # format, version, thisUpdate, validity << 4 | reason, revocation time, signer
 _RECORD = struct.Struct(">BHIIIH")
@@ -131,6 +142,11 @@ def decode_record(data: bytes) -> Record:
     )
 
 
+def record_shape(data: bytes) -> tuple[bytes, int]:
+    """All of a record but its signatures, and its size: records of one shape differ in their signatures alone."""
+    return data[: _RECORD.size], len(data)
+
+
 def record_order(data: bytes) -> tuple[int, int]:
     """(version, thisUpdate): what decides which of two records counts. Byte-wise comparison agrees with it."""
     version, this_update = _ORDER.unpack_from(data, 1)
@@ -150,7 +166,7 @@ def split_key(key: bytes) -> tuple[int, bytes]:
 
 
 def encode_batch(items: Iterable[tuple[int, bytes, bytes]]) -> bytes:
-    """The payload of a feed row of kind `records`: (issuer_id, serial, encoded record) each."""
+    """The payload of a feed row of kind `records`: (issuer_id, serial, encoded record) each, all of one format."""
     parts = [bytes([FORMAT])]
     for issuer_id, serial, record in items:
         if not 0 < len(serial) <= MAX_SERIAL or not 0 <= issuer_id <= _MAX_ID:
@@ -175,8 +191,9 @@ def decode_batch(payload: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         yield issuer_id, serial, payload[middle:offset]
 
 
-def encode_template(row: TemplateRow) -> bytes:
-    return _pack_fields(row.signer_id, row.issuer_id, row.algorithm, row.certificate)
+def encode_template(row: TemplateRow, form: int = FORMAT) -> bytes:
+    """`form`: one of `ROW_FORMATS`."""
+    return _pack_fields(form, row.signer_id, row.issuer_id, row.algorithm, row.certificate)
 
 
 def decode_template(data: bytes) -> TemplateRow:
@@ -184,8 +201,10 @@ def decode_template(data: bytes) -> TemplateRow:
     return TemplateRow(_int(signer_id), _int(issuer_id), _text(algorithm), certificate)
 
 
-def encode_issuer(row: IssuerRow) -> bytes:
+def encode_issuer(row: IssuerRow, form: int = FORMAT) -> bytes:
+    """`form`: one of `ROW_FORMATS`."""
     return _pack_fields(
+        form,
         row.issuer_id,
         row.name,
         row.subject,
@@ -217,14 +236,15 @@ def encode_heartbeat(at: int) -> bytes:
 
 
 def decode_heartbeat(data: bytes) -> int:
-    if len(data) != _HEARTBEAT.size or data[0] != FORMAT:
-        raise _bad("a heartbeat has the wrong length or format")
+    _check_format(data)
+    if len(data) != _HEARTBEAT.size:
+        raise _bad("a heartbeat has the wrong length")
     at: int = _HEARTBEAT.unpack(data)[1]
     return at
 
 
-def _pack_fields(*fields: int | str | bytes) -> bytes:
-    parts = [bytes([FORMAT])]
+def _pack_fields(form: int, *fields: int | str | bytes) -> bytes:
+    parts = [bytes([form])]
     for field in fields:
         if isinstance(field, int):
             value = field.to_bytes(8, "big")
@@ -235,16 +255,17 @@ def _pack_fields(*fields: int | str | bytes) -> bytes:
 
 
 def _unpack_fields(data: bytes, count: int) -> list[bytes]:
-    _check_format(data)
+    _check_format(data, ROW_FORMATS)
     fields: list[bytes] = []
     offset = 1
-    while offset + _FIELD.size <= len(data) and len(fields) < count:
+    while offset + _FIELD.size <= len(data):
         start = offset + _FIELD.size
         offset = start + _FIELD.unpack_from(data, offset)[0]
         fields.append(data[start:offset])
-    if offset != len(data) or len(fields) != count:
+    extra = len(fields) - count
+    if offset != len(data) or extra < 0 or (extra and data[0] == FORMAT):
         raise _bad("a template or issuer row is cut short or too long")
-    return fields
+    return fields[:count]
 
 
 def _int(field: bytes) -> int:
@@ -260,9 +281,13 @@ def _text(field: bytes) -> str:
         raise _bad("a text field is not UTF-8") from error
 
 
-def _check_format(data: bytes) -> None:
-    if not data or data[0] != FORMAT:
-        raise _bad("unknown format: this node's software is older than the feed's, or the bytes are damaged")
+def _check_format(data: bytes, known: tuple[int, ...] = (FORMAT,)) -> None:
+    if not data or not 0 < data[0] <= _MAX_FORMAT:
+        raise _bad("it begins with no format of ours: the bytes are damaged")
+    if data[0] > known[-1]:
+        raise QuashError(
+            NEWER_FORMAT, f"format {data[0]} is of a later release: upgrade this node first", Kind.UNAVAILABLE
+        )
 
 
 def _bad(message: str) -> QuashError:

@@ -66,11 +66,12 @@ class LmdbReader:
         self._files = 0
 
     def get(self, key: bytes) -> bytes | None:
-        if self._begin is None:
+        begin = self._begin  # called faster from a local name
+        if begin is None:
             raise _missing()
         try:
             # The transaction ends with the statement, by its reference count; a `with` would take a quarter longer.
-            found: bytes | None = self._begin(self._records).get(key)
+            found: bytes | None = begin(self._records).get(key)
         except lmdb.Error as error:
             raise _unreadable(error) from error
         return found

@@ -12,7 +12,7 @@ from quash.keys.handle import KeyHandle, KeyUnavailable
 from quash.keys.pem import KeyKind, adopt_pem_key, generate_pem_key, open_pem_key, write_pem_key
 from quash.keys.successor import ensure_successor, kind_of
 from quash.keys.token import Pkcs11Key
-from quash.keys.uri import parse_pkcs11_uri, pem_path
+from quash.keys.uri import parse_pkcs11_uri, pem_path, renamed_uri, shares_token
 
 __all__ = [
     "KeyHandle",
@@ -24,6 +24,8 @@ __all__ = [
     "kind_of",
     "open_key",
     "pem_path",
+    "renamed_uri",
+    "shares_token",
     "write_pem_key",
 ]
 

@@ -21,9 +21,10 @@ class KeyHandle(Protocol):
 
     Contract: synchronous; used by one thread at a time, in the process that opened it, never across a fork.
     `sign` hashes and signs `tbs` with `algorithm` and returns the raw signature: r || s of fixed width for ECDSA, the
-    integer's octets for RSA. It never returns one of a wrong size, but it does not verify what it made: a caller that
-    hands signatures out checks them against `spki`. Any failure raises `KeyUnavailable`; the handle is then spent, and
-    who wants to retry opens a new one. Nothing is promised about two signatures of the same bytes being equal.
+    integer's octets for RSA, 64 octets for Ed25519. It never returns one of a wrong size, but it does not verify what
+    it made: a caller that hands signatures out checks them against `spki`. Any failure raises `KeyUnavailable`; the
+    handle is then spent, and who wants to retry opens a new one. Nothing is promised about two signatures of the same
+    bytes being equal.
     """
 
     @property

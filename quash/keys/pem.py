@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from quash.errors import Kind, QuashError
 from quash.keys.handle import KeyUnavailable
 from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-KeyKind = Literal["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096"]
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+KeyKind = Literal["ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519"]
 
-# D40, D41: the curves and sizes that an authority of ours may have; e is always 65537.
+# D40, D41: the curves and sizes that an authority of ours may have; e is always 65537. Ed25519: private PKIs alone.
 _GENERATE: Mapping[KeyKind, Callable[[], PrivateKey]] = {
     "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ec-p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
     "rsa-3072": lambda: rsa.generate_private_key(65537, 3072),
     "rsa-4096": lambda: rsa.generate_private_key(65537, 4096),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 
+_SUPPORTED = "neither RSA nor ECDSA (D40), nor Ed25519"
 _HASHES: Mapping[str, Callable[[], hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256,
     "sha384": hashes.SHA384,
@@ -57,6 +59,8 @@ class PemKey:
 
 def _signer(key: PrivateKey, algorithm: SignatureAlgorithm) -> Callable[[bytes], bytes]:
     """`tbs -> raw signature`, with everything that does not vary bound once."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign
     digest = _HASHES[algorithm.hash_name]()
     if isinstance(key, rsa.RSAPrivateKey):
         rsa_sign, pkcs1 = key.sign, padding.PKCS1v15()
@@ -93,8 +97,8 @@ def open_pem_key(path: Path, passphrase_file: Path | None) -> PemKey:
             f"{path} does not open with the passphrase in {passphrase_file}; do they belong together?",
             "key.wrong_passphrase",
         ) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise KeyUnavailable(f"{path} is neither RSA nor ECDSA (D40); use another key", "key.algorithm_not_supported")
+    if not isinstance(key, PrivateKey):
+        raise KeyUnavailable(f"{path} is {_SUPPORTED}; use another key", "key.algorithm_not_supported")
     return PemKey(key)
 
 
@@ -134,8 +138,8 @@ def adopt_pem_key(body: bytes, passphrase: bytes | None, spki: bytes, path: Path
     except ValueError as error:
         code = "key.wrong_passphrase" if passphrase else "key.unreadable"
         raise QuashError(code, f"the key cannot be read: {error}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise QuashError("key.algorithm_not_supported", "the key is neither RSA nor ECDSA (D40)")
+    if not isinstance(key, PrivateKey):
+        raise QuashError("key.algorithm_not_supported", f"the key is {_SUPPORTED}")
     if spki_of(key) != spki:
         raise QuashError("key.mismatch", "the key does not belong to the certificate; give the other's")
     if not path.exists() or open_pem_key(path, passphrase_file).spki != spki:

@@ -13,14 +13,14 @@ from quash.pki.certid import public_key_bits
 
 _RSA_SIZES: tuple[tuple[int, KeyKind], ...] = ((300, "rsa-2048"), (430, "rsa-3072"), (600, "rsa-4096"))
 """Octets that an RSAPublicKey has at most: its modulus and little else."""
-_EC_KINDS: dict[str, KeyKind] = {"ecdsa-p256-sha256": "ec-p256", "ecdsa-p384-sha384": "ec-p384"}
+_KINDS: dict[str, KeyKind] = {"ecdsa-p256-sha256": "ec-p256", "ecdsa-p384-sha384": "ec-p384", "ed25519": "ed25519"}
 
 
 def kind_of(spki: bytes) -> KeyKind:
     """The kind of a DER SubjectPublicKeyInfo; raises `key.type_not_allowed` for one that we do not make."""
     name = algorithm_for_spki(spki).name
-    if name in _EC_KINDS:
-        return _EC_KINDS[name]
+    if name in _KINDS:
+        return _KINDS[name]
     size = len(public_key_bits(spki))
     for most, kind in _RSA_SIZES:
         if name.startswith("rsa") and size <= most:

@@ -227,18 +227,19 @@ class Crl:
         return cut_entries(self.revoked)
 
 
-def read_crl(data: bytes) -> Crl:
+def read_crl(data: bytes, known: bytes = b"") -> Crl:
     """Reads a CRL of the profile above, and no other: strictly, so that it can be the gate before publishing.
 
-    That the entries are whole is checked; they are not looked into. Nothing is verified. Raises `crl.malformed`.
+    That the entries are whole is checked; they are not looked into. `known`: joined entries that were checked before;
+    where the list begins with them, only what follows is. Nothing is verified. Raises `crl.malformed`.
     """
     try:
-        return _certificate_list(data)
+        return _certificate_list(data, known)
     except (QuashError, ValueError) as error:
         raise QuashError("crl.malformed", f"this is no CRL of our profile: {error}") from None
 
 
-def _certificate_list(data: bytes) -> Crl:
+def _certificate_list(data: bytes, known: bytes) -> Crl:
     start, end = der.only(data, der.SEQUENCE)
     tbs_start, tbs_end = der.expect(data, start, der.SEQUENCE, end)
     _, algorithm_end = der.expect(data, tbs_end, der.SEQUENCE, end)
@@ -252,7 +253,7 @@ def _certificate_list(data: bytes) -> Crl:
     _, issuer_end = der.expect(data, offset, der.SEQUENCE, tbs_end)
     this_update, times = _time(data, issuer_end, tbs_end)
     next_update, times = _time(data, times, tbs_end)
-    revoked, after = _revoked(data, times, tbs_end)
+    revoked, after = _revoked(data, times, tbs_end, known)
     return Crl(
         tbs=data[start:tbs_end],
         algorithm=algorithm,
@@ -285,7 +286,7 @@ def _time(data: bytes, offset: int, end: int) -> tuple[int, int]:
 _SHORT_ENTRIES: Final = re.compile(b"(?:" + _SHORT_ENTRY.pattern.removeprefix(b"(?s)") + b")*+", re.DOTALL)
 
 
-def _revoked(data: bytes, offset: int, end: int) -> tuple[bytes, int]:
+def _revoked(data: bytes, offset: int, end: int, known: bytes) -> tuple[bytes, int]:
     """(entries joined, where the next field begins); an empty list may not be written (B9)."""
     tag, _, start, stop = der.read_tlv(data, offset, end)
     if tag != der.SEQUENCE:
@@ -293,7 +294,8 @@ def _revoked(data: bytes, offset: int, end: int) -> tuple[bytes, int]:
     if start == stop:
         raise der.malformed("an empty revokedCertificates")
     revoked = data[start:stop]
-    if not _SHORT_ENTRIES.fullmatch(revoked):
+    seen = len(known) if revoked.startswith(known) else 0
+    if not _SHORT_ENTRIES.fullmatch(revoked, seen):
         cut_entries(revoked)
     return revoked, stop
 

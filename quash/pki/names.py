@@ -18,7 +18,8 @@ class _Attribute(NamedTuple):
     limit: int  # characters, RFC 5280 appendix A and BR 7.1.4.2
 
 
-# D13: one attribute per RDN, in this order. OU, SN, GN are absent: no profile of ours has them (D6, D14, D15, G26).
+# D13: one attribute per RDN, in this order. OU is absent: no profile of ours has it (D6, D14, D15, G26). Names of
+# persons and organizationIdentifier stand in S/MIME certificates alone (D49), which profiles see to.
 _ATTRIBUTES = (
     _Attribute("C", "countryName", "2.5.4.6", der.PRINTABLE_STRING, 2),
     _Attribute("ST", "stateOrProvinceName", "2.5.4.8", der.UTF8_STRING, 128),
@@ -26,15 +27,18 @@ _ATTRIBUTES = (
     _Attribute("postalCode", "postalCode", "2.5.4.17", der.UTF8_STRING, 40),
     _Attribute("street", "streetAddress", "2.5.4.9", der.UTF8_STRING, 128),
     _Attribute("O", "organizationName", "2.5.4.10", der.UTF8_STRING, 64),
+    _Attribute("organizationIdentifier", "organizationIdentifier", "2.5.4.97", der.UTF8_STRING, 128),
+    _Attribute("SN", "surname", "2.5.4.4", der.UTF8_STRING, 64),
+    _Attribute("GN", "givenName", "2.5.4.42", der.UTF8_STRING, 64),
     _Attribute("CN", "commonName", "2.5.4.3", der.UTF8_STRING, 64),
+)
+_REGISTRATION = re.compile(
+    "(NTR|VAT|PSD)[A-Z]{2}(\\+[A-Z]{1,2})?-.+|LEIXG-[A-Z0-9]{18}[0-9]{2}|GOV[A-Z]{2}(\\+[A-Z]{1,2})?|INTXG"
 )
 _BY_NAME = {name: attribute for attribute in _ATTRIBUTES for name in (attribute.short, attribute.long)}
 _SHORT = {der.oid(attribute.oid): attribute.short for attribute in _ATTRIBUTES} | {
     der.oid("2.5.4.11"): "OU",
-    der.oid("2.5.4.4"): "SN",
-    der.oid("2.5.4.42"): "GN",
     der.oid("2.5.4.5"): "serialNumber",
-    der.oid("2.5.4.97"): "organizationIdentifier",
     der.oid("0.9.2342.19200300.100.1.25"): "DC",
     der.oid("1.2.840.113549.1.9.1"): "emailAddress",
 }
@@ -70,6 +74,10 @@ def _check_value(attribute: _Attribute, value: str) -> None:
     """Refuses empty and over-long values, invisible characters, and placeholders such as "-" or "." (D6)."""
     if attribute.short == "C" and not _COUNTRY.fullmatch(value):
         raise QuashError("name.attribute_value", "C is a country's two capital letters (ISO 3166)")
+    if attribute.short == "organizationIdentifier" and not _REGISTRATION.fullmatch(value):
+        raise QuashError(
+            "name.attribute_value", "organizationIdentifier is NTR, VAT, PSD, LEI, GOV or INT by SBR appendix A"
+        )
     if (
         not 0 < len(value) <= attribute.limit
         or value != value.strip()

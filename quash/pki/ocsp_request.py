@@ -73,7 +73,7 @@ def parse_plain_request(data: bytes) -> OcspRequest | None:
         head, name, key_header, key, serial_header, serial, nonce_header, nonce = shape.cut(data)
         if (
             (head, key_header, serial_header, nonce_header) == shape.between
-            and 0 < serial[0] < 0x80  # positive and minimal; serials with a leading zero go the long way
+            and (0 < serial[0] < 0x80 or (serial[0] == 0 and serial[1:2] >= b"\x80"))  # positive and minimal
         ):
             return OcspRequest((CertId(shape.hash, name, key, serial),), nonce or None)
     return None
@@ -189,11 +189,14 @@ def _nonce(value: bytes) -> bytes:
 def build_request(cert_id: CertId, nonce: bytes | None = None) -> bytes:
     """DER OCSPRequest for one certificate, as a client of RFC 9919 sends it."""
     request_list = der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, encode_certid(cert_id)))
-    extensions = b""
-    if nonce is not None:
-        value = der.tlv(der.OCTET_STRING, der.tlv(der.OCTET_STRING, nonce))
-        extensions = der.tlv(_EXTENSIONS, der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, OID_NONCE, value)))
+    extensions = nonce_extensions(_EXTENSIONS, nonce) if nonce is not None else b""
     return der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, request_list, extensions))
+
+
+def nonce_extensions(tag: int, nonce: bytes) -> bytes:
+    """DER Extensions under a context tag, with nothing but a nonce (A27)."""
+    value = der.tlv(der.OCTET_STRING, der.tlv(der.OCTET_STRING, nonce))
+    return der.tlv(tag, der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, OID_NONCE, value)))
 
 
 _HASHES = {algorithm.identifier: algorithm for algorithm in CertIdHash} | {
@@ -203,4 +206,4 @@ _HASHES = {algorithm.identifier: algorithm for algorithm in CertIdHash} | {
 }
 _FIRST = 19  # octets: all five lengths and enough of the algorithm to tell shapes apart
 _NONCE_SIZES = (0, 8, 16, 20, 32)  # none, and those that clients in use send
-_SHAPES = dict(_shape(h, serial, nonce) for h in CertIdHash for serial in range(1, 21) for nonce in _NONCE_SIZES)
+_SHAPES = dict(_shape(h, serial, nonce) for h in CertIdHash for serial in range(1, 22) for nonce in _NONCE_SIZES)

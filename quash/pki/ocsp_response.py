@@ -8,7 +8,7 @@ and answering from them, joins octets and parses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -17,10 +17,10 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from quash.errors import Kind, QuashError
 from quash.pki import der
@@ -28,6 +28,7 @@ from quash.pki.algorithms import SignatureAlgorithm
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes, key_identifier
 from quash.pki.certificate import read_certificate
 from quash.pki.der import time_text
+from quash.pki.ocsp_request import nonce_extensions
 from quash.pki.reasons import ALLOWED_REASONS, Reason
 
 ERRORS: Mapping[str, bytes] = MappingProxyType(
@@ -40,7 +41,7 @@ ERRORS: Mapping[str, bytes] = MappingProxyType(
 )
 OID_BASIC = der.oid("1.3.6.1.5.5.7.48.1.1")
 _SUCCESSFUL = bytes.fromhex("0a0100")
-_BY_KEY, _NEXT_UPDATE, _RESPONSE_BYTES, _CERTS = 0xA2, 0xA0, 0xA0, 0xA0
+_BY_KEY, _NEXT_UPDATE, _RESPONSE_BYTES, _CERTS, _RESPONSE_EXTENSIONS = 0xA2, 0xA0, 0xA0, 0xA0, 0xA1
 
 
 class Status(NamedTuple):
@@ -51,6 +52,9 @@ class Status(NamedTuple):
 
 
 GOOD = Status(None, 0)
+
+Single = tuple[CertIdHash, bytes, Status]
+"""What one SingleResponse says: by which CertID hash, of which serial, what."""
 
 _GOOD_STATUS = bytes.fromhex("8000180f")  # each ends with the header of thisUpdate
 _REVOKED: dict[int, tuple[bytes, bytes]] = {  # reason -> what stands before and after revocationTime
@@ -144,11 +148,27 @@ class ResponseTemplate:
         raw_signature: bytes,
     ) -> bytes:
         """DER OCSPResponse from the same values and the raw signature over their `tbs`."""
-        tbs = self.tbs(h, serial, status, this_update, next_update)
+        return self.enclose(self.tbs(h, serial, status, this_update, next_update), raw_signature)
+
+    def enclose(self, tbs: bytes, raw_signature: bytes) -> bytes:
+        """DER OCSPResponse from DER ResponseData and the raw signature over it."""
         signature = self.algorithm.encode(raw_signature)
         sizes = (len(tbs), len(signature))
         head, middle = self._outer.get(sizes) or self._envelope(*sizes)
         return b"".join((head, tbs, middle, signature, self.tail))
+
+    def tbs_of_many(self, singles: Sequence[Single], this_update: int, next_update: int, nonce: bytes | None) -> bytes:
+        """As `tbs`, for one asker: about several certificates of the issuer (A22), with its nonce (A27)."""
+        data = b"".join(self._single(*single, this_update, next_update) for single in singles)
+        extensions = nonce_extensions(_RESPONSE_EXTENSIONS, nonce) if nonce is not None else b""
+        produced_at = der.generalized_time(this_update)
+        return der.tlv(der.SEQUENCE, self._responder_id, produced_at, der.tlv(der.SEQUENCE, data), extensions)
+
+    def _single(self, h: CertIdHash, serial: bytes, status: Status, this_update: int, next_update: int) -> bytes:
+        """The SingleResponse of a `tbs`: its fields are responderID, producedAt and responses."""
+        tbs = self.tbs(h, serial, status, this_update, next_update)
+        *_, (_, _, start, end) = der.children(tbs, *der.only(tbs, der.SEQUENCE))
+        return tbs[start:end]
 
     def _frame(self, h: CertIdHash, key: tuple[bool, int, int]) -> _Frame:
         _, serial_size, shape = key
@@ -268,7 +288,8 @@ def verify_response(data: bytes, issuer_certificate: bytes) -> ParsedResponse:
     """Reads a response and verifies it as a client of RFC 6960 3.2 does, by pyca alone.
 
     It knows no clock: compare the times yourself. The signer is the issuer or in certs, issued directly by the issuer
-    for OCSP signing (A13, A14), and valid over the whole answer (A5); the CertID names this issuer.
+    for OCSP signing (A13, A14), and valid over the whole answer (A5); the CertID names this issuer. An Ed25519 signer
+    is trusted below an Ed25519 key alone, which only a CA of a private PKI has (A18).
     Raises `ocsp.malformed_response`, `ocsp.not_successful`, `ocsp.not_trusted`.
     """
     parsed, response = parse_response(data), _load(data)
@@ -317,15 +338,26 @@ def check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None
         raise _not_trusted(f"the signer's certificate lacks {error.oid.dotted_string}") from None
     if usages != [ExtendedKeyUsageOID.OCSP_SIGNING]:
         raise _not_trusted("the signer's certificate is not for OCSP signing alone (A14)")
+    if _is_ed25519(signer) and not _is_ed25519(issuer):
+        raise _not_trusted("its signer's key is not one of A18")
+
+
+def _is_ed25519(certificate: x509.Certificate) -> bool:
+    return isinstance(certificate.public_key(), ed25519.Ed25519PublicKey)
 
 
 def _verify_signature(response: ocsp.OCSPResponse, signer: x509.Certificate) -> None:
-    key, digest = signer.public_key(), _digest(response)
+    key = signer.public_key()
     try:
         if isinstance(key, rsa.RSAPublicKey):
-            key.verify(response.signature, response.tbs_response_bytes, padding.PKCS1v15(), digest)
+            key.verify(response.signature, response.tbs_response_bytes, padding.PKCS1v15(), _digest(response))
         elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(digest))
+            key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(_digest(response)))
+        elif (
+            isinstance(key, ed25519.Ed25519PublicKey)
+            and response.signature_algorithm_oid == SignatureAlgorithmOID.ED25519
+        ):
+            key.verify(response.signature, response.tbs_response_bytes)
         else:
             raise _not_trusted("its signer's key is not one of A18")
     except InvalidSignature:

@@ -81,10 +81,15 @@ def read_index(data: bytes) -> Index:
         if earlier is not None:
             text = f"serial {format_serial(entry.serial)} stands on line {earlier.line} already"
             index.bad.append(Remark(number, text))
-            entry = earlier if earlier.revoked or not entry.revoked else entry
+            entry = max(earlier, entry, key=_weight)
         by_serial[entry.serial] = entry
     index.entries = list(by_serial.values())
     return index
+
+
+def _weight(entry: IndexEntry) -> tuple[bool, bool]:
+    """Of two lines of one serial the graver counts: revoked, and for keyCompromise, which also drags siblings along."""
+    return entry.revoked, entry.reason is Reason.keyCompromise
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, str, bool]]:

@@ -14,18 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from quash.errors import Kind, QuashError
+from quash.pki import dated
 from quash.pki.algorithms import algorithm_for_spki
 
 HOUR, DAY = 3_600, 86_400
 
-# D2, D-4: longest validity of a leaf by the day of its issuance (00:00 UTC), newest first.
-LEAF_VALIDITY = (
-    (1_868_227_200, 47 * DAY),  # 2029-03-15
-    (1_805_068_800, 100 * DAY),  # 2027-03-15
-    (1_773_532_800, 200 * DAY),  # 2026-03-15
-    (0, 398 * DAY),
-)
-
+EMAIL_VALIDITY = 825 * DAY  # D49: longest validity of an S/MIME leaf
 SHORT_LIVED = 7 * DAY  # D4: at most so long, a leaf needs neither CRLDP nor OCSP
 
 # A1: 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
@@ -40,7 +34,7 @@ _SMALL_PRIMES = math.prod(p for p in range(3, 752, 2) if all(p % q for q in rang
 
 def leaf_validity_limit(issued_at: int) -> int:
     """Longest validity in seconds, inclusive, of a leaf issued at that time (D2): notAfter <= notBefore + limit - 1."""
-    return next(limit for since, limit in LEAF_VALIDITY if issued_at >= since)
+    return dated.at(dated.LEAF_VALIDITY, issued_at)
 
 
 def check_crl_validity(this_update: int, next_update: int, *, subscribers: bool) -> None:
@@ -59,8 +53,10 @@ def _refuse(code: str, message: str) -> QuashError:
     return QuashError(code, message, Kind.REFUSED)
 
 
-def check_public_key(spki: bytes) -> None:
+def check_public_key(spki: bytes, *, private: bool = False) -> None:
     """Refuses keys outside D40 and D41. Known weak keys (D42-D45) are the issuing checks' business.
+
+    `private`: Ed25519 too, which no public rule set allows a CA or an OCSP signer.
 
     Raises `key.type_not_allowed`, `key.malformed`, `key.not_canonical`, `key.too_small`, `key.too_large`, `key.size`,
     `key.exponent`, `key.small_factor`, `key.modulus`.
@@ -72,7 +68,7 @@ def check_public_key(spki: bytes) -> None:
         raise error if error.code == "key.type_not_allowed" else _refuse("key.malformed", error.message) from None
     except ValueError:
         raise _refuse("key.malformed", "this is no valid public key: make a new one") from None
-    if name == "ed25519":
+    if name == "ed25519" and not private:
         raise _refuse("key.type_not_allowed", "use an RSA key or a named curve P-256, P-384 or P-521 (D40)")
     # Siblings are found by the SHA-256 of the SPKI (C8), so one key must have one encoding: no compressed points.
     if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
@@ -129,6 +125,26 @@ _NAME_RULES: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("name.single_label", lambda name: "." not in name, "give a fully qualified name (D11)"),
     ("name.reverse_zone", re.compile(r"(?i:.*\.)?(?i:(?:in-addr|ip6)\.arpa)").fullmatch, "no reverse zone (D11)"),
 )
+
+
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_MAX_LOCAL_PART, _MAX_MAILBOX = 64, 254  # RFC 5321 4.5.3.1
+
+
+def check_mailbox(address: str) -> None:
+    """Refuses an e-mail address by form alone (D49, G29): ASCII, a dotted local part, a host by `check_dns_name`.
+
+    Quoted local parts too: no mailbox that anybody validates has one, and readers differ about them.
+    Raises `email.not_ascii`, `email.malformed`, `email.too_long`, `name.*`.
+    """
+    local, at, host = address.rpartition("@")
+    if not address.isascii():
+        raise _refuse("email.not_ascii", f"{address[:_MAX_MAILBOX]!r}: addresses are ASCII only (G29)")
+    if len(local) > _MAX_LOCAL_PART or len(address) > _MAX_MAILBOX:
+        raise _refuse("email.too_long", f"an address has {_MAX_MAILBOX} characters, {_MAX_LOCAL_PART} before @")
+    if not at or not _LOCAL_PART.fullmatch(local):
+        raise _refuse("email.malformed", f"{address!r}: give an address like name@example.org")
+    check_dns_name(host)
 
 
 def check_dns_name(name: str) -> None:

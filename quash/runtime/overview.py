@@ -1,10 +1,11 @@
-"""The supervisor's own HTTP endpoint: `/livez`, `/readyz` over all children, `/metrics` labelled by process."""
+"""The supervisor's own HTTP endpoint: `/livez`, `/readyz` over all children, `/metrics` by process, `/metrics/sum`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,34 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from quash.runtime.server_name import hide_versions
+
+_NUMBER = re.compile(r"-\d+$")
 _ASK_WITHIN = aiohttp.ClientTimeout(total=2)
 
 
 class Overview:
-    """Asks each child's health socket; `names` are the children that must be ready."""
+    """Asks each process's health socket; `sockets` are those of the processes that must be ready, by name."""
 
-    def __init__(self, sockets: dict[str, Path]) -> None:
+    def __init__(self, sockets: Mapping[str, Path]) -> None:
         self._sockets = sockets
 
     async def reports(self) -> dict[str, dict[str, Any]]:
         """Name -> health report; a child that does not answer is not ready."""
-        answers = await asyncio.gather(*(self._ask(path, "/readyz") for path in self._sockets.values()))
+        sockets = dict(self._sockets)
+        answers = await asyncio.gather(*(ask(path, "/readyz") for path in sockets.values()))
         silent = {"ready": False, "checks": {"process": {"ok": False, "detail": "does not answer"}}}
-        return {name: orjson.loads(body) if body else silent for name, body in zip(self._sockets, answers, strict=True)}
+        return {name: orjson.loads(body) if body else silent for name, body in zip(sockets, answers, strict=True)}
 
     async def ready(self) -> bool:
         return all(report["ready"] for report in (await self.reports()).values())
 
     async def metrics(self) -> bytes:
         """The children's metrics in one text, each sample labelled with its process."""
-        bodies = await asyncio.gather(*(self._ask(path, "/metrics") for path in self._sockets.values()))
+        sockets = dict(self._sockets)
+        bodies = await asyncio.gather(*(ask(path, "/metrics") for path in sockets.values()))
         families: dict[str, Metric] = {}
-        for name, body in zip(self._sockets, bodies, strict=True):
+        for name, body in zip(sockets, bodies, strict=True):
             for family in text_string_to_metric_families(body.decode()):
                 merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 merged.samples += [
@@ -45,20 +51,30 @@ class Overview:
                 ]
         return generate_latest(_Families(families.values()))
 
-    async def _ask(self, path: Path, target: str) -> bytes:
-        try:
-            connector = aiohttp.UnixConnector(str(path))
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=_ASK_WITHIN) as session,
-                session.get(f"http://child{target}") as response,
-            ):
-                return await response.read()
-        except (OSError, aiohttp.ClientError, TimeoutError):
-            return b""
+    async def summed(self) -> bytes:
+        """Counters and histograms, summed over the processes of a kind: `responder-1` and its like are `responder`."""
+        sockets = dict(self._sockets)
+        bodies = await asyncio.gather(*(ask(path, "/metrics") for path in sockets.values()))
+        families: dict[str, Metric] = {}
+        sums: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = {}
+        for process, body in zip(sockets, bodies, strict=True):
+            kind = _NUMBER.sub("", process)
+            for family in text_string_to_metric_families(body.decode()):
+                if family.type in ("counter", "histogram"):
+                    families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    for sample in family.samples:
+                        labels = tuple(sorted({**sample.labels, "process": kind}.items()))
+                        key = (family.name, sample.name, labels)
+                        sums[key] = sums.get(key, 0.0) + sample.value
+        for (name, sample_name, labels), value in sums.items():
+            if not sample_name.endswith("_created"):
+                families[name].add_sample(sample_name, dict(labels), value)
+        return generate_latest(_Families(families.values()))
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[None]:
         """Serves the endpoint while the context is open."""
+        hide_versions()
         runner = web.ServerRunner(web.Server(self._handle))
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
@@ -72,11 +88,26 @@ class Overview:
             return web.Response(text="ok")
         if request.path == "/metrics":
             return web.Response(body=await self.metrics(), content_type="text/plain")
+        if request.path == "/metrics/sum":
+            return web.Response(body=await self.summed(), content_type="text/plain")
         if request.path == "/readyz":
             reports = await self.reports()
             status = 200 if all(report["ready"] for report in reports.values()) else 503
             return web.Response(body=orjson.dumps(reports), content_type="application/json", status=status)
         return web.Response(status=404)
+
+
+async def ask(path: Path, target: str) -> bytes:
+    """What a child's health socket answers to a path; nothing when it does not answer."""
+    try:
+        connector = aiohttp.UnixConnector(str(path))
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=_ASK_WITHIN) as session,
+            session.get(f"http://child{target}") as response,
+        ):
+            return await response.read()
+    except (OSError, aiohttp.ClientError, TimeoutError):
+        return b""
 
 
 class _Families:

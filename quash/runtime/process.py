@@ -22,9 +22,12 @@ from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock, SystemClock
 from quash.runtime.config import Config
 from quash.runtime.log import configure, logger
+from quash.runtime.server_name import hide_versions
+from quash.runtime.sockets import clear_socket
 from quash.runtime.state import State
 
 _PR_SET_PDEATHSIG = 1
+_ENDS_WITHIN = 20  # seconds from the signal to the kernel's alarm, longer than a supervisor waits before it kills
 
 
 class Health:
@@ -55,10 +58,12 @@ class Process:
     listen: socket.socket | None = None
     health: Health = field(default_factory=Health)
     log: Any = field(default_factory=logger)
+    health_at: Path | None = None
+    """Where the health endpoint is, if not at its usual place: while another process of that name is there."""
 
     @property
     def health_socket(self) -> Path:
-        return self.state.run / f"{self.name}.health"
+        return self.health_at or self.state.run / f"{self.name}.health"
 
 
 Main = Callable[[Process], Awaitable[None]]
@@ -72,12 +77,22 @@ def die_with(parent: int, sig: int = signal.SIGTERM) -> None:
 
 
 async def run(process: Process, main: Main) -> None:
-    """Runs `main` until it returns, SIGTERM or SIGINT, with the process's health endpoint beside it."""
+    """Runs `main` until it returns, SIGTERM, SIGINT or SIGHUP, with the process's health endpoint beside it.
+
+    Told to stop, it ends within 20 s whatever hangs: after a supervisor that was killed, nobody else would end it, and
+    the next run waits for it.
+    """
     configure(process.name)
+    hide_versions()
     task = asyncio.ensure_future(main(process))
+
+    def stop() -> None:
+        task.cancel()
+        signal.alarm(_ENDS_WITHIN)
+
     loop = asyncio.get_running_loop()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, task.cancel)
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(sig, stop)
     async with health_endpoint(process):
         try:
             await task
@@ -91,7 +106,10 @@ async def run(process: Process, main: Main) -> None:
 
 @contextlib.asynccontextmanager
 async def health_endpoint(process: Process) -> Any:
-    """`/livez`, `/readyz` and `/metrics` on the process's own Unix socket, which the supervisor reads."""
+    """`/livez`, `/readyz` and `/metrics` on the process's own Unix socket, which the supervisor reads.
+
+    Afterwards the socket is gone, unless another process has taken its place: what is left behind is a crash.
+    """
 
     async def handle(request: web.BaseRequest) -> web.Response:
         if request.path == "/metrics":
@@ -103,12 +121,16 @@ async def health_endpoint(process: Process) -> Any:
             return web.Response(body=body, content_type="application/json", status=200 if process.health.ready else 503)
         return web.Response(status=404)
 
-    with contextlib.suppress(FileNotFoundError):
-        process.health_socket.unlink()
+    clear_socket(process.health_socket)
     runner = web.ServerRunner(web.Server(handle))
     await runner.setup()
-    await web.UnixSite(runner, str(process.health_socket)).start()
+    path = process.health_socket
+    await web.UnixSite(runner, str(path)).start()
+    own = path.stat().st_ino
     try:
         yield
     finally:
         await runner.cleanup()
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == own:
+                path.unlink()

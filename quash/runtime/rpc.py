@@ -3,7 +3,7 @@
 One frame each way: a 12-octet prefix (length of a JSON header, length of a binary body), the header, the body. The
 header of an answer holds the result, or `error`, `message` and `kind`, which the caller gets raised as it was raised.
 One request may be under way per connection; a connection serves many. The socket's folder decides who may connect,
-and the server compares the peer's user id as well.
+and the server compares the peer's user id as well: its own, root's, and those that it was told of.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from quash.errors import Kind, QuashError
+from quash.runtime.sockets import clear_socket
 
 Header = dict[str, Any]
 Handler = Callable[[Header, bytes], Awaitable[tuple[Header, bytes]]]
@@ -48,18 +50,23 @@ async def call(path: Path, request: Header, body: bytes = b"", *, timeout: float
     return header, reply
 
 
-async def serve(path: Path, handler: Handler, *, max_body: int) -> asyncio.AbstractServer:
-    """Serves `handler` on a socket that only this user may open; a stale socket file is replaced."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+async def serve(
+    path: Path, handler: Handler, *, max_body: int, users: Sequence[str | int] = ()
+) -> asyncio.AbstractServer:
+    """Serves `handler` on a socket that only this user may open, or with `users` the socket's group, and those alone.
+
+    Users are names or ids. Raises `process.running`, and `rpc.no_user` for a name that this machine does not know.
+    """
+    admitted = {os.getuid(), 0, *map(_uid, users)}
+    clear_socket(path)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
-            if _peer_uid(writer) in (os.getuid(), 0):
+            if _peer_uid(writer) in admitted:
                 await _serve_connection(reader, writer, handler, max_body)
         writer.close()
 
-    old = os.umask(0o177)
+    old = os.umask(0o117 if users else 0o177)
     try:
         return await asyncio.start_unix_server(connected, path)
     finally:
@@ -108,6 +115,13 @@ async def _read(reader: asyncio.StreamReader, max_body: int) -> tuple[Header, by
     if not isinstance(header, dict):
         raise QuashError("rpc.malformed", "the header of a request is a JSON object")
     return header, await reader.readexactly(body_length)
+
+
+def _uid(user: str | int) -> int:
+    try:
+        return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise QuashError("rpc.no_user", f"[sockets]: this machine has no user {user}", Kind.UNAVAILABLE) from None
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from quash.errors import Kind, QuashError
 
 # sockaddr_un holds 108 octets with the closing NUL; the longest name we put into the folder is taken off.
-_LONGEST_SOCKET_FOLDER = 107 - len("/pg/.s.PGSQL.54321")
+_LONGEST_SOCKET_FOLDER = 107 - len("/responder-256.new.health")
 
 
 class State:
