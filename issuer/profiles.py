@@ -1,7 +1,6 @@
-"""Leaf certificate profiles: what the rules allow, as data, and the one builder of a leaf's TBSCertificate.
+"""The one builder of a leaf's TBSCertificate, from its profile (`config/profiles`) and what was asked for.
 
-A configured profile names an issuer, a kind and a length; everything else stands here and cannot be configured away
-(G25). The TBSCertificate is what T1 commits and the CA signer may sign; a twin of it, signed by a throw-away key, is
+The TBSCertificate is what T1 commits and the CA signer may sign; a twin of it, signed by a throw-away key, is
 linted in the certificate's place (D47).
 """
 
@@ -10,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,41 +20,23 @@ from issuer.signer import oids
 from issuer.signer import tbs_writer as write
 from issuer.signer.tbs_writer import Frame
 from quash.errors import Kind, QuashError
-from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS, algorithm_for_spki
 from quash.pki.certificate import read_certificate
 from quash.pki.names import build_name
-from quash.pki.rules import leaf_validity_limit
+from quash.pki.rules import EMAIL_VALIDITY, leaf_validity_limit
+from quash.runtime.profiles import ProfileKind
 
 DAY: Final = 86_400
 
-
-@dataclass(frozen=True, slots=True)
-class LeafKind:
-    """A kind of subscriber certificate: its reserved policy (D7) and the subject it needs (D5, D6).
-
-    `may` are the attributes that enter the certificate; anything else of a request's subject stays out: OU, names of
-    persons, commonName (D6, G26). Of each of `needs`, one attribute must be there.
-    """
-
-    policy: str
-    may: tuple[str, ...]
-    needs: Mapping[str, tuple[str, ...]]
-
-
-KINDS: Final[Mapping[str, LeafKind]] = {
-    "dv": LeafKind(oids.POLICY_DV, (), {}),
-    "ov": LeafKind(
-        oids.POLICY_OV,
-        ("C", "ST", "L", "O"),
-        {"organization": ("O",), "country": ("C",), "locality": ("ST", "L")},
-    ),
-}
 
 SUBJECT_OIDS: Final[Mapping[str, ObjectIdentifier]] = {
     "C": NameOID.COUNTRY_NAME,
     "ST": NameOID.STATE_OR_PROVINCE_NAME,
     "L": NameOID.LOCALITY_NAME,
     "O": NameOID.ORGANIZATION_NAME,
+    "organizationIdentifier": NameOID.ORGANIZATION_IDENTIFIER,
+    "GN": NameOID.GIVEN_NAME,
+    "SN": NameOID.SURNAME,
     "CN": NameOID.COMMON_NAME,
 }
 
@@ -87,11 +68,12 @@ class LeafIssuer:
 
 @dataclass(frozen=True, slots=True)
 class LeafContent:
-    """What of a checked request enters the leaf: DER SPKI, DNS names, subject attributes by short name."""
+    """What of a checked request enters the leaf: DER SPKI, DNS names or mailboxes, subject by short name."""
 
     spki: bytes
     dns_names: tuple[str, ...]
     subject: Mapping[str, str]
+    mailboxes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +84,23 @@ class Validity:
     not_after: int
 
 
-def validity(days: int, now: int, issuer_not_after: int) -> Validity:
+def validity(kind: ProfileKind, days: int, now: int, issuer_not_after: int) -> Validity:
     """From this second, without backdating (G33), for `days`, less where the rules of the day or the issuer end first.
 
     Where the dated limit (D2) cuts a configured length, one day stays between them: SHOULD NOT exceed 199, 99, 46 days.
     """
-    limit = leaf_validity_limit(now)
+    limit = _limit(kind, now)
     seconds = days * DAY if days * DAY <= limit else limit - DAY
     return Validity(now, min(now + seconds - 1, issuer_not_after))
 
 
-def check_validity(chosen: Validity, now: int) -> None:
+def _limit(kind: ProfileKind, now: int) -> int:
+    return leaf_validity_limit(now) if kind.type == "tls" else EMAIL_VALIDITY
+
+
+def check_validity(kind: ProfileKind, chosen: Validity, now: int) -> None:
     """Raises when a certificate signed at `now` breaks D2 or D3: a resumed order may have crossed a date of D-4."""
-    if chosen.not_after - chosen.not_before + 1 > leaf_validity_limit(now):
+    if chosen.not_after - chosen.not_before + 1 > _limit(kind, now):
         raise QuashError(
             "validity.too_long", "the validity limit fell since this was ordered: order again", Kind.REFUSED
         )
@@ -122,7 +108,7 @@ def check_validity(chosen: Validity, now: int) -> None:
         raise QuashError("validity.outside", "the certificate would not be valid now: order again", Kind.REFUSED)
 
 
-def build_tbs(kind: LeafKind, issuer: LeafIssuer, content: LeafContent, serial: bytes, valid: Validity) -> bytes:
+def build_tbs(kind: ProfileKind, issuer: LeafIssuer, content: LeafContent, serial: bytes, valid: Validity) -> bytes:
     """The DER TBSCertificate of the leaf as it will be, without SCTs (D1-D13).
 
     Not by pyca's builder: that limits octets of UTF-8 where RFC 5280 limits characters, and knows no bytes (D19).
@@ -150,22 +136,21 @@ def build_twin(tbs: bytes, algorithm: str) -> bytes:
     return write.write_certificate(tbs, wanted, wanted.decode(signature or b""))
 
 
-def _extensions(kind: LeafKind, issuer: LeafIssuer, content: LeafContent) -> list[bytes]:
-    """D7 and D8. No SKI (not recommended), and only digitalSignature: right for RSA and EC keys alike.
-
-    serverAuth alone (D10). SAN is critical iff the subject is empty, which it is for DV: no commonName (D5).
-    """
+def _extensions(kind: ProfileKind, issuer: LeafIssuer, content: LeafContent) -> list[bytes]:
+    """D7, D8, D49. An SKI in S/MIME alone: TLS recommends none. SAN is critical iff the subject is empty (D5)."""
     ocsp = {"ocsp": issuer.ocsp_url} if issuer.ocsp_url is not None else {}
     points = [write.crl_distribution_point(issuer.crl_url)] if issuer.crl_url is not None else []
+    family: Literal["rsa", "ec"] = "rsa" if algorithm_for_spki(content.spki).name.startswith("rsa") else "ec"
     return [
-        write.key_usage(write.DIGITAL_SIGNATURE),
-        write.extended_key_usage(oids.SERVER_AUTH),
+        write.key_usage(write.usage_bits(kind.usage[family])),
+        write.extended_key_usage(*(oids.PURPOSES[purpose] for purpose in kind.purposes)),
         write.basic_constraints(write.NOT_CA),
         write.authority_key(_key_identifier(issuer.certificate)),
         write.authority_access(**ocsp, ca_issuers=issuer.ca_issuers_url),
-        write.alternative_names(content.dns_names, critical=not content.subject),
+        write.alternative_names(content.dns_names, content.mailboxes, critical=not content.subject),
         write.policy(kind.policy),
         *points,
+        *([write.subject_key(write.key_identifier(content.spki))] if kind.type == "smime" else ()),
     ]
 
 

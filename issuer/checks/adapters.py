@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -72,15 +74,21 @@ async def version(linter: ExternalLinter) -> str:
 
 
 def found_at(linter: ExternalLinter) -> str | None:
-    """Where on this machine the program is, or None."""
-    return shutil.which(linter.command[0])
+    """Where on this machine its program is, or None."""
+    return find_program(linter.command[0])
+
+
+def find_program(name: str) -> str | None:
+    """Where on this machine a linter's program is, or None; beside our own interpreter is good too."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 async def _run(linter: ExternalLinter, command: tuple[str, ...], given: bytes) -> tuple[int | None, bytes]:
     pipe = asyncio.subprocess.PIPE
+    program = (found_at(linter) or command[0],) if command[0] == linter.command[0] else command[:1]
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+            *program, *command[1:], stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
         )
     except OSError as error:
         raise _unavailable(linter, error.strerror or type(error).__name__) from None

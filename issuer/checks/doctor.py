@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from typing import Final, Literal
 
 from issuer.checks import adapters
 from issuer.checks.blocklist import Blocklist
+from issuer.checks.registries import Registries
 from issuer.ct.submit import CtLogs
 from quash.errors import QuashError
 from quash.runtime.clock import Clock
@@ -41,14 +41,25 @@ async def examine(config: Config, state: State, clock: Clock) -> AsyncIterator[D
     configured = {linter.command[0].rpartition("/")[2] for linter in config.lint.external}
     for name in _LINTERS:
         if name not in configured:
-            where = shutil.which(name)
+            where = adapters.find_program(name)
             yield Diagnosis(name, "absent", f"{where}: add it to lint.external" if where else "not on this machine")
     for each in config.checks.blocklists:
         try:
             yield Diagnosis(f"blocklist {each.name}", "ok", f"{len(Blocklist(each.file, each.kind))} keys")
         except QuashError as error:
             yield Diagnosis(f"blocklist {each.name}", "bad", str(error))
+    yield _names(config, state, clock)
     yield _logs(config, state, clock)
+
+
+def _names(config: Config, state: State, clock: Clock) -> Diagnosis:
+    try:
+        registries = Registries(state.root / "names")
+        registries.check_age(config.names.max_age_days * 86_400, int(clock.now()))
+    except QuashError as error:
+        # Where nothing is validated, old names do no harm.
+        return Diagnosis("names", "bad" if config.issuance.require_validation else "absent", error.message)
+    return Diagnosis("names", "ok", ", ".join(registries.published))
 
 
 def _logs(config: Config, state: State, clock: Clock) -> Diagnosis:

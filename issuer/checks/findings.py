@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from quash.errors import Kind, QuashError
+from quash.pki import policies
 
 SEVERITIES: Final = ("info", "notice", "warning", "error", "fatal")
 """In rising order."""
 
-DOCUMENTS: Final = tuple(f"{kind}-{form}" for kind in ("dv", "ov") for form in ("precertificate", "certificate"))
-"""What is linted in flow 1, by the name that linters and stored results use."""
+TLS_DOCUMENTS: Final = tuple(f"{kind}-{form}" for kind in policies.TLS for form in ("precertificate", "certificate"))
+EMAIL_DOCUMENTS: Final = tuple(f"{kind}-certificate" for kind in policies.EMAIL)
+"""What is linted in flow 1, by the name that linters and stored results use: the certificate's policy, and its form."""
 
 
 @dataclass(frozen=True, slots=True)

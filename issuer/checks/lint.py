@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 from prometheus_client import Histogram
 
 from issuer.checks import adapters
-from issuer.checks.findings import Finding, Report, at_or_above
+from issuer.checks.findings import EMAIL_DOCUMENTS, Finding, Report, at_or_above
 from issuer.checks.workers import Runner
 from quash.runtime.config import ExternalLinter, Lint
 
 Linting = Callable[[bytes, str], Awaitable[Sequence[Report]]]
-"""(DER of a twin, document type of `issuer.checks.findings.DOCUMENTS`) to one report of each linter."""
+"""(DER of a twin, document type, see `issuer.checks.findings`) to one report of each linter."""
+
+TOLERATED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "w_ext_subject_key_identifier_missing_sub_cert": "by RFC 5280; BR 7.1.2.7.6 recommends none in TLS (D7)",
+        "e_sub_cert_aia_does_not_contain_ocsp_url": "by the BR before 2024-03-15; a short-lived leaf has none (D4)",
+        "e_commonname_mailbox_validated": "also where there is none, which may be; pkilint judges those that are (D49)",
+    }
+)
+"""zlint's findings that stand, by its code, each with the rule that wants it so. No configuration adds to it."""
 
 _SECONDS = Histogram("quash_lint_seconds", "Time of one linter for one document, waiting included", ["linter"])
 
@@ -25,7 +36,7 @@ async def no_linting(_twin: bytes, _document: str) -> Sequence[Report]:
 
 
 class LintGate:
-    """pkilint in worker processes, and the external linters of the configuration, all at once."""
+    """pkilint and our own rules in worker processes, and the external linters of the configuration, all at once."""
 
     def __init__(self, config: Lint, runner: Runner) -> None:
         self._config = config
@@ -34,15 +45,20 @@ class LintGate:
 
     async def __call__(self, twin: bytes, document: str) -> Sequence[Report]:
         """See `Linting`. Raises `lint.unavailable`, `lint.timeout`, `checks.*`."""
-        external = (self._external(linter, twin) for linter in self._config.external)
-        return await asyncio.gather(self._pkilint(twin, document), *external)
+        external = (self.external(linter, twin) for linter in self._config.external)
+        inside = [self._inside("pkilint", "lint", twin, document)]
+        if document in EMAIL_DOCUMENTS:
+            inside.append(self._inside("quash", "own", twin, document))
+        return await asyncio.gather(*inside, *external)
 
-    async def _pkilint(self, twin: bytes, document: str) -> Report:
-        with _SECONDS.labels("pkilint").time():
-            said = await self._runner.run("lint", document, twin)
-        return self._report("pkilint", said["version"], [Finding(**each) for each in said["findings"]])
+    async def _inside(self, linter: str, task: str, twin: bytes, document: str) -> Report:
+        """One of the linters that run in worker processes."""
+        with _SECONDS.labels(linter).time():
+            said = await self._runner.run(task, document, twin)
+        return self._report(linter, said["version"], [Finding(**each) for each in said["findings"]])
 
-    async def _external(self, linter: ExternalLinter, twin: bytes) -> Report:
+    async def external(self, linter: ExternalLinter, twin: bytes) -> Report:
+        """One program's report, whether it gates or not. Raises `lint.unavailable`, `lint.timeout`."""
         if linter.name not in self._versions:
             self._versions[linter.name] = await adapters.version(linter)
         with _SECONDS.labels(linter.name).time():
@@ -50,10 +66,12 @@ class LintGate:
         return self._report(linter.name, self._versions[linter.name], found)
 
     def _report(self, linter: str, version: str, findings: Sequence[Finding]) -> Report:
-        refusing = [each for each in at_or_above(findings, self._config.level) if not self._is_exempt(each)]
+        refusing = [each for each in at_or_above(findings, self._config.level) if not self._stands(each)]
         return Report(linter, version, tuple(findings), tuple(refusing))
 
-    def _is_exempt(self, finding: Finding) -> bool:
+    def _stands(self, finding: Finding) -> bool:
+        if finding.code in TOLERATED:
+            return True
         return any(
             finding.code == exempt.code and re.fullmatch(exempt.message, finding.message)
             for exempt in self._config.exempt

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final
 
-from issuer.checks import pkilinting, weak_keys
+from issuer.checks import own_rules, pkilinting, weak_keys
 
 
 def _lint(document: str, der: bytes) -> dict[str, Any]:
@@ -15,11 +15,15 @@ def _lint(document: str, der: bytes) -> dict[str, Any]:
     return {"version": pkilinting.VERSION, "findings": found}
 
 
+def _own(_: str, der: bytes) -> dict[str, Any]:
+    return {"version": own_rules.VERSION, "findings": [asdict(finding) for finding in own_rules.findings(der)]}
+
+
 def _key(_: str, spki: bytes) -> None:
     weak_keys.check_key(spki)
 
 
-TASKS: Final[Mapping[str, Callable[[str, bytes], Any]]] = MappingProxyType({"lint": _lint, "key": _key})
+TASKS: Final[Mapping[str, Callable[[str, bytes], Any]]] = MappingProxyType({"lint": _lint, "own": _own, "key": _key})
 
 
 def warm() -> None:

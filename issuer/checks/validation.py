@@ -1,21 +1,97 @@
-"""Whether the identifiers of an order were validated for whoever orders."""
+"""Whether the identifiers of an order were validated for whoever orders, by a method and at a time that still count.
+
+The seam for everything that validates: today officers record what they validated (`quash validation add`), later the
+methods of BR 3.2.2.4 write the same rows. What counts for how long is the dated table (D21-D24, D50, G12-G14).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
+from issuer.profiles import LeafContent
 from quash.errors import Kind, QuashError
+from quash.pki import dated
+from quash.store.validations import Validation
+
+# D25: what these methods prove for a name holds for the names below it too; the others prove the name alone.
+_PRUNED: Final = frozenset({"4", "7", "12", "13", "14", "16", "17", "21", "22"})
+_EMAIL_METHODS: Final = frozenset({"3.2.2.2"})  # SBR: control of the mailbox; by its host: a DNS name's methods
+_ORGANIZATION_METHODS: Final = frozenset({"3.2.2.1", "3.2.3"})  # BR and SBR: identity of a registered body (G46)
+_BR: Final = "3.2.2.4."
+REUSE: Final[Mapping[str, dated.Table[int]]] = MappingProxyType(
+    {"dns": dated.DOMAIN_REUSE, "email": dated.MAILBOX_REUSE, "organization": dated.IDENTITY_REUSE}
+)
 
 
-def check_validated(names: Collection[str], validated: Collection[str], *, required: bool) -> None:
-    """Raises `validation.required` unless each name is among the validated ones, or the deployment waives it.
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """What must have been validated. `kind`: dns, email or organization (`C/O`)."""
 
-    `issuance.require_validation` is the waiver, for demonstrations with made-up names.
-    """
-    missing = sorted(set(names) - set(validated))
-    if required and missing:
+    kind: str
+    value: str
+
+
+def identifiers(content: LeafContent) -> tuple[Identifier, ...]:
+    """What somebody must have validated of a leaf (G38: an organization, also that it stands behind a mailbox)."""
+    found = [*(Identifier("dns", name) for name in content.dns_names)]
+    found += [Identifier("email", address) for address in content.mailboxes]
+    if "O" in content.subject:
+        found.append(Identifier("organization", organization(content.subject["C"], content.subject["O"])))
+    return tuple(found)
+
+
+def organization(country: str, name: str) -> str:
+    """The value of an organization's identifier."""
+    return f"{country}/{name}"
+
+
+def proofs(wanted: Iterable[Identifier]) -> set[tuple[str, str]]:
+    """(kind, value) of every row that could prove one of these: itself, and for hosts the names above."""
+    found = set()
+    for each in wanted:
+        found.add((each.kind, each.value))
+        if each.kind != "organization":
+            labels = each.value.rpartition("@")[2].split(".")
+            found |= {("dns", ".".join(labels[start:])) for start in range(len(labels) - 1)}
+    return found
+
+
+def check_method(kind: str, method: str, now: int) -> None:
+    """Raises `validation.method` for a method that proves nothing of the kind today (D23, D24)."""
+    allowed: Collection[str] = {"email": _EMAIL_METHODS, "organization": _ORGANIZATION_METHODS}.get(kind, ())
+    if kind == "dns":
+        allowed = {_BR + number for number in dated.at(dated.DOMAIN_METHODS, now)}
+    if method not in allowed:
+        known = ", ".join(sorted(allowed))
+        raise QuashError("validation.method", f"{method} validates no {kind} today: one of {known}", Kind.REFUSED)
+
+
+def check_validated(wanted: Iterable[Identifier], found: Collection[Validation], now: int) -> None:
+    """Raises `validation.required` naming every identifier that nothing proves now."""
+    missing = sorted(each.value for each in wanted if not any(_proves(row, each, now) for row in found))
+    if missing:
         raise QuashError(
             "validation.required",
             f"prove control of {', '.join(missing)} first (issuance.require_validation)",
             Kind.REFUSED,
         )
+
+
+def _proves(row: Validation, wanted: Identifier, now: int) -> bool:
+    try:
+        check_method(row.kind, row.method, now)
+    except QuashError:
+        return False
+    number = row.method.removeprefix(_BR)
+    limit = dated.PERSISTENT_REUSE if row.kind == "dns" and number == "22" else REUSE[row.kind]
+    if not 0 <= now - row.validated_at <= dated.at(limit, now):
+        return False
+    if (row.kind, row.value) == (wanted.kind, wanted.value):
+        return True
+    host = wanted.value.rpartition("@")[2]
+    same = host == row.value
+    below = host.endswith(f".{row.value}") and number in _PRUNED
+    return row.kind == "dns" and wanted.kind != "organization" and (same or below)

@@ -6,6 +6,7 @@ A frame is a 12-octet prefix (length of a JSON header, length of octets), the he
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import struct
@@ -27,11 +28,12 @@ def encode(header: dict[str, Any], octets: bytes = b"") -> bytes:
 
 
 def main() -> None:
-    """`python -m issuer.checks.worker PARENT-PID`"""
-    die_with(int(sys.argv[1]), signal.SIGKILL)
+    """`python -m issuer.checks.worker [MODULE-WITH-TASKS] PARENT-PID`"""
+    die_with(int(sys.argv[-1]), signal.SIGKILL)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
-    from issuer.checks import tasks  # noqa: PLC0415 - two seconds of imports: after the parent's death is watched
+    # Two seconds of imports: after the parent's death is watched.
+    tasks: Any = importlib.import_module(sys.argv[1] if len(sys.argv) > 2 else "issuer.checks.tasks")
 
     tasks.warm()
     _send(out, {"ready": True})

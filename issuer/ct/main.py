@@ -44,7 +44,7 @@ async def main(process: Process) -> None:
         )
         for operator, name, kind in LOGS
     ]
-    runner = web.AppRunner(application(logs), access_log=None)
+    runner = web.AppRunner(application(logs), access_log=None, shutdown_timeout=10)
     await runner.setup()
     try:
         await web.TCPSite(runner, process.config.ct_log.host, process.config.ct_log.port).start()

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
 
 from issuer.ct.log_list import USABLE, Log
-
-DAY: Final = 86_400
+from quash.pki import dated
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,8 @@ class Demand:
 
 def demand(seconds: int) -> Demand:
     """By the lifetime in seconds, inclusive: up to 180 days two SCTs of two operators, then three (E1, E2)."""
-    return Demand(2, 1) if seconds <= 180 * DAY else Demand(3, 2)
+    scts = dated.at(dated.SCT_COUNT, seconds)
+    return Demand(scts, scts - 1)
 
 
 def satisfied(logs: Iterable[Log], wanted: Demand) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from aiohttp import web
@@ -10,19 +10,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import BaseModel, ConfigDict, Field
 
-from issuer.api import answer, read, require, timestamp
+from issuer.api import answer, read, read_query, require, timestamp
 from issuer.issuance.issue import Issuance
 from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
 from quash.runtime.config import Config
 from quash.store import certificates, issuers, orders
 from quash.store.database import Connection, Pool, acquire
+from quash.store.operators import RESELLER, Operator
 from quash.store.orders import Order
 
-_MAY_ORDER: Final = ("operator", "officer")
+_MAY_ORDER: Final = ("operator", "officer", RESELLER)
 _MAY_LOOK: Final = (*_MAY_ORDER, "viewer", "auditor")
 _LONGEST_CHAIN: Final = 8
-_MOST_HELD: Final = 1000
+_MOST: Final = 1000
 
 
 class OrderRequest(BaseModel):
@@ -32,6 +33,16 @@ class OrderRequest(BaseModel):
 
     profile: Annotated[str, Field(min_length=1, max_length=64)]
     csr: Annotated[str, Field(min_length=1)]
+
+
+class OrderQuery(BaseModel):
+    """`state`: of these alone. `before`: older than the order of this id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["held", "pending", "ready", "issued", "refused"] | None = None
+    before: Annotated[str, Field(pattern="^[0-9a-f-]{36}$")] | None = None
+    limit: Annotated[int, Field(ge=1, le=_MOST)] = _MOST
 
 
 class Decision(BaseModel):
@@ -50,7 +61,8 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
         """201 with the certificate, or 202 where its answers are not out in time: then ask for the order again."""
         operator = require(request, *_MAY_ORDER)
         body = await read(request, OrderRequest)
-        order = await issuance.submit(operator.actor, body.profile, body.csr)
+        by = operator.actor if operator.account is not None else None
+        order = await issuance.submit(operator.applicant, body.profile, body.csr, by=by)
         order = await issuance.finish(order.id, config.issuance.visible_timeout)
         if order.state == "refused":
             raise QuashError(order.code or "order.refused", f"{order.detail} (order {order.id})", Kind.REFUSED)
@@ -60,22 +72,30 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
         return response
 
     async def get(request: web.Request) -> web.Response:
-        require(request, *_MAY_LOOK)
+        """One order; with its certificate and chain once it is issued."""
+        operator = require(request, *_MAY_LOOK)
         order_id = _order_id(request.match_info["id"])
         async with acquire(pool) as conn:
             order = await orders.get(conn, order_id)
-            if order is None:
+            if order is None or not _is_of(operator, order):
                 raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND)
             return answer(await describe(conn, order))
 
-    async def held(request: web.Request) -> web.Response:
-        require(request, "officer")
-        if request.query_string != "state=held":
-            raise QuashError("request.invalid", "orders are listed by ?state=held alone")
+    async def listed(request: web.Request) -> web.Response:
+        """Orders without certificates, newest first; those that are held, oldest first. Resellers see their own."""
+        operator = require(request, "officer", RESELLER)
+        query = read_query(request, OrderQuery)
         async with acquire(pool) as conn:
-            return answer({"orders": [await describe(conn, each) for each in await orders.held(conn, _MOST_HELD)]})
+            if query.state == "held" and operator.account is None:
+                found = await orders.held(conn, query.limit)
+            else:
+                applicant = None if operator.account is None else operator.applicant
+                before = None if query.before is None else _order_id(query.before)
+                found = await orders.page(conn, applicant, query.state, query.limit, before)
+            return answer({"orders": [await describe(conn, each, whole=False) for each in found]})
 
     async def decide(request: web.Request) -> web.Response:
+        """Releases a held order, or refuses it (G19)."""
         officer = require(request, "officer")
         decision = await read(request, Decision)
         if decision.release == (decision.reason is not None):
@@ -85,13 +105,16 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
             return answer(await describe(conn, order))
 
     app.router.add_post("/v1/orders", post)
-    app.router.add_get("/v1/orders", held)
+    app.router.add_get("/v1/orders", listed)
     app.router.add_post("/v1/orders/{id}/decision", decide)
     app.router.add_get("/v1/orders/{id}", get)
 
 
-async def describe(conn: Connection, order: Order) -> dict[str, Any]:
-    """An order as JSON. The certificate (PEM), and the chain behind it without the root, only once it is released."""
+async def describe(conn: Connection, order: Order, *, whole: bool = True) -> dict[str, Any]:
+    """An order as JSON. The certificate (PEM), and the chain behind it without the root, only once it is released.
+
+    `whole`: with both; a list goes without.
+    """
     told: dict[str, Any] = {
         "id": str(order.id),
         "state": order.state,
@@ -116,7 +139,7 @@ async def describe(conn: Connection, order: Order) -> dict[str, Any]:
         "serial": format_serial(order.serial),
         "not_after": timestamp(certificate.not_after),
     }
-    if order.state == "issued" and certificate.der is not None:
+    if whole and order.state == "issued" and certificate.der is not None:
         told |= {"certificate": _pem(certificate.der), "chain": "".join(await _chain(conn, issuer.id))}
     return told
 
@@ -132,6 +155,11 @@ async def _chain(conn: Connection, issuer_id: int) -> list[str]:
         chain.append(_pem(certificate.der))
         next_id = issuer.parent
     return chain
+
+
+def _is_of(operator: Operator, order: Order) -> bool:
+    """G42: a reseller's orders are its account's; staff see all."""
+    return operator.account is None or order.operator == operator.applicant
 
 
 def _order_id(text: str) -> UUID:

@@ -36,10 +36,11 @@ from issuer.checks.findings import refusal
 from issuer.checks.high_profile import flagged
 from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting
+from issuer.checks.registries import Registries
 from issuer.ct.submit import Transparency
 from issuer.ct.tbs import is_poisoned
 from issuer.issuance import prepare
-from issuer.issuance.prepare import Draft, Plan, Reserved
+from issuer.issuance.prepare import Asked, Draft, Plan, Reserved
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial
@@ -61,6 +62,7 @@ _PASSING: Final = (Kind.UNAVAILABLE, Kind.INTERNAL)
 """Faults that say nothing about the order: it waits and is tried again."""
 _PARALLEL: Final = 4
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 0.5
+_PATIENCE = 5.0  # seconds after which the order is read again: it may have been revoked meanwhile
 
 _ORDERS = Counter("quash_orders_total", "Orders that ended, by code: issued, or the refusal", ["profile", "code"])
 _SECONDS = Histogram("quash_order_seconds", "From an order's acceptance to its release")
@@ -102,6 +104,7 @@ class Issuance:
         check_key: KeyCheck,
         linting: Linting,
         logging: Logging | None = None,
+        registries: Registries | None = None,
         passed: Callable[[str], Awaitable[None]] = _unobserved,
     ) -> None:
         self._pool = pool
@@ -112,13 +115,18 @@ class Issuance:
         self._check_key = check_key
         self._linting = linting
         self._logging = logging
+        self.registries = registries
         self._at_logs: set[UUID] = set()
+        self._watched: set[UUID] = set()
         self._passed = passed
 
-    async def submit(self, actor: str, profile: str, request: str) -> Order:
-        """Steps 1 and 2. Raises the refusal, once the refused order and its act are stored."""
-        now = self._now()
-        order = Order(uuid4(), now, actor, profile, b"", "pending", None, None, None, None, now)
+    async def submit(self, applicant: str, profile: str, request: str, *, by: str | None = None) -> Order:
+        """Steps 1 and 2. Raises the refusal, once the refused order and its act are stored.
+
+        `by`: the operator of a reseller's account that sends it (G42).
+        """
+        now = self.now()
+        order = Order(uuid4(), now, applicant, profile, b"", "pending", None, None, None, None, now, submitted_by=by)
         try:
             order = replace(order, csr=csr.decode(request))
             await self._check_key(csr.public_key(order.csr))  # may take long, so before a connection is held
@@ -129,7 +137,7 @@ class Issuance:
             raise
         async with acquire(self._pool) as conn:
             try:
-                plan = await prepare.make_plan(conn, self._config, self._check_key, profile, order.csr)
+                plan = await self._plan(conn, order)
             except QuashError as error:
                 if error.kind in _PASSING:
                     raise
@@ -149,10 +157,10 @@ class Issuance:
 
         Four eyes: whoever ordered does not release (D38, G19).
         """
-        now = self._now()
+        now = self.now()
         async with acquire(self._pool) as conn, conn.transaction():
             order = await self._order(conn, order_id)
-            if order.operator == officer:
+            if officer in (order.operator, order.submitted_by):
                 raise QuashError("order.own", "another officer decides about your own order", Kind.FORBIDDEN)
             if refusal is None:
                 await orders.release(conn, order_id, now)
@@ -171,24 +179,31 @@ class Issuance:
     async def finish(self, order_id: UUID, timeout: float) -> Order:
         """Drives an order until it ends or `timeout` seconds are over; then `step` goes on with it."""
         deadline, wait = self._clock.monotonic() + timeout, _FIRST_WAIT
-        while True:
-            order = await self._try(order_id)
-            if order.final or order.state == "held" or self._clock.monotonic() >= deadline:
-                return order
-            await self._clock.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT)
+        self._watched.add(order_id)
+        try:
+            while True:
+                order = await self._try(order_id, deadline)
+                if order.final or order.state == "held" or self._clock.monotonic() >= deadline:
+                    return order
+                await self._clock.sleep(wait)
+                wait = min(wait * 1.5, _LONGEST_WAIT)
+        finally:
+            self._watched.discard(order_id)
 
     async def step(self) -> int:
-        """Takes every unfinished order as far as it goes now, whoever left it; returns how many moved."""
-        moved, after, oldest = 0, (-1, UUID(int=0)), self._now()
+        """Takes every unfinished order as far as it goes now, whoever left it; returns how many moved.
+
+        Those that a `finish` of this process is at are left to it.
+        """
+        moved, after, oldest = 0, (-1, UUID(int=0)), self.now()
         while True:
             async with acquire(self._pool) as conn:
                 page = await orders.unfinished(conn, _PARALLEL, after)
             if not page:
-                _OLDEST.set(self._now() - oldest)
+                _OLDEST.set(self.now() - oldest)
                 return moved
             oldest = min(oldest, page[0].created_at)
-            moved += sum(await asyncio.gather(*map(self._move, page)))
+            moved += sum(await asyncio.gather(*(self._move(each) for each in page if each.id not in self._watched)))
             after = (page[-1].created_at, page[-1].id)
 
     async def _move(self, order: Order) -> bool:
@@ -199,10 +214,10 @@ class Issuance:
             logger().exception("order.fault", order=str(order.id))
             return False
 
-    async def _try(self, order_id: UUID) -> Order:
+    async def _try(self, order_id: UUID, deadline: float = 0.0) -> Order:
         """`advance`, where a passing fault, or another worker, leaves the order as it is."""
         try:
-            return await self.advance(order_id)
+            return await self.advance(order_id, deadline)
         except QuashError as error:
             if error.kind not in _PASSING and error.code != orders.CONFLICT:  # another worker was faster
                 raise
@@ -210,29 +225,42 @@ class Issuance:
         async with acquire(self._pool) as conn:
             return await self._order(conn, order_id)
 
-    async def advance(self, order_id: UUID) -> Order:
-        """One attempt at steps 3 to 14, from wherever the order stands. Raises passing faults only."""
+    async def advance(self, order_id: UUID, deadline: float = 0.0) -> Order:
+        """One attempt at steps 3 to 14, from wherever the order stands. Raises passing faults only.
+
+        `deadline`: until when (monotonic) it may wait for public answers, rather than look once.
+        """
         async with acquire(self._pool) as conn, try_order_lock(conn, order_id) as alone:
             order = await self._order(conn, order_id)
             if alone and order.state == "pending":
                 order = await self._issue(conn, order, None)
         if alone and order.state == "pending" and self._logging is not None:
-            order = await self._log(order, self._logging)
-        return await self._release(order) if order.state == "ready" else order
+            order = await self._log(order, self._logging, deadline)
+        return await self._release(order, deadline) if order.state == "ready" else order
+
+    async def _answered(self, issuer: Issuer, certificate: bytes, serial: bytes, deadline: float) -> bool:
+        """Steps 8 and 13: asks strangers alone, so that waiting costs no database anything."""
+        until, wait = min(deadline, self._clock.monotonic() + _PATIENCE), _FIRST_WAIT
+        while not await self._answers.good(issuer, certificate, serial):
+            if self._clock.monotonic() + wait >= until:
+                return False
+            await self._clock.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
+        return True
 
     async def _issue(self, conn: Connection, order: Order, scts: bytes | None) -> Order:
         """Steps 3 to 7, with the SCTs at hand 10 to 12, or the refusal."""
         try:
-            prepare.check_age(order.began_at, self._config.issuance.resume_seconds, self._now())
+            prepare.check_age(order.began_at, self._config.issuance.resume_seconds, self.now())
             if order.serial is not None and scts is None:
                 reserved = await prepare.read_reserved(conn, order)
                 if reserved.tbs is None:
                     return order  # a precertificate without SCTs: `_log` goes on
-            plan = await prepare.make_plan(conn, self._config, self._check_key, order.profile, order.csr)
+            plan = await self._plan(conn, order)
             if order.serial is None:
-                logged = self._logging is not None
-                draft = await prepare.make_draft(conn, self._config, plan, self._now(), logged=logged)
-                await self._lint(conn, order, draft.twin, f"{plan.profile.kind}-{'pre' * logged}certificate")
+                logged = plan.kind.logged and self._logging is not None
+                draft = await prepare.make_draft(conn, self._config, plan, self.now(), logged=logged)
+                await self._lint(conn, order, draft.twin, f"{plan.kind.document}-{'pre' * logged}certificate")
                 order = await self._reserve(conn, order, plan, draft)
             reserved = await prepare.read_reserved(conn, order)
             if reserved.tbs is None and scts is not None:
@@ -245,9 +273,13 @@ class Issuance:
                 raise
             return await self._refuse(conn, order, error)
 
+    async def _plan(self, conn: Connection, order: Order) -> Plan:
+        asked = Asked(order.operator, order.profile, order.csr, self.now())
+        return await prepare.make_plan(conn, self._config, self._check_key, asked, registries=self.registries)
+
     async def _lint(self, conn: Connection, order: Order, twin: bytes, document: str) -> None:
         """Every result is stored, then the first refusal raised (D47)."""
-        reports, now = await self._linting(twin, document), self._now()
+        reports, now = await self._linting(twin, document), self.now()
         results = [
             LintResult(now, order.id, document, each.linter, each.version, each.as_json(), bool(each.refusing))
             for each in reports
@@ -258,7 +290,7 @@ class Issuance:
 
     async def _reserve(self, conn: Connection, order: Order, plan: Plan, draft: Draft) -> Order:
         """Step 4, T1."""
-        now = self._now()
+        now = self.now()
         async with conn.transaction():
             await certificates.reserve(
                 conn,
@@ -293,7 +325,7 @@ class Issuance:
         await self._passed("precommit")
         return order
 
-    async def _log(self, order: Order, logging: Logging) -> Order:
+    async def _log(self, order: Order, logging: Logging, deadline: float) -> Order:
         """Steps 8 to 12. No connection is held while strangers and logs are asked; logging twice does no harm."""
         if order.id in self._at_logs:
             return order
@@ -308,7 +340,7 @@ class Issuance:
                         return await self._end_refused(conn, order, ended)
                 issuer, certificate = await prepare.read_issuer(conn, reserved.issuer_id)
                 chain = await prepare.chain(conn, issuer)
-            if not await self._answers.good(issuer, certificate.der, reserved.serial):
+            if not await self._answered(issuer, certificate.der, reserved.serial, deadline):
                 return order
             valid = reserved.valid
             lifetime = valid.not_after - valid.not_before + 1
@@ -324,7 +356,7 @@ class Issuance:
         """Step 10. The first final TBS that is committed stays the only one, whatever SCTs come later."""
         tbs = prepare.final_tbs(reserved, scts)
         twin = profiles.build_twin(tbs, plan.issuer.signature_algorithm)
-        await self._lint(conn, order, twin, f"{plan.profile.kind}-certificate")
+        await self._lint(conn, order, twin, f"{plan.kind.document}-certificate")
         await certificates.set_final_tbs(conn, *reserved.key, tbs)
         await self._passed("final")
         return replace(reserved, tbs=tbs)
@@ -332,7 +364,7 @@ class Issuance:
     async def _signed(self, conn: Connection, plan: Plan, reserved: Reserved, sign: SignCertificate) -> bytes:
         """Under the locks: may it still be, and did the CA signer sign the committed bytes?"""
         await prepare.recheck(conn, plan)
-        prepare.check_reserved(reserved, plan, self._now())
+        prepare.check_reserved(reserved, plan, self.now())
         if (ended := await self._ended(conn, reserved)) is not None:
             raise ended
         der = await sign(*reserved.key)
@@ -344,7 +376,7 @@ class Issuance:
         async with kill_switch_lock(conn, stop=False), spki_lock(conn, reserved.spki_sha256):
             der = await self._signed(conn, plan, reserved, self._sign_certificate)
             await self._passed("sign")
-            now = self._now()
+            now = self.now()
             async with conn.transaction():
                 await certificates.complete(conn, *reserved.key, der)
                 await outbox.add_certificates(conn, [reserved.key])
@@ -368,12 +400,12 @@ class Issuance:
         if await revocations.latest(conn, *reserved.key) is not None:
             return
         compromised = await blocked_keys.is_blocked(conn, reserved.spki_sha256)
-        reason, now = Reason.keyCompromise if compromised else Reason.superseded, self._now()
+        reason, now = Reason.keyCompromise if compromised else Reason.superseded, self.now()
         act_id = await self._act(conn, order, "certificate.abandon", reason=reason.name)
         await revocations.add(conn, [Revocation(*reserved.key, 1, reason, now, now, reserved.shard, act_id)])
         await outbox.add_certificates(conn, [reserved.key])
 
-    async def _release(self, order: Order) -> Order:
+    async def _release(self, order: Order, deadline: float) -> Order:
         """Steps 13 and 14. No connection is held while strangers are asked."""
         async with acquire(self._pool) as conn:
             reserved = await prepare.read_reserved(conn, order)
@@ -382,9 +414,9 @@ class Issuance:
                 async with conn.transaction():
                     return await self._end_refused(conn, order, ended)
             issuer, certificate = await prepare.read_issuer(conn, reserved.issuer_id)
-        if not await self._answers.good(issuer, certificate.der, reserved.serial):
+        if not await self._answered(issuer, certificate.der, reserved.serial, deadline):
             return order
-        now = self._now()
+        now = self.now()
         async with acquire(self._pool) as conn:
             await orders.set_issued(conn, order.id, now)
         _ORDERS.labels(order.profile, "issued").inc()
@@ -396,7 +428,7 @@ class Issuance:
         """Why nobody will ever answer `good` for a certificate that is not handed out yet."""
         if await revocations.latest(conn, *reserved.key) is not None:
             return QuashError("certificate.revoked", "it was revoked before it was handed out", Kind.REFUSED)
-        if reserved.valid.not_after < self._now():
+        if reserved.valid.not_after < self.now():
             return QuashError("certificate.expired", "it expired before it was handed out", Kind.REFUSED)
         return None
 
@@ -408,7 +440,7 @@ class Issuance:
 
     async def _end_refused(self, conn: Connection, order: Order, error: QuashError) -> Order:
         """To be called inside a transaction."""
-        now = self._now()
+        now = self.now()
         await orders.refuse(conn, order.id, error.code, error.message, now)
         await self._act(conn, order, "order.refuse", code=error.code)
         _ORDERS.labels(self._label(order.profile), error.code).inc()
@@ -419,7 +451,7 @@ class Issuance:
         if order.issuer_id is not None and order.serial is not None:
             issuer, _ = await prepare.read_issuer(conn, order.issuer_id)
             subject |= {"issuer": issuer.name, "serial": format_serial(order.serial)}
-        return await acts.record(conn, at=self._now(), actor=order.operator, action=action, subject=subject)
+        return await acts.record(conn, at=self.now(), actor=order.actor, action=action, subject=subject)
 
     async def _order(self, conn: Connection, order_id: UUID) -> Order:
         order = await orders.get(conn, order_id)
@@ -431,5 +463,6 @@ class Issuance:
         """Profiles as clients spell them must not become metric labels without end."""
         return profile if any(profile == known.name for known in self._config.profiles) else "unknown"
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Unix seconds."""
         return int(self._clock.now())

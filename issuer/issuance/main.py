@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from issuer import api
+from issuer import api, idempotency, openapi
 from issuer.checks.keys import KeyChecks
 from issuer.checks.lint import LintGate
+from issuer.checks.registries import Registries
 from issuer.checks.workers import Workers
 from issuer.ct.submit import CtLogs
+from issuer.issuance import validation_api
 from issuer.issuance.api import add_routes
 from issuer.issuance.issue import Issuance, Logging, SignCertificate
+from issuer.issuance.openapi import API
 from issuer.issuance.visible import PublicAnswers
 from quash.errors import QuashError
 from quash.pki.serials import format_serial
@@ -41,6 +46,7 @@ async def main(process: Process) -> None:
     process.health.set("api", False, "starting")
     process.health.set("orders", False, "starting")
     config = process.config
+    registries = Registries(process.state.root / "names")
     pool = await connect(config, process.state, ISSUING)
     try:
         async with (
@@ -57,25 +63,34 @@ async def main(process: Process) -> None:
                 answers=answers,
                 check_key=check_key,
                 linting=LintGate(config.lint, workers),
+                registries=registries,
                 logging=Logging(ca_signer(process.state, "precertificate"), logs) if config.ct.log_list else None,
             )
             app = api.application(pool, process.clock)
             add_routes(app, pool, config, issuance)
+            validation_api.add_routes(app, pool, issuance)
+            openapi.add_route(app, API)
             files = api.tls_files(process.state)
+            app.middlewares.append(idempotency.middleware(pool, process.clock))
             async with api.listening(app, files, config.issuer.host, config.issuer.port) as port:
                 process.log.info("issuer.listening", host=config.issuer.host, port=port)
                 process.health.set("api", True)
-                await _drive(process, issuance, workers, logs if config.ct.log_list else None)
+                await _drive(process, issuance, workers, registries, logs if config.ct.log_list else None)
     finally:
         pool.terminate()
 
 
-async def _drive(process: Process, issuance: Issuance, workers: Workers, logs: CtLogs | None) -> None:
+async def _drive(
+    process: Process, issuance: Issuance, workers: Workers, registries: Registries, logs: CtLogs | None
+) -> None:
     """Unfinished orders, each second: nobody sends a hint for what nobody finished."""
+    age = process.config.names.max_age_days * 86_400
     while True:
         process.health.set("checks", workers.ready, "" if workers.ready else "no worker is warm yet")
         if logs is not None:
-            _check_logs(process, logs)
+            _check(process, "ct", logs.check)
+        if process.config.issuance.require_validation:
+            _check(process, "names", partial(registries.check_age, age, int(process.clock.now())))
         try:
             await issuance.step()
             process.health.set("orders", True)
@@ -85,10 +100,10 @@ async def _drive(process: Process, issuance: Issuance, workers: Workers, logs: C
         await asyncio.sleep(_POLL)
 
 
-def _check_logs(process: Process, logs: CtLogs) -> None:
-    """E9: an old or missing log list is an alarm before it is a refusal."""
+def _check(process: Process, what: str, check: Callable[[], None]) -> None:
+    """E9, G48: an old list of logs or of names, or a missing one, is an alarm before it is a refusal."""
     try:
-        logs.check()
-        process.health.set("ct", True)
+        check()
+        process.health.set(what, True)
     except QuashError as error:
-        process.health.set("ct", False, str(error))
+        process.health.set(what, False, str(error))

@@ -13,14 +13,16 @@ from issuer import profiles
 from issuer.checks import csr
 from issuer.checks.content import check_content, check_limits
 from issuer.checks.keys import KeyCheck
-from issuer.checks.validation import check_validated
+from issuer.checks.registries import Registries
+from issuer.checks.validation import check_validated, identifiers, proofs
 from issuer.ct.tbs import check_match, plain, with_poison, with_scts
-from issuer.profiles import LeafContent, LeafIssuer, LeafKind, Validity
+from issuer.profiles import LeafContent, LeafIssuer, Validity
 from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
-from quash.store import blocked_keys, certificates, crls, issuers
+from quash.runtime.profiles import ProfileKind
+from quash.store import blocked_keys, certificates, crls, issuers, validations
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
 from quash.store.orders import Order
@@ -29,11 +31,21 @@ _LONGEST_CHAIN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What an order asks for, by whom (as acts name them), and when it is looked at. `request`: DER."""
+
+    applicant: str
+    profile: str
+    request: bytes
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """An order that passed every check that needs no serial."""
 
     profile: Profile
-    kind: LeafKind
+    kind: ProfileKind
     issuer: Issuer
     issuer_certificate: IssuerCertificate
     content: LeafContent
@@ -69,18 +81,29 @@ class Reserved:
         return self.issuer_id, self.serial
 
 
-async def make_plan(conn: Connection, config: Config, check_key: KeyCheck, profile_name: str, request: bytes) -> Plan:
+async def make_plan(
+    conn: Connection,
+    config: Config,
+    check_key: KeyCheck,
+    asked_for: Asked,
+    *,
+    registries: Registries | None = None,
+) -> Plan:
     """Checks an order: profile, request, names, validation, key, kill switch. Raises the first refusal."""
-    profile = next((profile for profile in config.profiles if profile.name == profile_name), None)
+    request = asked_for.request
+    profile = next((profile for profile in config.profiles if profile.name == asked_for.profile), None)
     if profile is None:
         known = ", ".join(profile.name for profile in config.profiles)
         raise QuashError("profile.unknown", f"there is no such profile; choose one of: {known}")
-    kind = profiles.KINDS[profile.kind]
+    kind = config.kinds[profile.kind]
     await check_key(csr.public_key(request))
     asked = csr.read(request)
-    content = check_content(kind, asked)
+    content = check_content(kind, asked, registries)
     check_limits(profile, content)
-    check_validated(content.dns_names, (), required=config.issuance.require_validation)
+    if config.issuance.require_validation:
+        wanted = identifiers(content)
+        found = await validations.current(conn, asked_for.applicant, proofs(wanted))
+        check_validated(wanted, found, asked_for.now)
     issuer = await issuers.find_by_name(conn, profile.issuer)
     certificate = await issuers.certificate(conn, issuer.id) if issuer else None
     if issuer is None or certificate is None:
@@ -103,13 +126,15 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, 
 
     `logged`: it is the TBS of a precertificate. Without logs, a deployment that must have them refuses (E6).
     """
-    if config.ct.required and not logged:
+    if plan.kind.logged and config.ct.required and not logged:
         raise QuashError("ct.not_configured", "no TLS certificate without logs: set ct.log_list (E6)", Kind.REFUSED)
     serial = new_serial()
     shard = certificates.shard_of(serial, plan.issuer.shard_count)
-    valid = profiles.validity(plan.profile.days, now, plan.issuer_certificate.not_after)
-    profiles.check_validity(valid, now)
-    short = plan.profile.short_lived  # D4; OCSP and CRLs know it all the same, should anybody ask
+    days = plan.profile.days or plan.kind.days
+    valid = profiles.validity(plan.kind, days, now, plan.issuer_certificate.not_after)
+    profiles.check_validity(plan.kind, valid, now)
+    # D4; OCSP and CRLs know it all the same, should anybody ask.
+    short = plan.profile.short_lived or not plan.kind.revocation
     leaf_issuer = LeafIssuer(
         signature_algorithm=plan.issuer.signature_algorithm,
         certificate=plan.issuer_certificate.der,
@@ -191,7 +216,7 @@ def check_reserved(reserved: Reserved, plan: Plan, now: int) -> None:
     """What a resumed order may have outlived: its profile's issuer, or the validity limit of the day (D-4)."""
     if reserved.issuer_id != plan.issuer.id:
         raise QuashError("order.outdated", "the profile has another issuer now: order again", Kind.REFUSED)
-    profiles.check_validity(reserved.valid, now)
+    profiles.check_validity(plan.kind, reserved.valid, now)
 
 
 def check_signed(der: bytes, tbs: bytes | None, issuer_certificate: bytes) -> None:

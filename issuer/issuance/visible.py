@@ -6,8 +6,9 @@ import asyncio
 import base64
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -17,10 +18,37 @@ from quash.pki.certid import CertId, CertIdHash, issuer_hashes
 from quash.pki.ocsp_request import build_request
 from quash.pki.ocsp_response import GOOD, Status, verify_response
 from quash.runtime.clock import Clock
-from quash.store.issuers import Issuer
 
 MAX_RESPONSE: Final = 64 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)  # A40: ten seconds are the most a responder may take
+
+
+class Named(Protocol):
+    """What a relying party knows of an issuer: DER Name and SubjectPublicKeyInfo, and its path on the responder."""
+
+    @property
+    def subject(self) -> bytes: ...
+    @property
+    def spki(self) -> bytes: ...
+    @property
+    def ocsp_path(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one responder says to a CertID of one hash: a verified and fresh status, or None and `why` there is none.
+
+    `answered`: whether anything came that a responder says, an OCSP error included. `body`: the response, with a
+    status; `this_update` is its own.
+    """
+
+    url: str
+    algorithm: CertIdHash
+    status: Status | None
+    why: str = ""
+    answered: bool = True
+    body: bytes = b""
+    this_update: int = 0
 
 
 class PublicAnswers:
@@ -42,43 +70,40 @@ class PublicAnswers:
     ) -> None:
         await self._session.close()
 
-    async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool:
+    async def good(self, issuer: Named, issuer_certificate: bytes, serial: bytes) -> bool:
         """Whether each responder answers `good`, verified and fresh, for both CertID hashes (A20)."""
         return await self.say(issuer, issuer_certificate, serial, GOOD)
 
-    async def say(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes, status: Status) -> bool:
+    async def say(self, issuer: Named, issuer_certificate: bytes, serial: bytes, status: Status) -> bool:
         """Whether each responder answers exactly this, verified and fresh, for both CertID hashes (A20)."""
+        return all(heard.status == status for heard in await self.ask(issuer, issuer_certificate, serial))
+
+    async def ask(self, issuer: Named, issuer_certificate: bytes, serial: bytes) -> list[Heard]:
+        """What each responder answers, for both CertID hashes."""
         asked = [
-            self._says(url, issuer, issuer_certificate, serial, algorithm, status=status)
+            self._ask(url, issuer, issuer_certificate, serial, algorithm)
             for url, algorithm in itertools.product(self._urls, CertIdHash)
         ]
-        return all(await asyncio.gather(*asked))
+        return await asyncio.gather(*asked)
 
-    async def _says(
-        self,
-        url: str,
-        issuer: Issuer,
-        issuer_certificate: bytes,
-        serial: bytes,
-        algorithm: CertIdHash,
-        *,
-        status: Status,
-    ) -> bool:
+    async def _ask(
+        self, url: str, issuer: Named, issuer_certificate: bytes, serial: bytes, algorithm: CertIdHash
+    ) -> Heard:
         cert_id = CertId(algorithm, *issuer_hashes(issuer.subject, issuer.spki, algorithm), serial)
         encoded = quote(base64.b64encode(build_request(cert_id)), safe="")  # A31
         try:
             body = await self._get(f"{url}/{issuer.ocsp_path}/{encoded}")
+        except (aiohttp.ClientError, TimeoutError, QuashError) as error:
+            return Heard(url, algorithm, None, f"no answer: {error or type(error).__name__}", answered=False)
+        try:
             answer = verify_response(body, issuer_certificate)
-        except (aiohttp.ClientError, TimeoutError, QuashError):
-            return False
-        if (
-            answer.cert_id != cert_id
-            or answer.status != status
-            or answer.this_update is None
-            or answer.next_update is None
-        ):
-            return False
-        return answer.this_update <= self._clock.now() <= answer.next_update
+        except QuashError as error:
+            return Heard(url, algorithm, None, error.message)
+        if answer.cert_id != cert_id or answer.this_update is None or answer.next_update is None:
+            return Heard(url, algorithm, None, "an answer to another question")
+        if not answer.this_update <= self._clock.now() <= answer.next_update:
+            return Heard(url, algorithm, None, "an answer of another time")
+        return Heard(url, algorithm, answer.status, body=body, this_update=answer.this_update)
 
     async def _get(self, url: str) -> bytes:
         async with self._session.get(url, allow_redirects=False) as response:

@@ -46,7 +46,8 @@ class Wanted:
 class Ceremony:
     """Explicit commands at the machine that holds the keys (D20)."""
 
-    def __init__(self, pool: Pool, signer: CaSigner, clock: Clock) -> None:
+    def __init__(self, pool: Pool, signer: CaSigner, clock: Clock, actor: str = ACTOR) -> None:
+        self._actor = actor
         self._pool = pool
         self._signer = signer
         self._clock = clock
@@ -76,7 +77,7 @@ class Ceremony:
                 await acts.record(
                     conn,
                     at=self.now(),
-                    actor=ACTOR,
+                    actor=self._actor,
                     action="certificate.issued",
                     subject={
                         "issuer": wanted.issuer.name,
@@ -106,7 +107,7 @@ class Ceremony:
             act_id = await acts.record(
                 conn,
                 at=now,
-                actor=ACTOR,
+                actor=self._actor,
                 action="reservation.given_up",
                 subject={"issuer_id": row.issuer_id, "serial": format_serial(row.serial), "profile": row.profile},
             )
@@ -135,7 +136,7 @@ class Ceremony:
             spki=wanted.spki,
         )
         tbs = wanted.build(frame)
-        if issuer.kind != "imported":  # an imported CA's name and key are as they are
+        if not issuer.taken_over:  # an imported CA's name and key are as they are
             lint_before_signing(tbs, frame.algorithm, wanted.profile)
         await certificates.reserve(
             conn,

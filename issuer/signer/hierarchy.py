@@ -7,12 +7,13 @@ reservation, an issuer by its row. So `init` may be stopped anywhere, and runnin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from issuer.signer import ca_profiles
+from issuer.signer import ca_profiles, oids
+from issuer.signer.ca_profiles import SubCa
 from issuer.signer.ceremony import ACTOR, Ceremony, Wanted
-from issuer.signer.certificate_checks import SUB_CA, authority_of
+from issuer.signer.certificate_checks import authority_of
 from issuer.signer.checkpoint_key import ensure_checkpoint_key
 from issuer.signer.deployment import Deployment
 from issuer.signer.key_files import ceremony_opener
@@ -25,9 +26,10 @@ from issuer.signer.publish_files import publish_certificates
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame, write_certificate
 from quash.errors import Kind, QuashError
-from quash.keys import KeyKind
+from quash.pki import policies
 from quash.pki.algorithms import algorithm_for_spki
 from quash.pki.certificate import read_certificate
+from quash.pki.name_constraints import NameConstraints
 from quash.pki.names import build_name
 from quash.pki.rules import DAY
 from quash.pki.serials import new_serial
@@ -41,8 +43,6 @@ from quash.store.issuers import Issuer
 from quash.store.leases import Lease
 
 Say = Callable[[str], None]
-
-_ROOT_KEYS: frozenset[KeyKind] = frozenset({"ec-p384", "rsa-4096"})  # D14: what Apple asks of new roots
 
 
 async def make_hierarchy(config: Config, state: State, pool: Pool, clock: Clock, say: Say) -> None:
@@ -62,6 +62,14 @@ async def make_hierarchy(config: Config, state: State, pool: Pool, clock: Clock,
         finally:
             await keys.close()
             await lease.release()
+
+
+async def make_sub_ca(deployment: Deployment, signer: CaSigner, wanted: configuration.Issuer) -> None:
+    """One sub-CA of the configuration, unless it is there; its OCSP signer comes with the next `init`."""
+    async with acquire(deployment.pool) as conn:
+        found = await issuers.find_by_name(conn, wanted.name)
+    if found is None:
+        await _Hierarchy(deployment, signer, lambda _: None).make_sub_ca(wanted)
 
 
 class _Hierarchy:
@@ -102,8 +110,15 @@ class _Hierarchy:
         async with acquire(self._pool) as conn:
             found = await issuers.find_by_name(conn, wanted.name)
         if found is None:
-            found = await (self._make_root(wanted) if wanted.parent is None else self._make_sub_ca(wanted))
+            found = await (self._make_root(wanted) if wanted.parent is None else self.make_sub_ca(wanted))
             self._say(f"made issuer {found.name}")
+        if found.shard_count != wanted.shards:  # B16: never by the way
+            raise QuashError(
+                "hierarchy.shards_changed",
+                f"{wanted.name} has {found.shard_count} CRL shards, the configuration says {wanted.shards}: change them"
+                f" with quash ca shards --issuer {wanted.name} --count {wanted.shards}, or correct the configuration",
+                Kind.REFUSED,
+            )
         profiles = self._profiles(wanted.name)
         if found.profiles != profiles:
             async with acquire(self._pool) as conn:
@@ -134,10 +149,6 @@ class _Hierarchy:
         return any(state.published for state in states if state.scope.issuer_id == issuer.id)
 
     async def _make_root(self, wanted: configuration.Issuer) -> Issuer:
-        if wanted.key not in _ROOT_KEYS:
-            raise QuashError(
-                "hierarchy.root_key", f"issuer {wanted.name}: a root has {' or '.join(sorted(_ROOT_KEYS))} (D14)"
-            )
         spki = self._files.ensure("offline", wanted.name, wanted.key)
         now, subject, algorithm = self._now(), _subject(wanted), algorithm_for_spki(spki)
         frame = Frame(new_serial(), algorithm, subject, now, now + wanted.days * DAY - 1, subject, spki)
@@ -161,26 +172,17 @@ class _Hierarchy:
             )
         return issuer
 
-    async def _make_sub_ca(self, wanted: configuration.Issuer) -> Issuer:
+    async def make_sub_ca(self, wanted: configuration.Issuer) -> Issuer:
         parent, own, scope = await self._parent(wanted)
-        if wanted.policy is None:
-            raise QuashError("hierarchy.policy", f"issuer {wanted.name}: a sub-ca has policy dv or ov (D15)")
         spki = self._files.ensure("ca", wanted.name, wanted.key)
-        build = partial(
-            ca_profiles.sub_ca,
-            parent_key_id=authority_of(parent, own.der).key_id,
-            policy=ca_profiles.RESERVED_POLICIES[wanted.policy],
-            crl_url=scope.url,
-            ocsp_url=f"{self._config.ocsp_base}/{parent.ocsp_path}",
-            ca_issuers_url=f"{self._config.crl_base}/{parent.name}.cer",
-        )
+        shape = sub_ca_shape(self._config, parent, own, scope, wanted)
         certificate = Wanted(
             issuer=parent,
-            profile=SUB_CA,
+            profile=wanted.profile_name,
             subject=_subject(wanted),
             spki=spki,
             not_after=min(self._now() + wanted.days * DAY - 1, own.not_after),
-            build=build,
+            build=partial(ca_profiles.sub_ca, shape=shape),
         )
 
         async def finish(conn: Connection, der: bytes) -> Issuer:
@@ -190,12 +192,7 @@ class _Hierarchy:
 
     async def _parent(self, wanted: configuration.Issuer) -> tuple[Issuer, issuers.IssuerCertificate, crls.Scope]:
         async with acquire(self._pool) as conn:
-            parent = await issuers.find_by_name(conn, wanted.parent or "")
-            own = await issuers.certificate(conn, parent.id) if parent else None
-            scope = await crls.find_scope(conn, parent.id, None) if parent else None
-        if parent is None or own is None or scope is None or parent.kind != "root":
-            raise QuashError("hierarchy.parent", f"issuer {wanted.name}: its parent must be a root of this hierarchy")
-        return parent, own, scope
+            return await read_parent(conn, wanted.parent or "")
 
     async def _add_issuer(
         self, conn: Connection, wanted: configuration.Issuer, parent: Issuer | None, key_ref: str | None, der: bytes
@@ -226,28 +223,67 @@ class _Hierarchy:
         return issuer
 
 
-async def add_scopes(conn: Connection, issuer: Issuer, crl_base: str) -> None:
-    """The CRL scopes of a new issuer: one for certificates without a shard, and one for each shard.
+async def add_scopes(conn: Connection, issuer: Issuer, crl_base: str, shards: int | None = None) -> None:
+    """The CRL scopes that an issuer with so many shards lacks (None: as its row says): one for certificates without a
+    shard, and one for each shard.
 
     Without shards, the one is the full CRL and has no IDP (B14). With shards it lists only what no shard does, such as
     OCSP signers, and says so with an IDP of its own: without one it would claim to be complete.
     """
     path = f"{issuer.name}.crl"
-    sharded = issuer.shard_count > 0
+    count = issuer.shard_count if shards is None else shards
+    sharded = count > 0
     await crls.add_scope(
         conn, issuer_id=issuer.id, scope="full", shard=None, url=f"{crl_base}/{path}", path=path, idp=sharded
     )
-    for shard in range(issuer.shard_count):
+    for shard in range(count):
         path = f"{issuer.name}/{shard}.crl"
         await crls.add_scope(
             conn, issuer_id=issuer.id, scope=str(shard), shard=shard, url=f"{crl_base}/{path}", path=path, idp=True
         )
 
 
+async def read_parent(conn: Connection, name: str) -> tuple[Issuer, issuers.IssuerCertificate, crls.Scope]:
+    """A CA that others may stand below, its certificate, and the CRL that lists them. Raises `hierarchy.parent`."""
+    parent = await issuers.find_by_name(conn, name)
+    own = await issuers.certificate(conn, parent.id) if parent else None
+    scope = await crls.find_scope(conn, parent.id, None) if parent else None
+    if parent is None or own is None or scope is None or parent.taken_over:
+        raise QuashError("hierarchy.parent", f"{name} is no CA of this hierarchy that others may stand below")
+    return parent, own, scope
+
+
+def sub_ca_shape(
+    config: Config,
+    parent: Issuer,
+    own: issuers.IssuerCertificate,
+    scope: crls.Scope,
+    wanted: configuration.Issuer,
+) -> SubCa:
+    """What `wanted` is, and its parent's services (G45)."""
+    permitted = wanted.permitted
+    directory = tuple(build_name(dict(each.items())) for each in permitted.directory)
+    return SubCa(
+        purpose=oids.PURPOSES[config.kinds[wanted.profile_name].purposes[0]],
+        policies=tuple(policies.OIDS[name] for name in wanted.policy),
+        path_length=wanted.path_length,
+        constraints=NameConstraints(permitted.dns, permitted.email, directory) if permitted.kinds else None,
+        parent_key_id=authority_of(parent, own.der).key_id,
+        crl_url=scope.url,
+        ocsp_url=f"{config.ocsp_base}/{parent.ocsp_path}",
+        ca_issuers_url=f"{config.crl_base}/{parent.name}.cer",
+    )
+
+
 def _subject(wanted: configuration.Issuer) -> bytes:
     return build_name(dict(wanted.subject.items()))
 
 
-def _parents_first(wanted: Iterable[configuration.Issuer]) -> list[configuration.Issuer]:
-    """Roots, then what stands below them; the configuration has checked that parents exist."""
-    return sorted(wanted, key=lambda issuer: issuer.parent is not None)
+def _parents_first(wanted: Sequence[configuration.Issuer]) -> list[configuration.Issuer]:
+    """Roots, then what stands below them; the configuration has checked that each has a root above it."""
+    parents = {issuer.name: issuer.parent for issuer in wanted}
+
+    def depth(name: str | None) -> int:
+        return 0 if name is None else 1 + depth(parents[name])
+
+    return sorted(wanted, key=lambda issuer: depth(issuer.parent))

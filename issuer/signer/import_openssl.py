@@ -30,6 +30,7 @@ from issuer.signer.ocsp_signer import ensure_ocsp_signer
 from issuer.signer.publish_files import publish_certificates
 from issuer.signer.service import CaSigner
 from quash.errors import Kind, QuashError
+from quash.keys import KeyKind, shares_token
 from quash.pki.algorithms import algorithm_for_spki
 from quash.pki.certificate import read_certificate
 from quash.pki.reasons import Reason
@@ -100,6 +101,7 @@ class Import:
     async def run(self, key: KeySource) -> Summary:
         """Steps 2 to 7. Raises `import.*`, `key.*`, `KeyUnavailable`; the next run goes on from what was written."""
         check_ca(self._source.ca, self._deployment.now())
+        check_algorithm(self._source, self._ca.spki)  # before anything is written
         async with acquire(self._deployment.pool) as conn:
             known = await self._known_issuer(conn)
             key_ref = self._keep_key(key)
@@ -120,6 +122,7 @@ class Import:
         for issuer in await issuers.all_issuers(conn):
             same = (issuer.subject, issuer.spki) == (self._ca.subject, self._ca.spki)
             if same and issuer.name == self._source.name:
+                self._check_kind(issuer)
                 return issuer
             if same:
                 raise QuashError("import.known", f"this CA is served already, as {issuer.name}", Kind.CONFLICT)
@@ -129,12 +132,18 @@ class Import:
                 )
         return None
 
+    def _check_kind(self, known: Issuer) -> None:
+        if known.kind != self._source.kind:
+            said = "with" if known.kind == "private" else "without"
+            raise QuashError("import.kind", f"{known.name} was imported {said} --private: it stays so", Kind.CONFLICT)
+
     def _keep_key(self, key: KeySource) -> str:
         """The reference of the CA's key, which was opened once. Raises `key.*`, `KeyUnavailable`."""
         files = self._deployment.files
         if key.uri is None:
-            files.adopt("ca", self._source.name, self._ca.spki, key.body or b"", key.passphrase)
-            return files.ref("ca", self._source.name)
+            return files.adopt("ca", self._source.name, self._ca.spki, key.body or b"", key.passphrase)
+        if shares_token(key.uri, self._deployment.config.keys.ocsp_token or ""):
+            raise QuashError("key.shared_token", "the CA's key is on the token of the OCSP keys; it needs its own")
         handle = files.open("ca", key.uri)
         handle.close()
         if handle.spki != self._ca.spki:
@@ -147,7 +156,7 @@ class Import:
             issuer = await issuers.add(
                 conn,
                 name=self._source.name,
-                kind="imported",
+                kind=self._source.kind,
                 parent=None,
                 subject=self._ca.subject,
                 spki=self._ca.spki,
@@ -212,10 +221,11 @@ class Import:
 
     async def _ensure_signer(self, issuer: Issuer) -> None:
         deployment, wanted = self._deployment, OcspSigner()
+        kind: KeyKind = "ed25519" if issuer.signature_algorithm == "ed25519" else wanted.key
         keys = KeyRing(ceremony_opener(deployment.files))
         try:
             ceremony = Ceremony(deployment.pool, CaSigner(deployment.pool, keys, deployment.clock), deployment.clock)
-            await ensure_ocsp_signer(ceremony, deployment.files, issuer, wanted.key, wanted.days)
+            await ensure_ocsp_signer(ceremony, deployment.files, issuer, kind, wanted.days)
         finally:
             await keys.close()
 
@@ -239,6 +249,15 @@ class Import:
 
 def _with_bucket(row: ImportRow, issuer: Issuer) -> ImportRow:
     return replace(row, bucket=bucket_of(row.serial, issuer.bucket_count))
+
+
+def check_algorithm(source: Source, spki: bytes) -> None:
+    """Whether we may sign with the CA's key (A18). Raises `key.type_not_allowed`, `key.algorithm_not_supported`."""
+    if algorithm_for_spki(spki).name == "ed25519" and not source.private:
+        raise QuashError(
+            "key.algorithm_not_supported",
+            "the key is neither RSA nor ECDSA (D40); a CA of a private PKI may have Ed25519: give --private",
+        )
 
 
 def check_ca(ca: x509.Certificate, now: int) -> None:

@@ -26,13 +26,22 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The files of a CA, its key apart. `certs`: a folder of issued certificates; `crl`: PEM or DER."""
+    """The files of a CA, its key apart. `certs`: a folder of issued certificates; `crl`: PEM or DER.
+
+    `private`: it is of a PKI of somebody's own, outside the public rule sets.
+    """
 
     name: str
     index: bytes
     ca: x509.Certificate
     certs: Path | None
     crl: bytes | None
+    private: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Of the issuer that it becomes."""
+        return "private" if self.private else "imported"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,17 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from quash.errors import Kind, QuashError
-from quash.keys import KeyHandle, KeyKind, adopt_pem_key, generate_pem_key, open_key, pem_path
+from quash.keys import (
+    KeyHandle,
+    KeyKind,
+    adopt_pem_key,
+    ensure_successor,
+    generate_pem_key,
+    open_key,
+    pem_path,
+    renamed_uri,
+    shares_token,
+)
 from quash.runtime.config import Config, Keys
 from quash.runtime.state import State
 from quash.store.issuers import Issuer
@@ -27,10 +37,20 @@ _CONFIGURED: Final[Mapping[Group, Callable[[Keys], Path | None]]] = MappingProxy
 )
 
 
+_TOKENS: Final[Mapping[Group, Callable[[Keys], str | None]]] = MappingProxyType(
+    {"ca": lambda keys: keys.ca_token, "ocsp": lambda keys: keys.ocsp_token}
+)
+
+
 class KeyFiles:
-    """The PEM keys of a deployment, by group and name."""
+    """The keys of a deployment, by group and name: PEM files, or on the group's token where it has one.
+
+    Raises `key.shared_token` when CA and OCSP keys would lie on one token: who may use the ones could use the others.
+    """
 
     def __init__(self, config: Config, state: State) -> None:
+        if shares_token(config.keys.ca_token or "", config.keys.ocsp_token or ""):
+            raise QuashError("key.shared_token", "keys.ca_token and keys.ocsp_token name one token; give each its own")
         self._config = config
         self._state = state
 
@@ -38,8 +58,10 @@ class KeyFiles:
         return _CONFIGURED[group](self._config.keys) or self._state.secrets / f"{group}.passphrase"
 
     def ref(self, group: Group, name: str) -> str:
-        """The reference of a key, as it stands in `key_ref` columns."""
-        return f"pem:{group}/{name}.pem"
+        """The reference of a key, as it stands in `key_ref` columns; one that lies in a file stays there."""
+        pem = f"pem:{group}/{name}.pem"
+        token = self._token(group)
+        return renamed_uri(token, name) if token and not pem_path(pem, self._state.keys).exists() else pem
 
     def open(self, group: Group, ref: str) -> KeyHandle:
         """Opens a key by its reference, which may also name a token; raises `KeyUnavailable`."""
@@ -48,8 +70,9 @@ class KeyFiles:
     def ensure(self, group: Group, name: str, kind: KeyKind) -> bytes:
         """The SPKI of a key, which is made when it is missing. Raises `KeyUnavailable`, `key.passphrase_lost`."""
         ref = self.ref(group, name)
-        path = pem_path(ref, self._state.keys)
-        if not path.exists():
+        if ref.startswith("pkcs11:"):
+            ensure_successor(ref, name, kind, self._state.keys, self.passphrase_file(group))
+        elif not (path := pem_path(ref, self._state.keys)).exists():
             self._ensure_passphrase(group, path.parent)
             return generate_pem_key(path, kind, self.passphrase_file(group))
         key = self.open(group, ref)
@@ -58,11 +81,16 @@ class KeyFiles:
         finally:
             key.close()
 
-    def adopt(self, group: Group, name: str, spki: bytes, body: bytes, passphrase: bytes | None) -> None:
-        """Keeps the private key of `spki`, made elsewhere (PEM), among ours. Raises `key.*`."""
-        path = pem_path(self.ref(group, name), self._state.keys)
+    def adopt(self, group: Group, name: str, spki: bytes, body: bytes, passphrase: bytes | None) -> str:
+        """Keeps the private key of `spki`, made elsewhere (PEM), in a file of ours; its reference. Raises `key.*`."""
+        ref = f"pem:{group}/{name}.pem"
+        path = pem_path(ref, self._state.keys)
         self._ensure_passphrase(group, path.parent)
         adopt_pem_key(body, passphrase, spki, path, self.passphrase_file(group))
+        return ref
+
+    def _token(self, group: Group) -> str | None:
+        return _TOKENS[group](self._config.keys) if group in _TOKENS else None
 
     def _ensure_passphrase(self, group: Group, folder: Path) -> None:
         """A random one when the group has no key yet; a configured file is the operator's to make."""

@@ -13,9 +13,6 @@ from quash.keys import KeyHandle, KeyUnavailable
 from quash.pki.algorithms import verify
 from quash.store.issuers import Issuer
 
-# After these, another try with the same secret only brings a token's PIN closer to being locked.
-_FINAL = frozenset({"key.login_failed", "key.wrong_passphrase"})
-
 T = TypeVar("T")
 
 
@@ -27,7 +24,6 @@ class CaKey:
         self._issuer = issuer
         self._opener = opener
         self._handle: KeyHandle | None = None
-        self._final: KeyUnavailable | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ca-key-{issuer.name}")
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -52,13 +48,7 @@ class CaKey:
     def _open(self) -> KeyHandle:
         if self._handle is not None:
             return self._handle
-        if self._final is not None:
-            raise self._final
-        try:
-            handle = self._opener(self._issuer)
-        except KeyUnavailable as error:
-            self._final = error if error.code in _FINAL else None
-            raise
+        handle = self._opener(self._issuer)
         if handle.spki != self._issuer.spki or handle.algorithm.name != self._issuer.signature_algorithm:
             handle.close()
             raise QuashError(

@@ -22,6 +22,9 @@ TYPES: Final[Mapping[str, CertificateType]] = MappingProxyType(
     {
         "root": CertificateType.ROOT_CA,
         "sub-ca": CertificateType.INTERNAL_UNCONSTRAINED_TLS_CA,
+        "sub-ca-constrained": CertificateType.EXTERNAL_CONSTRAINED_TLS_CA,  # our own pass what others' must
+        "smime-sub-ca": CertificateType.NON_TLS_CA,
+        "smime-sub-ca-constrained": CertificateType.NON_TLS_CA,
         "ocsp-signer": CertificateType.OCSP_RESPONDER,
     }
 )
@@ -32,6 +35,14 @@ TOLERATED: Final[Mapping[str, tuple[re.Pattern[str], str]]] = MappingProxyType(
         "cabf.internal_domain_name": (
             re.compile(r'Internal domain name: "(127\.0\.0\.1|localhost)"'),
             "the demo's URLs are on the loopback interface; no other machine is ever sent there",
+        ),
+        "cabf.serverauth.name_constraints_discouraged_name_type": (
+            re.compile("Discouraged GeneralSubtree base type: rfc822Name"),
+            "a constrained S/MIME CA has just these (D17); the discouragement is the TLS rules'",
+        ),
+        "pkix.invalid_email_address_syntax": (
+            re.compile(r'Invalid e-mail address syntax: "[^"@]+"'),
+            "a constraint names a host or, with a dot, all hosts below, not a mailbox (D17, RFC 5280 4.2.1.10)",
         ),
     }
 )

@@ -26,7 +26,7 @@ async def main(process: Process) -> None:
     keys = KeyRing(online_opener(KeyFiles(process.config, process.state)))
     signer = CaSigner(pool, keys, process.clock)
     rotation = Rotation(pool, signer, process.config, process.clock)
-    server = await serve(process.state.run / SOCKET, signer)
+    server = await serve(process.state.run / SOCKET, signer, users=process.config.sockets.ca_signer)
     try:
         while True:
             await _check(process, signer)

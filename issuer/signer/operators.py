@@ -43,7 +43,8 @@ _FIRST: Final = (
 )
 _ADD: Final = "operator.add"  # the action of issuer.revocation.staff
 _ACTOR: Final = "operators-ca"
-_CA_DAYS, _DAYS, _RENEW_DAYS = 3652, 397, 30
+_CA_DAYS, _RENEW_DAYS = 3652, 30
+_PROFILE: Final = "operator-client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,11 @@ class _Authority:
     key: KeyHandle
     certificate: x509.Certificate
     fields: CertificateFields
+    days: int
 
     def issue(self, name: str, spki: bytes, now: int, *extensions: bytes) -> bytes:
         """DER of an end-entity certificate; KU, AKI and SKI are the same for all."""
-        not_after = min(now + _DAYS * DAY - 1, self.fields.not_after)
+        not_after = min(now + self.days * DAY - 1, self.fields.not_after)
         frame = Frame(new_serial(), self.key.algorithm, self.fields.subject, now, not_after, _name(name), spki)
         tbs = write.write_tbs(
             frame,
@@ -75,7 +77,7 @@ async def ensure_operators(deployment: Deployment, conn: Connection, say: Callab
     files.ensure("ca", _CA_NAME, "ec-p256")
     key = files.open("ca", files.ref("ca", _CA_NAME))
     try:
-        ca = _ensure_ca(state, key, now)
+        ca = _ensure_ca(deployment.config, state, key, now)
         _ensure_api(deployment.config, state, ca, now, say)
         known = {operator.name for operator in await operators.everyone(conn)}
         for name, role, person in _FIRST:
@@ -111,13 +113,13 @@ async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: i
     )
     key = deployment.files.open("ca", deployment.files.ref("ca", _CA_NAME))
     try:
-        ca = _ensure_ca(deployment.state, key, now)
+        ca = _ensure_ca(deployment.config, deployment.state, key, now)
         certificate = ca.issue(asked["name"], spki, now, write.extended_key_usage(oids.CLIENT_AUTH))
     finally:
         key.close()
     fingerprint = hashlib.sha256(certificate).digest()
     async with conn.transaction():
-        operator = Operator(fingerprint, asked["name"], asked["person"], asked["role"], "active")
+        operator = Operator(fingerprint, asked["name"], asked["person"], asked["role"], "active", asked.get("account"))
         await operators.add(conn, operator, now)
         await proposals.add_certificate(conn, proposal_id, fingerprint, certificate, now)
         subject = {"proposal": proposal_id, "name": operator.name, "fingerprint": fingerprint.hex()}
@@ -125,7 +127,7 @@ async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: i
     return certificate
 
 
-def _ensure_ca(state: State, key: KeyHandle, now: int) -> _Authority:
+def _ensure_ca(config: Config, state: State, key: KeyHandle, now: int) -> _Authority:
     path = state.operators / "ca.pem"
     if not path.exists() or read_certificate(_from_pem(path)).spki != key.spki:
         name, own = _name("Quash operators CA"), write.key_identifier(key.spki)
@@ -138,7 +140,8 @@ def _ensure_ca(state: State, key: KeyHandle, now: int) -> _Authority:
             write.authority_key(own),
         )
         write_file(path, to_pem(write.write_certificate(tbs, key.algorithm, key.sign(tbs))).encode())
-    return _Authority(key, x509.load_pem_x509_certificate(path.read_bytes()), read_certificate(_from_pem(path)))
+    made = x509.load_pem_x509_certificate(path.read_bytes())
+    return _Authority(key, made, read_certificate(_from_pem(path)), config.kinds[_PROFILE].days)
 
 
 def _ensure_api(config: Config, state: State, ca: _Authority, now: int, say: Callable[[str], None]) -> None:

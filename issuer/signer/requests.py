@@ -8,6 +8,7 @@ with the DER precertificate;
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,13 +44,15 @@ _ANY: TypeAdapter[CertificateRequest | CrlRequest] = TypeAdapter(
 )
 
 
-async def serve(path: Path, signer: CaSigner, *, max_body: int = MAX_CRL) -> asyncio.AbstractServer:
+async def serve(
+    path: Path, signer: CaSigner, *, max_body: int = MAX_CRL, users: Sequence[str | int] = ()
+) -> asyncio.AbstractServer:
     """Serves a signer on a Unix socket; raises what `quash.runtime.rpc.serve` raises."""
 
     async def handle(header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         return {}, await answer(signer, header, body)
 
-    return await rpc.serve(path, handle, max_body=max_body)
+    return await rpc.serve(path, handle, max_body=max_body, users=users)
 
 
 async def answer(signer: CaSigner, header: dict[str, Any], body: bytes) -> bytes:

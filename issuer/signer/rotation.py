@@ -79,16 +79,16 @@ class Rotation:
     async def _grant(self, request: SignerRequest) -> bool:
         # 1. Whoever asks holds the key.
         spki = proven_key(request.csr)
-        check_public_key(spki)
         async with (
             acquire(self._pool) as conn,
             locks.kill_switch_lock(conn, stop=False),
             locks.spki_lock(conn, hashlib.sha256(spki).digest()),
         ):
-            # 2. It is time, and the key is a new one.
+            # 2. It is time, and the key is a good one, and new.
             issuer = await issuers.get(conn, request.issuer_id)
             if issuer is None or issuer.key_ref is None:
                 raise _refused("rotation.offline")
+            check_public_key(spki, private=issuer.signature_algorithm == "ed25519")
             # 3. T1: lint, then commit serial and bytes; or take up what a crash left.
             serial = request.serial or await self._reserve(conn, request, issuer, spki)
             if serial is None:
@@ -139,7 +139,7 @@ class Rotation:
             spki=spki,
         )
         tbs = ca_profiles.ocsp_signer(frame, issuer_key_id=authority_of(issuer, own.der).key_id)
-        if issuer.kind != "imported":  # an imported CA's name and key are as they are
+        if not issuer.taken_over:  # an imported CA's name and key are as they are
             lint_before_signing(tbs, frame.algorithm, OCSP_SIGNER)
         return await signer_requests.reserve(
             conn,

@@ -13,14 +13,15 @@ from prometheus_client import Counter, Histogram
 
 from issuer.ct.tbs import check_match, is_poisoned, plain
 from issuer.signer.certificate_checks import OCSP_SIGNER, Authority, Expected, authority_of, check_certificate
-from issuer.signer.crl_checks import check_crl, read_tbs_crl
+from issuer.signer.crl_checks import Matched, check_crl, read_tbs_crl
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.tbs import read_tbs_certificate, tbs_of
 from issuer.signer.tbs_writer import write_certificate
 from quash.errors import Kind, QuashError
+from quash.keys import shares_token
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
-from quash.store import blocked_keys, certificates, crls, issuers, signing_log
+from quash.store import blocked_keys, certificates, crls, issuers, ocsp_signers, signing_log
 from quash.store.certificates import Reservation
 from quash.store.crls import Scope
 from quash.store.database import Connection, Pool, acquire
@@ -41,6 +42,7 @@ class CaSigner:
         self._pool = pool
         self._keys = keys
         self._clock = clock
+        self._matched: dict[tuple[int, str], Matched] = {}
 
     async def sign_certificate(self, issuer_id: int, serial: bytes) -> bytes:
         """The DER certificate of a reserved serial (content octets); again and after a crash, the same bytes.
@@ -93,17 +95,28 @@ class CaSigner:
                     authority = await _authority(conn, issuer)
                     last = await signing_log.last_crl_number(conn, issuer_id, scope)
                 now = int(self._clock.now())
-                crl = await key.run(lambda: read_tbs_crl(tbs, authority))
+                matched = self._matched.setdefault((issuer_id, scope), Matched())
+                crl = await key.run(lambda: read_tbs_crl(tbs, authority, matched))
                 check_crl(crl, authority, found, last, now)
                 signature = await key.sign(tbs)
                 await self._log_crl(issuer, scope, crl.number, tbs)
                 return signature
 
     async def open_keys(self) -> None:
-        """Opens the key of every issuer whose key is online; raises for the first that does not open."""
+        """Opens the key of every issuer whose key is online; raises for the first that does not open.
+
+        Raises `key.shared_token` when one is on the token of an OCSP signer's key, whose PIN another process has.
+        """
         async with acquire(self._pool) as conn:
             online = [issuer for issuer in await issuers.all_issuers(conn) if issuer.key_ref is not None]
+            signers = await ocsp_signers.in_service(conn)
         for issuer in online:
+            if any(shares_token(issuer.key_ref or "", signer.key_ref) for signer in signers):
+                raise QuashError(
+                    "key.shared_token",
+                    f"the key of {issuer.name} is on the token of OCSP keys: move it to a token of its own",
+                    Kind.UNAVAILABLE,
+                )
             async with self._keys.hold(issuer) as key:
                 await key.open()
 
@@ -203,6 +216,10 @@ def _not_reserved(issuer: Issuer, serial: bytes) -> QuashError:
 
 
 async def _check_permission(conn: Connection, issuer: Issuer, reservation: Reservation) -> None:
+    if reservation.certificate.profile != OCSP_SIGNER and await issuers.is_revoked(conn, issuer):
+        raise QuashError(
+            "signer.issuer_revoked", f"the certificate of {issuer.name} is revoked: it issues nothing", Kind.REFUSED
+        )
     # G21: issuance stops, not the answers about what was issued, which need their signer.
     if reservation.certificate.profile != OCSP_SIGNER and await issuers.is_stopped(conn, issuer.id):
         raise QuashError("signer.stopped", f"the kill switch stops {issuer.name}; release it first", Kind.REFUSED)

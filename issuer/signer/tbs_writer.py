@@ -18,6 +18,15 @@ NOT_CA: Final = bytes.fromhex("3000")
 """BasicConstraints of a leaf."""
 KEY_CERT_SIGN_AND_CRL_SIGN, DIGITAL_SIGNATURE = bytes.fromhex("03020106"), bytes.fromhex("03020780")
 
+_USAGE_BITS: Final = (
+    "digitalSignature",
+    "nonRepudiation",
+    "keyEncipherment",
+    "dataEncipherment",
+    "keyAgreement",
+    "keyCertSign",
+    "cRLSign",
+)
 _TRUE: Final = bytes.fromhex("0101ff")
 _VERSION_3: Final = bytes.fromhex("a003020102")
 
@@ -77,8 +86,15 @@ def key_usage(bits: bytes) -> bytes:
     return extension(oids.KEY_USAGE, bits, critical=True)
 
 
-def extended_key_usage(purpose: str) -> bytes:
-    return extension(oids.EXTENDED_KEY_USAGE, der.tlv(der.SEQUENCE, der.oid(purpose)))
+def usage_bits(names: Iterable[str]) -> bytes:
+    """KeyUsage of bits by their names in RFC 5280, as DER wants a named BIT STRING: no trailing zeros."""
+    bits = sum(0x80 >> _USAGE_BITS.index(name) for name in names)
+    unused = (bits & -bits).bit_length() - 1
+    return der.tlv(der.BIT_STRING, bytes([unused, bits]))
+
+
+def extended_key_usage(*purposes: str) -> bytes:
+    return extension(oids.EXTENDED_KEY_USAGE, der.tlv(der.SEQUENCE, *map(der.oid, purposes)))
 
 
 def subject_key(key_id: bytes) -> bytes:
@@ -89,8 +105,20 @@ def authority_key(key_id: bytes) -> bytes:
     return extension(oids.AUTHORITY_KEY_IDENTIFIER, der.tlv(der.SEQUENCE, der.tlv(0x80, key_id)))
 
 
-def policy(oid: str) -> bytes:
-    return extension(oids.CERTIFICATE_POLICIES, der.tlv(der.SEQUENCE, der.tlv(der.SEQUENCE, der.oid(oid))))
+def policy(*dotted: str) -> bytes:
+    return extension(
+        oids.CERTIFICATE_POLICIES, der.tlv(der.SEQUENCE, *(der.tlv(der.SEQUENCE, der.oid(oid)) for oid in dotted))
+    )
+
+
+def name_constraints(value: bytes) -> bytes:
+    """Critical, although D16 only recommends it: who does not know them must not trust the CA."""
+    return extension(oids.NAME_CONSTRAINTS, value, critical=True)
+
+
+def last_but(path_length: int) -> bytes:
+    """BasicConstraints of a CA below which so many CAs may stand before a leaf."""
+    return der.tlv(der.SEQUENCE, _TRUE, der.integer(path_length))
 
 
 def authority_access(**urls: str) -> bytes:
@@ -108,9 +136,10 @@ def authority_access(**urls: str) -> bytes:
     )
 
 
-def alternative_names(names: Iterable[str], *, critical: bool) -> bytes:
-    """SubjectAltName of DNS names, ASCII; critical iff the subject is empty (D7)."""
-    general = (der.tlv(0x82, name.encode("ascii")) for name in names)
+def alternative_names(names: Iterable[str], mailboxes: Iterable[str] = (), *, critical: bool) -> bytes:
+    """SubjectAltName of DNS names and mailboxes, ASCII; critical iff the subject is empty (D7)."""
+    general = [der.tlv(0x82, name.encode("ascii")) for name in names]
+    general += [der.tlv(0x81, mailbox.encode("ascii")) for mailbox in mailboxes]
     return extension(oids.SUBJECT_ALT_NAME, der.tlv(der.SEQUENCE, *general), critical=critical)
 
 

@@ -1,0 +1,133 @@
+"""The self-audit (F12, G50): a random sample of what was issued, for linters that had no say when it was.
+
+1. period       from the end of the last audit's until now (BR 8.7), or a calendar quarter
+2. sample       of each issuer 3 %, at least one
+3. lint         each by every configured linter that did not gate it; one that none is left for stops the audit
+4. store        results and act in one transaction, whatever was found
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from issuer.checks import adapters
+from issuer.checks.findings import Finding, Report
+from issuer.checks.lint import LintGate
+from issuer.checks.workers import Inline
+from quash.errors import Kind, QuashError
+from quash.runtime.clock import Clock
+from quash.runtime.config import Config
+from quash.store import acts, self_audits
+from quash.store.database import Pool, acquire
+from quash.store.self_audits import Result, Sampled
+
+ACTOR: Final = "command:self-audit"
+PERCENT: Final = 3
+"""F12: of what each issuer made, and at least one."""
+_PARALLEL: Final = 4
+_QUARTER: Final = re.compile(r"(\d{4})-?Q([1-4])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What one linter said of one sampled certificate."""
+
+    certificate: Sampled
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A whole audit; `since` and `until` are Unix seconds."""
+
+    id: int
+    since: int
+    until: int
+    population: int
+    sample: int
+    audited: Sequence[Audited]
+
+    @property
+    def refused(self) -> list[Audited]:
+        return [each for each in self.audited if each.report.refusing]
+
+
+def sample_size(population: int) -> int:
+    """The greater of one and 3 %, rounded up; of nothing nothing."""
+    return -(-population * PERCENT // 100)
+
+
+def read_quarter(text: str) -> tuple[int, int]:
+    """`2026-Q3` as Unix seconds, UTC, the end exclusive. Raises `self_audit.period`."""
+    found = _QUARTER.fullmatch(text)
+    if found is None:
+        raise QuashError("self_audit.period", f"{text!r} is no quarter: write it like 2026-Q3")
+    year, month = int(found[1]), 3 * int(found[2]) - 2
+    after = (year + 1, 1) if month == 10 else (year, month + 3)
+    try:
+        ends = datetime(year, month, 1, tzinfo=UTC), datetime(*after, 1, tzinfo=UTC)
+    except ValueError:
+        raise QuashError("self_audit.period", f"{text!r} is no quarter of our calendar") from None
+    return int(ends[0].timestamp()), int(ends[1].timestamp())
+
+
+async def audit(pool: Pool, config: Config, clock: Clock, quarter: str | None = None) -> Outcome:
+    """One audit by the recipe above. `pool`: of the owner's role.
+
+    Raises `self_audit.period`, `self_audit.nothing`, `self_audit.no_linter`, `lint.*`.
+    """
+    now = int(clock.now())
+    async with acquire(pool) as conn:
+        since, until = read_quarter(quarter) if quarter else (await self_audits.last_until(conn), now)
+        counts = await self_audits.population(conn, since, until)
+        sampled = [
+            each
+            for issuer_id, count in counts.items()
+            for each in await self_audits.sample(conn, issuer_id, since, until, sample_size(count))
+        ]
+    if not sampled:
+        raise QuashError("self_audit.nothing", "nothing was issued in this period", Kind.NOT_FOUND)
+    audited = await _lint(config, sampled)
+    results = [
+        Result(each.certificate.issuer_id, each.certificate.serial, each.report.linter, each.report.version,
+               each.report.as_json(), bool(each.report.refusing))
+        for each in audited
+    ]  # fmt: skip
+    total, refused = sum(counts.values()), sum(each.refused for each in results)
+    subject = {"since": since, "until": until, "population": total, "sample": len(sampled), "refused": refused}
+    async with acquire(pool) as conn, conn.transaction():
+        act_id = await acts.record(conn, at=now, actor=ACTOR, action="self-audit", subject=subject)
+        audit_id = await self_audits.add(
+            conn, at=now, since=since, until=until, population=total, act_id=act_id, results=results
+        )
+    return Outcome(audit_id, since, until, total, len(sampled), audited)
+
+
+async def _lint(config: Config, sampled: Sequence[Sampled]) -> list[Audited]:
+    gate, room = LintGate(config.lint, Inline()), asyncio.Semaphore(_PARALLEL)
+    linters = [each for each in config.self_audit.linters if adapters.found_at(each)]
+
+    async def look(certificate: Sampled) -> list[Audited]:
+        left = [each for each in linters if each.name not in certificate.gated_by]
+        if not left:
+            raise QuashError(
+                "self_audit.no_linter",
+                f"no linter of self_audit.linters is on this machine that had no say in what {certificate.issuer}"
+                f" issued (its gate: {', '.join(certificate.gated_by)}): install one (F12)",
+                Kind.UNAVAILABLE,
+            )
+        async with room:
+            return [Audited(certificate, await gate.external(each, certificate.der)) for each in left]
+
+    found = await asyncio.gather(*map(look, sampled))
+    return [each for several in found for each in several]
+
+
+def told(findings: Sequence[Finding]) -> str:
+    """Findings on one line."""
+    return "; ".join(f"{each.severity} {each.code} {each.message}".strip() for each in findings)

@@ -1,0 +1,94 @@
+"""Officers record what was validated for whom, and withdraw it (F1, F2): two use cases, each one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from issuer.checks.names import check_mailbox, check_name
+from issuer.checks.registries import Registries
+from issuer.checks.validation import REUSE, check_method
+from quash.errors import Kind, QuashError
+from quash.pki import dated
+from quash.pki.names import build_name
+from quash.store import acts, validations
+from quash.store.database import Connection
+from quash.store.validations import Validation
+
+_CLOCK_STEP = 60
+
+
+async def record(
+    conn: Connection,
+    officer: str,
+    applicant: str,
+    identifier: Mapping[str, str],
+    *,
+    method: str,
+    validated_at: int,
+    now: int,
+    registries: Registries | None = None,
+) -> Validation:
+    """From now on the identifier counts as validated for the applicant. `identifier`: kind and value.
+
+    Raises `validation.own` (four eyes), `validation.method`, `validation.time`, `name.*`, `email.*`.
+    """
+    kind, value = identifier["kind"], identifier["value"]
+    if officer == applicant:
+        raise QuashError("validation.own", "another officer records what you order for", Kind.FORBIDDEN)
+    check_method(kind, method, now)
+    if not now - dated.at(REUSE[kind], now) <= validated_at <= now + _CLOCK_STEP:
+        raise QuashError("validation.time", "it was validated too long ago, or is yet to be (D21)", Kind.REFUSED)
+    value = _normal(kind, value, registries)
+    return await _add(conn, officer, Validation(applicant, kind, value, method, validated_at, now, False, 0))
+
+
+async def withdraw(conn: Connection, officer: str, applicant: str, identifier: Mapping[str, str], now: int) -> None:
+    """From now on the identifier must be validated again. Raises `validation.unknown`."""
+    key = (identifier["kind"], identifier["value"])
+    found = await validations.current(conn, applicant, [key])
+    if not found:
+        raise QuashError("validation.unknown", "nothing of this was validated for them", Kind.NOT_FOUND)
+    await _add(conn, officer, Validation(applicant, *key, "", found[0].validated_at, now, True, 0))
+
+
+async def _add(conn: Connection, officer: str, row: Validation) -> Validation:
+    async with conn.transaction():
+        act_id = await acts.record(
+            conn,
+            at=row.recorded_at,
+            actor=officer,
+            action="validation.withdraw" if row.withdrawn else "validation.record",
+            subject={
+                "applicant": row.applicant,
+                "kind": row.kind,
+                "value": row.value,
+                "method": row.method,
+                "validated_at": row.validated_at,
+            },
+        )
+        made = Validation(
+            row.applicant,
+            row.kind,
+            row.value,
+            row.method,
+            row.validated_at,
+            row.recorded_at,
+            row.withdrawn,
+            act_id,
+        )
+        await validations.add(conn, made)
+        return made
+
+
+def _normal(kind: str, value: str, registries: Registries | None) -> str:
+    """The value as leaves have it, once it passed the checks that a leaf's would."""
+    if kind == "dns":
+        check_name(value.lower(), registries)
+        return value.lower()
+    if kind == "email":
+        return check_mailbox(value, registries)
+    country, slash, name = value.partition("/")
+    if not slash:
+        raise QuashError("validation.organization", "an organization is its country and name: TN/Société d'Essai")
+    build_name({"C": country, "O": name})
+    return value

@@ -1,0 +1,138 @@
+"""CAs of others, signed from their own CSRs: always name-constrained, for one purpose, below a CA made for it (G17).
+
+Whoever runs the command vouches for the constraints: that the names were validated for that organization (D16) is a
+record of officers, not of this machine. Its OCSP and CRL are its own affair; its status is its parent's, that is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from issuer.checks import csr
+from issuer.checks.content import check_key_kind
+from issuer.checks.csr import SigningRequest
+from issuer.checks.names import check_name
+from issuer.checks.registries import Registries
+from issuer.checks.weak_keys import check_key
+from issuer.signer import ca_profiles, oids
+from issuer.signer.ceremony import Ceremony, Wanted
+from issuer.signer.certificate_checks import CONSTRAINED_EMAIL_SUB_CA, CONSTRAINED_SUB_CA, authority_of
+from issuer.signer.deployment import Deployment
+from issuer.signer.hierarchy import read_parent, sub_ca_shape
+from issuer.signer.key_files import ceremony_opener
+from issuer.signer.key_ring import KeyRing
+from issuer.signer.publish_files import to_pem
+from issuer.signer.service import CaSigner
+from quash.errors import Kind, QuashError
+from quash.pki.names import build_name
+from quash.pki.rules import DAY
+from quash.runtime import config as configuration
+from quash.runtime.config import Permitted
+from quash.store import blocked_keys, issuers
+from quash.store.database import Connection, acquire
+from quash.store.issuers import Issuer
+
+ACTOR: Final = "command:sign-sub-ca"
+_PROFILES: Final = {oids.SERVER_AUTH: CONSTRAINED_SUB_CA, oids.EMAIL_PROTECTION: CONSTRAINED_EMAIL_SUB_CA}
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """What is asked for. `request`: DER of the CSR; `policies`: by the names of `quash.pki.policies`."""
+
+    parent: str
+    request: bytes
+    policies: tuple[str, ...]
+    permitted: Permitted
+    days: int
+
+
+async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, list[str]]:
+    """Issues the CA certificate (DER), and returns it with the PEM chain above it; asking again issues another.
+
+    Needs the parent's key on this machine. Raises `external.*`, `hierarchy.*`, `key.*`, `csr.*`, `name.*`, `tbs.*`,
+    `lint.failed`.
+    """
+    # 1. The request: whose key and name.
+    spki = csr.public_key(asked.request)
+    check_key(spki)
+    request = csr.read(asked.request)
+    subject = _subject(request)
+    # 2. The parent, and what may be asked of it.
+    async with acquire(deployment.pool) as conn:
+        parent, own, scope = await read_parent(conn, asked.parent)
+        known = await issuers.all_issuers(conn)
+        chain = await _chain(conn, parent)
+        blocked = await blocked_keys.is_blocked(conn, hashlib.sha256(spki).digest())
+    authority = authority_of(parent, own.der)
+    profile = next((name for purpose, name in _PROFILES.items() if authority.purposes == {purpose}), None)
+    if profile is None or not authority.path_length:
+        raise _refuse("parent", f"{parent.name} is not made for CAs of others: none stands directly below a root (G17)")
+    if blocked:
+        raise QuashError("key.blocked", "this key was reported compromised: they need a new one (C9)", Kind.REFUSED)
+    if any(subject == each.subject or spki == each.spki for each in known):
+        raise _refuse("ours", "name or key is that of a CA of ours")
+    # 3. The rules of the profile: constraints of the purpose, policies, days (D16, D17).
+    wanted = _wanted(asked, profile, request)
+    kind = deployment.config.kinds[profile]
+    check_key_kind(kind, spki)
+    try:
+        configuration.check_ca(wanted, kind)
+    except ValueError as error:
+        raise _refuse("profile", str(error)) from None
+    registries = Registries(deployment.state.root / "names")
+    for host in (*asked.permitted.dns, *asked.permitted.email):
+        check_name(host.removeprefix("."), registries)
+    # 4. Reserve, sign, commit, like any certificate of ours.
+    keys = KeyRing(ceremony_opener(deployment.files))
+    try:
+        ceremony = Ceremony(deployment.pool, CaSigner(deployment.pool, keys, deployment.clock), deployment.clock, ACTOR)
+        shape = sub_ca_shape(deployment.config, parent, own, scope, wanted)
+        not_after = min(deployment.now() + asked.days * DAY - 1, own.not_after)
+        build = partial(ca_profiles.sub_ca, shape=shape)
+
+        async def finish(_conn: object, der: bytes) -> bytes:
+            return der
+
+        return await ceremony.issue(Wanted(parent, profile, subject, spki, not_after, build), finish), chain
+    finally:
+        await keys.close()
+
+
+def _subject(request: SigningRequest) -> bytes:
+    """C, O and CN, each once, and nothing else (D15, G4); the CN names the organization (G35)."""
+    found = dict(request.subject)
+    if [key for key, _ in request.subject] != list(found) or set(found) != {"C", "O", "CN"}:
+        raise _refuse("subject", "its subject is C, O and CN, each once")
+    if found["O"].split()[0].lower() not in found["CN"].lower():
+        raise _refuse("subject", "its commonName names the organization (G35)")
+    return build_name(found)
+
+
+async def _chain(conn: Connection, issuer: Issuer) -> list[str]:
+    """PEM of the issuer's certificate and of those above it, the root last."""
+    own = await issuers.certificate(conn, issuer.id)
+    above = await issuers.get(conn, issuer.parent) if issuer.parent is not None else None
+    return [to_pem(own.der) if own else "", *(await _chain(conn, above) if above else [])]
+
+
+def _wanted(asked: External, profile: str, request: SigningRequest) -> configuration.Issuer:
+    found = dict(request.subject)
+    return configuration.Issuer(
+        name="external",
+        kind="sub-ca",
+        profile=profile,
+        parent=asked.parent,
+        key="ec-p384",  # of every profile; its own was checked above
+        subject={"C": found["C"], "O": found["O"], "CN": found["CN"]},
+        days=asked.days,
+        policy=asked.policies,
+        permitted=asked.permitted,
+    )
+
+
+def _refuse(what: str, message: str) -> QuashError:
+    return QuashError(f"external.{what}", f"the CA is not signed: {message}", Kind.REFUSED)
