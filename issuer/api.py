@@ -13,16 +13,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ValidationError
 
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
+from quash.runtime.server_name import hide_versions
 from quash.runtime.state import State
 from quash.store import operators
 from quash.store.database import Pool, acquire
@@ -31,6 +33,7 @@ from quash.store.operators import Operator
 MAX_BODY = 64 * 1024
 OPERATOR = web.RequestKey("operator", Operator)
 _CODE = "X-Quash-Code"
+PRECONDITION = "precondition.failed"
 
 STATUS = {
     Kind.INPUT: 400,
@@ -45,8 +48,16 @@ STATUS = {
 _REFUSALS = {
     404: QuashError("request.no_such_path", "there is nothing at this path", Kind.NOT_FOUND),
     405: QuashError("request.method", "this path does not take this method: see Allow", Kind.INPUT),
-    413: QuashError("request.too_large", f"send at most {MAX_BODY} octets", Kind.INPUT),
+    413: QuashError("request.too_large", "the body is too large: send less", Kind.INPUT),
 }
+# What it refuses before there is a request.
+_UNREADABLE = {
+    400: QuashError("request.malformed", "this is no HTTP request that can be read", Kind.INPUT),
+    414: QuashError("request.uri_too_long", "the URL is too long: send less", Kind.INPUT),
+    431: QuashError("request.header_too_large", "the request's header is too large: send less", Kind.INPUT),
+}
+_FAULT = QuashError("internal", "this is a fault of ours: the log of the API says more", Kind.INTERNAL)
+_MAX_LINE = 8190  # octets of a request line; a header field may have one more, so that LineTooLong tells which it was
 _REQUESTS = Counter("quash_api_requests_total", "Requests to the private APIs", ["route", "method", "code"])
 _SECONDS = Histogram("quash_api_request_seconds", "Time of requests to the private APIs", ["route", "method"])
 
@@ -94,19 +105,58 @@ def application(pool: Pool, clock: Clock) -> web.Application:
 
     Routes are added by the caller; their handlers call `require` first.
     """
-    return web.Application(middlewares=[_observe(clock), _problems, _authenticate(pool)], client_max_size=MAX_BODY)
+    return web.Application(middlewares=[_observe(clock), problems, _authenticate(pool)], client_max_size=MAX_BODY)
 
 
 @asynccontextmanager
 async def listening(app: web.Application, files: TlsFiles, host: str, port: int) -> AsyncIterator[int]:
     """Serves `app` inside the block and yields the port (of use where 0 was asked for)."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=10)
+    hide_versions()
+    runner = ProblemRunner(app, handle_signals=False, shutdown_timeout=10)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=tls_context(files)).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+class ProblemRunner(web.AppRunner):
+    """aiohttp's, whose every refusal is a problem document, also of what its parser cannot read."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(server.request_handler, request_factory=server.request_factory)
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self, loop=self._loop, access_log=cast(Any, None), max_line_size=_MAX_LINE, max_field_size=_MAX_LINE + 1
+        )
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun: there is no other way to end it")
+        if isinstance(exc, LineTooLong):
+            status = 414 if exc.args[1] == _MAX_LINE else 431
+        error = _UNREADABLE.get(status, _FAULT)
+        if error is _FAULT:
+            self.log_exception("api.fault", exc_info=exc)
+        _REQUESTS.labels("none", "none", error.code).inc()
+        response = problem(error, status)
+        response.force_close()
+        return response
 
 
 def require(request: web.Request, *roles: str) -> Operator:
@@ -133,11 +183,26 @@ async def read(request: web.Request, model: type[Body]) -> Body:
     except orjson.JSONDecodeError as error:
         raise QuashError("request.malformed_json", f"the body is not JSON: {error}", Kind.INPUT) from None
     _refuse_nul(tree)
+    return _validated(model, tree)
+
+
+def _validated(model: type[Body], tree: object) -> Body:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise QuashError("request.invalid", said, Kind.INPUT) from None
+
+
+def read_query(request: web.Request, model: type[Body]) -> Body:
+    """The query's parameters as a model, each given once; raises `request.invalid`, `request.nul`."""
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in given:
+            raise QuashError("request.invalid", f"{name}: give it once", Kind.INPUT)
+        given[name] = value
+    _refuse_nul(given)
+    return _validated(model, given)
 
 
 def _refuse_nul(tree: object) -> None:
@@ -166,7 +231,7 @@ def timestamp(at: int | None) -> str | None:
 
 def problem(error: QuashError, status: int | None = None) -> web.Response:
     """RFC 9457; `code` and `kind` let our own client raise the same error again."""
-    status = status or STATUS[error.kind]
+    status = status or (412 if error.code == PRECONDITION else STATUS[error.kind])
     document = {
         "type": f"urn:quash:problem:{error.code}",
         "title": error.code,
@@ -211,7 +276,7 @@ def _observe(clock: Clock) -> Any:
 
 
 @web.middleware
-async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever went wrong into a problem document; an unforeseen fault is logged and told without detail."""
     try:
         _refuse_nul(request.path)
@@ -228,8 +293,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return response
     except Exception:  # noqa: BLE001 - the edge: nothing may pass it unanswered
         logger().exception("api.fault", method=request.method, path=request.path)
-        fault = QuashError("internal", "this is a fault of ours: the log of the API says more", Kind.INTERNAL)
-        return problem(fault)
+        return problem(_FAULT)
 
 
 def _authenticate(pool: Pool) -> Any:

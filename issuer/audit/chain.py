@@ -37,8 +37,13 @@ class Entry:
     chained_at: int
     content: Mapping[str, Any]
 
+    @property
+    def canonical(self) -> bytes:
+        """What is hashed behind the hash before."""
+        return canonical(asdict(self))
+
     def hash_after(self, previous: bytes) -> bytes:
-        return hashlib.sha256(_ENTRY + previous + canonical(asdict(self))).digest()
+        return hashlib.sha256(_ENTRY + previous + self.canonical).digest()
 
     def line(self, digest: bytes) -> bytes:
         """The entry with its hash, as an export has it; ends without a line feed."""

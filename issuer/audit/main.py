@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import Gauge
 
+from issuer.audit.checkpoint_bucket import CONTRADICTED, CheckpointBucket
 from issuer.audit.checkpoint_file import NAME, CheckpointFile
-from issuer.audit.sequencer import CONTRADICTED, Sequencer
+from issuer.audit.sequencer import Sequencer
 from quash.errors import QuashError
 from quash.keys import KeyHandle, open_key
 from quash.runtime.config import Config
@@ -26,7 +27,8 @@ async def main(process: Process) -> None:
     try:
         key = open_checkpoint_key(process.config, process.state)
         file = CheckpointFile(process.state.ledger / NAME)
-        sequencer = Sequencer(pool, key, file, process.clock, process.config.audit)
+        bucket = CheckpointBucket(process.config.audit.s3) if process.config.audit.s3 else None
+        sequencer = Sequencer(pool, key, file, process.clock, process.config.audit, bucket=bucket)
         try:
             await _run(process, sequencer)
         finally:

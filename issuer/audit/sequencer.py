@@ -12,12 +12,14 @@ from typing import Any
 from prometheus_client import Counter, Gauge
 
 from issuer.audit.chain import GENESIS, Checkpoint, Entry, digest_of
+from issuer.audit.checkpoint_bucket import CONTRADICTED, CheckpointBucket
 from issuer.audit.checkpoint_file import CheckpointFile
 from quash.errors import Kind, QuashError
 from quash.keys import KeyHandle
 from quash.pki.algorithms import verify
 from quash.runtime.clock import Clock
 from quash.runtime.config import Audit
+from quash.runtime.log import logger
 from quash.store import ledger
 from quash.store.database import Connection, Pool, acquire
 from quash.store.leases import Holder, Lease
@@ -25,17 +27,26 @@ from quash.store.ledger import SOURCES, CheckpointRow, Row
 from quash.store.news import NewsReader
 
 LEASE = "ledger"
-CONTRADICTED = "ledger.contradicts_checkpoint"
 _PAGE = 1000  # rows of one transaction
 _CHAINED = Counter("quash_ledger_chained_total", "Rows that this process chained", ["source"])
 _POSITION = Gauge("quash_ledger_position", "Rows in the ledger")
+_OUTSIDE = Gauge("quash_ledger_checkpoints_outside_behind", "Checkpoints that the bucket does not have yet")
 _CHECKPOINT = Gauge("quash_ledger_checkpoint_position", "The newest checkpoint covers the ledger up to here")
 
 
 class Sequencer:
     """`step` chains all that is new and makes the checkpoint that is due. `key` is used by this object alone."""
 
-    def __init__(self, pool: Pool, key: KeyHandle, file: CheckpointFile, clock: Clock, config: Audit) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        key: KeyHandle,
+        file: CheckpointFile,
+        clock: Clock,
+        config: Audit,
+        *,
+        bucket: CheckpointBucket | None = None,
+    ) -> None:
         self._pool = pool
         self._key = key
         self._key_sha256 = digest_of(key.spki)
@@ -44,6 +55,8 @@ class Sequencer:
         self._config = config
         self._holder = Holder(pool, LEASE)
         self._fence = 0
+        self._bucket = bucket
+        self._in_bucket: int | None = None
         self._readers = {source: _reader(source) for source in SOURCES}
 
     @property
@@ -67,6 +80,7 @@ class Sequencer:
                 chained = [await self._chain_source(conn, lease, source) for source in SOURCES]
                 await self._checkpoint(conn, lease)
                 await self._copy_out(conn)
+            await self._copy_to_bucket()
         except QuashError:
             await self.let_go()
             raise
@@ -171,6 +185,26 @@ class Sequencer:
             raise QuashError(
                 "ledger.file_unwritable", f"cannot append to {self._file.path}: {error.strerror}", Kind.UNAVAILABLE
             ) from error
+
+    async def _copy_to_bucket(self) -> None:
+        """A bucket that is away holds nothing up: what it lacks is counted, and comes later."""
+        if self._bucket is None:
+            return
+        try:
+            if self._in_bucket is None:
+                self._in_bucket = await self._bucket.last()
+            async with acquire(self._pool) as conn:
+                rows = await ledger.checkpoints(conn, self._in_bucket)
+            _OUTSIDE.set(len(rows))
+            await self._bucket.append(rows)
+        except QuashError as error:
+            self._in_bucket = None
+            if error.code == CONTRADICTED:
+                raise
+            logger().warning("ledger.bucket", code=error.code, detail=error.message)
+            return
+        self._in_bucket = rows[-1].number if rows else self._in_bucket
+        _OUTSIDE.set(0)
 
 
 def _signed(checkpoint: Checkpoint, signature: bytes) -> Checkpoint:

@@ -15,7 +15,9 @@ import orjson
 
 from issuer.revocation.assertions import BLOCK, allow_import, block
 from issuer.revocation.blocklists import IMPORT
+from issuer.revocation.exemptions import DECIDE, check_decision, decide
 from issuer.revocation.kill_switch import LIFT, lift
+from issuer.revocation.mass import START, check_start, start_approved
 from issuer.revocation.staff import ADD, DISABLE, approve_certificate, check_addition, check_disabling, disable
 from quash.errors import Kind, QuashError
 from quash.pki.rules import DAY
@@ -54,6 +56,8 @@ ACTIONS: Final[Mapping[str, _Action]] = {
     DISABLE: _Action(disable, check=check_disabling),
     BLOCK: _Action(block),
     IMPORT: _Action(allow_import),
+    DECIDE: _Action(decide, check=check_decision),
+    START: _Action(start_approved, check=check_start),
 }
 
 

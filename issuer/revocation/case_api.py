@@ -1,37 +1,23 @@
-"""The admin API's routes for cases."""
+"""The admin API's routes for cases: opening, looking at, judging, closing them."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Strict, StringConstraints
 
-from issuer.api import answer, read, require, timestamp
-from issuer.revocation.cases import (
-    MAX_CERTIFICATES,
-    Standing,
-    add_certificates,
-    find_case,
-    open_case,
-    record_event,
-    revoke_members,
-    standing,
-)
-from issuer.revocation.find import Target
+from issuer.api import answer, read, read_query, require, timestamp
+from issuer.revocation.case_view import forecast, number, shown, tag, tags, unchanged
+from issuer.revocation.cases import find_case, open_case, record_event, standing
 from issuer.revocation.officer_api import Text
+from issuer.revocation.search_api import PageQuery
 from issuer.revocation.triggers import TRIGGERS
-from quash.pki.reasons import Reason
-from quash.pki.serials import format_serial, parse_serial
 from quash.runtime.clock import Clock
-from quash.store import cases, issuers
-from quash.store.cases import Member
+from quash.store import cases, rates
 from quash.store.database import Pool, acquire
 
-_EVERYONE = ("viewer", "operator", "officer", "auditor")
-_PAGE = 1000
-_REVOKED_AT_ONCE = 50  # certificates of one request: each is a transaction of its own
+_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -48,15 +34,8 @@ class CaseBody(_Body):
     received_at: Annotated[AwareDatetime, Strict(False)] | None = None
 
 
-class Named(_Body):
-    """One certificate."""
-
-    serial: str
-    issuer: str | None = None
-
-
-class CertificatesBody(_Body):
-    certificates: Annotated[list[Named], Field(min_length=1, max_length=MAX_CERTIFICATES)]
+class JudgementBody(_Body):
+    trigger: str
 
 
 class NoteBody(_Body):
@@ -85,13 +64,15 @@ class CaseApi:
                 web.get("/v1/cases", self.list_cases),
                 web.post("/v1/cases", self.open),
                 web.get(case, self.get),
-                web.get(f"{case}/certificates", self.list_certificates),
-                web.post(f"{case}/certificates", self.add_certificates),
                 web.get(f"{case}/timeline", self.timeline),
                 web.post(f"{case}/notes", self.note),
                 web.post(f"{case}/evidence", self.evidence),
                 web.post(f"{case}/preliminary-report", self.preliminary_report),
-                web.post(f"{case}/revocation", self.revoke),
+                web.post(f"{case}/pick-up", self.pick_up),
+                web.post(f"{case}/judgement", self.judge),
+                web.post(f"{case}/closure", self.close),
+                web.post(f"{case}/reopening", self.reopen),
+                web.get(f"{case}/forecast", self.forecast),
             ]
         )
 
@@ -109,10 +90,15 @@ class CaseApi:
         return answer({"triggers": rows})
 
     async def list_cases(self, request: web.Request) -> web.Response:
+        """Newest first."""
         require(request, *_EVERYONE)
+        query = read_query(request, PageQuery)
         async with acquire(self._pool) as conn:
-            found = await cases.everything(conn)
-        return answer({"cases": [_case(standing(each, self._now)) for each in found]})
+            found = await cases.page(conn, query.before, query.limit)
+            signing = await rates.last(conn, rates.SIGNING)
+        following = found[-1].id if len(found) == query.limit else None
+        standings = [standing(each, self._now, signing) for each in found]
+        return answer({"cases": [{**shown(each), **forecast(each)} for each in standings], "before": following})
 
     async def open(self, request: web.Request) -> web.Response:
         operator = require(request, "operator", "officer")
@@ -120,49 +106,32 @@ class CaseApi:
         now = self._now
         received = now if body.received_at is None else int(body.received_at.timestamp())
         async with acquire(self._pool) as conn:
-            number = await open_case(
+            case_id = await open_case(
                 conn,
-                operator,
+                operator.actor,
                 trigger=body.trigger,
                 received_at=received,
                 reporter=body.reporter,
                 summary=body.summary,
                 now=now,
             )
-            return answer(_case(standing(await find_case(conn, number), now)), status=201)
+        return await self._shown(case_id, 201)
 
     async def get(self, request: web.Request) -> web.Response:
+        """A case, with an ETag: `If-Match` on a change refuses it when the case is not as it was shown."""
         require(request, *_EVERYONE)
-        return await self._shown(_number(request))
-
-    async def list_certificates(self, request: web.Request) -> web.Response:
-        """Pages by `?after=issuer id:serial`, as the page before says."""
-        require(request, *_EVERYONE)
-        issuer_id, _, serial = request.query.get("after", "-1:").partition(":")
-        after = (int(issuer_id) if issuer_id.isdecimal() else -1, parse_serial(serial) if serial else b"")
-        async with acquire(self._pool) as conn:
-            await find_case(conn, _number(request))
-            page = await cases.members(conn, _number(request), after, _PAGE)
-            names = {each.id: each.name for each in await issuers.all_issuers(conn)}
-        last = page[-1] if len(page) == _PAGE else None
-        following = f"{last.issuer_id}:{format_serial(last.serial)}" if last else None
-        return answer({"certificates": [_member(each, names, self._now) for each in page], "after": following})
-
-    async def add_certificates(self, request: web.Request) -> web.Response:
-        operator = require(request, "operator", "officer")
-        body = await read(request, CertificatesBody)
-        targets = [Target(each.issuer, parse_serial(each.serial)) for each in body.certificates]
-        async with acquire(self._pool) as conn:
-            added = await add_certificates(conn, operator, _number(request), targets, self._now)
-        return answer({"added": added}, status=201)
+        said = await self._shown(number(request))
+        if said.headers["ETag"] in tags(request.headers.get("If-None-Match", "")):
+            return web.Response(status=304, headers={"ETag": said.headers["ETag"], "Cache-Control": "no-store"})
+        return said
 
     async def timeline(self, request: web.Request) -> web.Response:
         require(request, *_EVERYONE)
         async with acquire(self._pool) as conn:
-            await find_case(conn, _number(request))
-            rows = await cases.timeline(conn, _number(request))
-        shown = [{"at": timestamp(at), "by": actor, "action": action, "what": what} for at, actor, action, what in rows]
-        return answer({"timeline": shown})
+            await find_case(conn, number(request))
+            rows = await cases.timeline(conn, number(request))
+        told = [{"at": timestamp(at), "by": actor, "action": action, "what": what} for at, actor, action, what in rows]
+        return answer({"timeline": told})
 
     async def note(self, request: web.Request) -> web.Response:
         require(request, "operator", "officer")
@@ -178,60 +147,45 @@ class CaseApi:
         require(request, "operator", "officer")
         return await self._event(request, "preliminary-report", (await read(request, NoteBody)).text, None)
 
-    async def revoke(self, request: web.Request) -> web.Response:
-        """Some of the certificates, with the trigger's reason; `left` says how many more: ask again."""
-        operator = require(request, "operator", "officer")
+    async def pick_up(self, request: web.Request) -> web.Response:
+        """That a person deals with it: what the public reported is escalated otherwise (G39)."""
+        require(request, "operator", "officer")
+        return await self._event(request, "picked-up", "", None)
+
+    async def judge(self, request: web.Request) -> web.Response:
+        """Which trigger it is: its deadline and reason count from now on, its clock began with the receipt."""
+        require(request, "operator", "officer")
+        return await self._event(request, "judged", (await read(request, JudgementBody)).trigger, None)
+
+    async def close(self, request: web.Request) -> web.Response:
+        """Without a revocation of what is left: an officer's decision, with its reason."""
+        require(request, "officer")
+        return await self._event(request, "closed", (await read(request, NoteBody)).text, None)
+
+    async def reopen(self, request: web.Request) -> web.Response:
+        """It was closed too early."""
+        require(request, "officer")
+        return await self._event(request, "reopened", (await read(request, NoteBody)).text, None)
+
+    async def forecast(self, request: web.Request) -> web.Response:
+        """When all will be visible if it goes on as measured, and whether the deadline is at risk."""
+        require(request, *_EVERYONE)
         async with acquire(self._pool) as conn:
-            done, left = await revoke_members(conn, self._clock, operator, _number(request), batch=_REVOKED_AT_ONCE)
-        return answer({"revoked": done, "left": left})
+            signing = await rates.last(conn, rates.SIGNING)
+            stands = standing(await find_case(conn, number(request)), self._now, signing)
+        return answer(forecast(stands))
 
     async def _event(self, request: web.Request, kind: str, text: str, sha256: bytes | None) -> web.Response:
         operator = require(request, "operator", "officer")
+        async with unchanged(self._pool, self._now, request) as conn:
+            await record_event(
+                conn, operator.actor, number(request), kind=kind, text=text, sha256=sha256, now=self._now
+            )
+        return await self._shown(number(request), 201)
+
+    async def _shown(self, case_id: int, status: int = 200) -> web.Response:
         async with acquire(self._pool) as conn:
-            await record_event(conn, operator, _number(request), kind=kind, text=text, sha256=sha256, now=self._now)
-        return await self._shown(_number(request), 201)
-
-    async def _shown(self, number: int, status: int = 200) -> web.Response:
-        async with acquire(self._pool) as conn:
-            return answer(_case(standing(await find_case(conn, number), self._now)), status)
-
-
-def _number(request: web.Request) -> int:
-    return int(request.match_info["id"])
-
-
-def _case(stands: Standing) -> dict[str, Any]:
-    case = stands.case
-    return {
-        "id": case.id,
-        "trigger": case.trigger,
-        "rule": stands.trigger.rule,
-        "reason": stands.trigger.reason.name,
-        "reporter": case.reporter,
-        "summary": case.summary,
-        "received_at": timestamp(case.received_at),
-        "opened_at": timestamp(case.opened_at),
-        "preliminary_report_by": timestamp(stands.report_by),
-        "preliminary_report_at": timestamp(case.reported_at),
-        "publish_by": timestamp(stands.publish_by),
-        "state": stands.state,
-        "late": stands.late,
-        "certificates": case.total,
-        "revoked": case.revoked,
-        "visible": case.seen,
-        "visible_at": timestamp(case.last_seen_at),
-    }
-
-
-def _member(member: Member, names: dict[int, str], now: int) -> dict[str, Any]:
-    return {
-        "issuer": names[member.issuer_id],
-        "serial": format_serial(member.serial),
-        "fingerprint": None if member.der is None else hashlib.sha256(member.der).hexdigest(),
-        "revoked": member.reason is not None,
-        "expired": member.not_after < now,
-        "revoked_at": timestamp(member.revoked_at),
-        "recorded_at": timestamp(member.recorded_at),
-        "reason": None if member.reason is None else Reason(member.reason).name,
-        "visible_at": timestamp(member.seen_at),
-    }
+            case = shown(standing(await find_case(conn, case_id), self._now))
+        response = answer(case, status)
+        response.headers["ETag"] = tag(case)
+        return response

@@ -7,71 +7,150 @@ database says so (C5).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from prometheus_client import Gauge
 
+from issuer.api import timestamp
 from issuer.issuance.visible import PublicAnswers
-from issuer.revocation.find import Target, find_one
+from issuer.revocation.find import Target, check_single, find_one
 from issuer.revocation.revoke import Request, revoke
-from issuer.revocation.triggers import PRELIMINARY_REPORT, Trigger, find_trigger
+from issuer.revocation.triggers import PICK_UP, PRELIMINARY_REPORT, Trigger, find_trigger
 from quash.errors import Kind, QuashError
 from quash.pki.ocsp_response import Status
+from quash.pki.reasons import Reason
 from quash.runtime.clock import Clock
-from quash.store import acts, cases, crls, issuers
-from quash.store.cases import Case, Member
+from quash.runtime.log import logger
+from quash.store import acts, cases, certificates, crls, exemptions, issuers, rates
+from quash.store.cases import Case, File, Member
 from quash.store.database import Connection, Pool, acquire
 from quash.store.operators import Operator
 
 OPEN: Final = "case.open"
 ADD: Final = "case.add-certificates"
+FILE: Final = "case.evidence"
 MAX_CERTIFICATES: Final = 500  # of one request; a case may have any number
 _WATCHED: Final = 200  # certificates of one step
 _AT_ONCE: Final = 8
+_PAGE: Final = 1000
+_NEAR: Final = 6 * 3600  # seconds before a deadline at which a case that is not met is at risk
 _LEFT = Gauge("quash_case_seconds_left", "Until the deadline of the open case that ends first; negative: missed")
-_OPEN = Gauge("quash_cases_open", "Cases that are not met")
+_OPEN = Gauge("quash_cases_open", "Cases that are neither met nor closed")
+_AT_RISK = Gauge("quash_cases_at_risk", "Open cases whose deadline will be missed as things go, or is near (alarm)")
+_BURN = Gauge("quash_case_certificates_left", "Certificates of an open case that are not yet seen revoked", ["case"])
+_EXPECTED = Gauge(
+    "quash_case_expected_seconds", "Until all of an open case is visible, as it goes; NaN: not measured", ["case"]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A case with its deadlines (Unix seconds) and how it stands; `late` also when it was met too late."""
+    """A case with its deadlines (Unix seconds) and how it stands; `late` also when it was met too late.
+
+    `expected_at`: when all is visible if it goes on as measured; None: nothing was measured. `at_risk`: the deadline
+    will be missed so, or is near and not met.
+    """
 
     case: Case
     trigger: Trigger
     report_by: int
     publish_by: int
-    state: Literal["open", "met"]
+    state: Literal["open", "met", "closed"]
     late: bool
+    pick_up_by: int
+    expected_at: int | None = None
+    at_risk: bool = False
+
+    @property
+    def neglected(self) -> bool:
+        """Whether nobody has picked it up (G39)."""
+        return self.state == "open" and self.case.picked_up_at is None
 
 
-def standing(case: Case, now: int) -> Standing:
-    """What is due, and whether it was done in time."""
+def standing(case: Case, now: int, per_second: float | None = None) -> Standing:
+    """What is due, whether it was done in time, and whether it will be.
+
+    `per_second`: what the deployment was measured to do, for cases of which nothing was seen yet.
+    """
     trigger = find_trigger(case.trigger)
     publish_by = case.received_at + trigger.seconds
     met = case.total > 0 and case.seen == case.total
-    ended = case.last_seen_at if met and case.last_seen_at is not None else now
+    closed = case.closed_at is not None and not met
+    ended = case.last_seen_at if met and case.last_seen_at is not None else case.closed_at if closed else now
+    is_open = not met and not closed
+    expected_at = _expected(case, now, per_second) if is_open else None
+    near = publish_by - now < _NEAR
     return Standing(
+        expected_at=expected_at,
+        at_risk=is_open and (near or (expected_at is not None and expected_at > publish_by)),
         case=case,
         trigger=trigger,
         report_by=case.received_at + PRELIMINARY_REPORT,
         publish_by=publish_by,
-        state="met" if met else "open",
-        late=ended > publish_by,
+        state="met" if met else "closed" if closed else "open",
+        late=(now if ended is None else ended) > publish_by,
+        pick_up_by=case.received_at + PICK_UP,
     )
 
 
+def _expected(case: Case, now: int, per_second: float | None) -> int | None:
+    """From the rate at which the case's certificates became visible so far, a standstill included."""
+    if case.total == 0:
+        return None
+    if case.seen and case.first_seen_at is not None:
+        per_second = case.seen / max(1, now - case.first_seen_at)
+    return now + math.ceil((case.total - case.seen) / per_second) if per_second else None
+
+
+async def add_key(conn: Connection, actor: str, case_id: int, spki_sha256: bytes, now: int) -> int:
+    """Adds every unexpired certificate of a key, page by page; returns how many were new."""
+    added, after = 0, None
+    while page := await certificates.siblings(conn, spki_sha256, now, _PAGE, after):
+        after = (page[-1].issuer_id, page[-1].serial)
+        async with conn.transaction():
+            subject = {"case": case_id, "spki_sha256": spki_sha256.hex(), "certificates": len(page)}
+            act_id = await acts.record(conn, at=now, actor=actor, action=ADD, subject=subject)
+            keys = [(each.issuer_id, each.serial) for each in page]
+            added += await cases.add_certificates(conn, case_id, keys, act_id)
+    return added
+
+
+async def add_file(conn: Connection, actor: str, case_id: int, name: str, body: bytes, *, now: int) -> File:
+    """Keeps an evidence file; the same octets again change nothing. Raises `case.unknown`."""
+    await find_case(conn, case_id)
+    kept = File(hashlib.sha256(body).digest(), name, now, len(body))
+    async with conn.transaction():
+        subject = {"case": case_id, "name": name, "sha256": kept.sha256.hex(), "octets": len(body)}
+        if all(each.sha256 != kept.sha256 for each in await cases.files(conn, case_id)):
+            act_id = await acts.record(conn, at=now, actor=actor, action=FILE, subject=subject)
+            await cases.add_file(conn, case_id, kept, body, act_id)
+            await cases.add_event(conn, case_id, at=now, kind="evidence", text=name, sha256=kept.sha256, act_id=act_id)
+    return kept
+
+
 async def open_case(
-    conn: Connection, operator: Operator, *, trigger: str, received_at: int, reporter: str, summary: str, now: int
+    conn: Connection,
+    actor: str,
+    *,
+    trigger: str,
+    received_at: int,
+    reporter: str,
+    summary: str,
+    now: int,
+    spki_sha256: bytes | None = None,
 ) -> int:
-    """Opens a case. Raises `case.trigger_unknown`, `case.received_in_future`."""
+    """Opens a case, of a key where that is its ground. Raises `case.trigger_unknown`, `case.received_in_future`."""
     find_trigger(trigger)
     if not 0 <= received_at <= now:
         raise QuashError("case.received_in_future", "a report is received before its case is opened")
     async with conn.transaction():
-        subject = {"trigger": trigger, "received_at": received_at, "reporter": reporter}
-        act_id = await acts.record(conn, at=now, actor=operator.actor, action=OPEN, subject=subject)
+        subject: dict[str, Any] = {"trigger": trigger, "received_at": received_at, "reporter": reporter}
+        subject |= {} if spki_sha256 is None else {"spki_sha256": spki_sha256.hex()}
+        act_id = await acts.record(conn, at=now, actor=actor, action=OPEN, subject=subject)
         return await cases.add(
             conn,
             trigger=trigger,
@@ -91,26 +170,29 @@ async def find_case(conn: Connection, case_id: int) -> Case:
     return found
 
 
-async def add_certificates(
-    conn: Connection, operator: Operator, case_id: int, targets: Sequence[Target], now: int
-) -> int:
+async def add_certificates(conn: Connection, actor: str, case_id: int, targets: Sequence[Target], now: int) -> int:
     """Adds certificates; returns how many were new. Raises `find_one`'s errors, and then adds none."""
     await find_case(conn, case_id)
     found = [(await find_one(conn, target)).certificate for target in targets]
     async with conn.transaction():
         subject = {"case": case_id, "certificates": len(found)}
-        act_id = await acts.record(conn, at=now, actor=operator.actor, action=ADD, subject=subject)
+        act_id = await acts.record(conn, at=now, actor=actor, action=ADD, subject=subject)
         return await cases.add_certificates(conn, case_id, [(each.issuer_id, each.serial) for each in found], act_id)
 
 
 async def record_event(
-    conn: Connection, operator: Operator, case_id: int, *, kind: str, text: str, sha256: bytes | None, now: int
+    conn: Connection, actor: str, case_id: int, *, kind: str, text: str, sha256: bytes | None, now: int
 ) -> None:
-    """A note, an evidence file (by its hash), or that the preliminary report went out (C6)."""
+    """A note, an evidence file (by its hash), that the preliminary report went out (C6), that a person picked it up
+
+    (G39), which trigger it is judged to be, or that it is closed or open again. Raises `case.trigger_unknown`.
+    """
+    if kind == "judged":
+        find_trigger(text)
     await find_case(conn, case_id)
     async with conn.transaction():
         subject = {"case": case_id, "text": text} | ({"sha256": sha256.hex()} if sha256 else {})
-        act_id = await acts.record(conn, at=now, actor=operator.actor, action=f"case.{kind}", subject=subject)
+        act_id = await acts.record(conn, at=now, actor=actor, action=f"case.{kind}", subject=subject)
         await cases.add_event(conn, case_id, at=now, kind=kind, text=text, sha256=sha256, act_id=act_id)
 
 
@@ -119,32 +201,49 @@ async def revoke_members(
 ) -> tuple[int, int]:
     """Revokes some certificates of a case with its trigger's reason; (how many, how many are left).
 
-    What has expired or is revoked is left as it is. Call again until none is left.
+    What has expired, is revoked or is exempt is left as it is. Call again until none is left. Raises
+    `revocation.two_officers`: a mass revocation of the case asks them.
     """
     reason = find_trigger((await find_case(conn, case_id)).trigger).reason
     names = {each.id: each.name for each in await issuers.all_issuers(conn)}
-    due = await _due(conn, case_id, int(clock.now()))
+    due = await _due(conn, case_id, reason, int(clock.now()))
     for member in due[:batch]:
         request = Request(Target(names[member.issuer_id], member.serial), reason)
+        check_single(await find_one(conn, request.target))
         await revoke(conn, clock, request, actor=operator.actor, batch=1000)
     return len(due[:batch]), len(due[batch:])
 
 
-async def _due(conn: Connection, case_id: int, now: int) -> list[Member]:
+async def _due(conn: Connection, case_id: int, reason: Reason, now: int) -> list[Member]:
+    exempt = {} if reason is Reason.keyCompromise else await exemptions.in_force(conn, now)  # C8 knows none
     due: list[Member] = []
     after = (-1, b"")
     while page := await cases.members(conn, case_id, after, 1000):
         due += [each for each in page if each.reason is None and each.not_after >= now]
+        due = [each for each in due if (each.issuer_id, each.serial) not in exempt]
         after = (page[-1].issuer_id, page[-1].serial)
     return due
 
 
-class CaseWatcher:
-    """Looks, as a stranger would, whether what cases revoked is visible, and remembers when it first was."""
+Tell = Callable[[Connection, "Standing", str, int], Awaitable[int]]
+"""Tells somebody of a case, once; returns to how many it is new."""
 
-    def __init__(self, pool: Pool, answers: PublicAnswers, clock: Clock) -> None:
+
+async def _nobody(_conn: Connection, _stands: Standing, _text: str, _now: int) -> int:
+    """Nobody is to be told."""
+    return 0
+
+
+class CaseWatcher:
+    """Looks, as a stranger would, whether what cases revoked is visible, and remembers when it first was.
+
+    `tell` hears of cases at risk.
+    """
+
+    def __init__(self, pool: Pool, answers: PublicAnswers, clock: Clock, tell: Tell | None = None) -> None:
         self._pool = pool
         self._answers = answers
+        self._tell = tell or _nobody
         self._clock = clock
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -181,7 +280,24 @@ class CaseWatcher:
             return await self._answers.say(issuer, certificate, member.serial, status)
 
     async def _measure(self, conn: Connection, now: int) -> None:
-        standings = [standing(each, now) for each in await cases.everything(conn)]
-        left = [each.publish_by - now for each in standings if each.state == "open"]
-        _OPEN.set(len(left))
-        _LEFT.set(min(left, default=0))
+        signing = await rates.last(conn, rates.SIGNING)
+        standings = [standing(each, now, signing) for each in await cases.everything(conn)]
+        still = [each for each in standings if each.state == "open"]
+        _OPEN.set(len(still))
+        _LEFT.set(min((each.publish_by - now for each in still), default=0))
+        _AT_RISK.set(sum(each.at_risk for each in still))
+        _BURN.clear()
+        _EXPECTED.clear()
+        for each in still:
+            _BURN.labels(each.case.id).set(each.case.total - each.case.seen)
+            _EXPECTED.labels(each.case.id).set(math.nan if each.expected_at is None else each.expected_at - now)
+            if each.at_risk:
+                await self._warn(conn, each, now)
+
+    async def _warn(self, conn: Connection, stands: Standing, now: int) -> None:
+        """Once for each case."""
+        expected = timestamp(stands.expected_at) or "not measured"
+        left = stands.case.total - stands.case.seen
+        text = f"Its deadline is at risk: {left} certificates are left, expected end: {expected}."
+        if await self._tell(conn, stands, text, now):
+            logger().error("case.at_risk", case=stands.case.id, left=left, expected=expected)

@@ -68,6 +68,11 @@ def from_private_key(text: str) -> Evidence:
     return Evidence("private-key", spki, proof, hashlib.sha256(body).digest(), None)
 
 
+def key_hash(evidence: Evidence) -> bytes:
+    """What keys are known by: the SHA-256 of the SPKI."""
+    return hashlib.sha256(evidence.spki).digest()
+
+
 def verify_kept_proof(evidence: Evidence) -> None:
     """What anybody can verify later of a private key that was handed in. Raises `evidence.key_inconsistent`."""
     public = serialization.load_der_public_key(evidence.spki)

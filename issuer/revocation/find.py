@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asn1crypto import pem
+from cryptography import x509
 
 from quash.errors import Kind, QuashError
 from quash.pki.certificate import CertificateFields, read_certificate
@@ -64,6 +65,28 @@ async def find_all(conn: Connection, target: Target) -> list[Found]:
     else:
         found = await _by_serial(conn, target.serial or b"")
     return [each for each in found if issuer is None or each.issuer.id == issuer.id]
+
+
+def is_ca(found: Found) -> bool:
+    """Whether it is a CA's: a root issues nothing else but OCSP signers (G4), others say so themselves."""
+    certificate = found.certificate
+    if found.issuer.kind == "root" or certificate.der is None:
+        return found.issuer.kind == "root" and certificate.profile != "ocsp-signer"
+    try:
+        shown = x509.load_der_x509_certificate(certificate.der)
+        return shown.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+
+
+def check_single(found: Found) -> None:
+    """Raises `revocation.two_officers` for a CA's certificate: nobody revokes one alone, but for a proof of theft."""
+    if is_ca(found):
+        raise QuashError(
+            "revocation.two_officers",
+            "two officers revoke a CA's certificate: put its serial into a file, and begin with quash revoke --file",
+            Kind.REFUSED,
+        )
 
 
 async def issuer_by_name(conn: Connection, name: str) -> Issuer:

@@ -14,7 +14,7 @@ from typing import Final
 from issuer.revocation.compromise import Compromised, Ground, check_date, revoke_key
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
-from quash.store import acts, certificates, issuers, key_evidence
+from quash.store import acts, certificates, key_evidence, rates
 from quash.store.database import Connection
 from quash.store.key_evidence import Evidence
 
@@ -22,15 +22,21 @@ CHALLENGE: Final = "key.challenge"
 COMPROMISE: Final = "key.compromise"
 EVIDENCE: Final = "key.evidence"
 _CHALLENGE_LASTS: Final = 3600
-_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The blast radius of a key: unexpired certificates, by issuer; all are revoked with it."""
+    """The blast radius of a key: its unexpired certificates; all are revoked with it.
+
+    How many there are by issuer, account and CRL (`issuer scope`). `seconds`: to sign their answers, as measured last;
+    None: never measured.
+    """
 
     certificates: int
     issuers: dict[str, int]
+    accounts: dict[str, int]
+    scopes: dict[str, int]
+    seconds: float | None
 
 
 async def give_challenge(conn: Connection, actor: str, now: int) -> tuple[str, int]:
@@ -77,13 +83,14 @@ async def accept(
 
 async def reach_of(conn: Connection, spki_sha256: bytes, now: int) -> Reach:
     """Every unexpired certificate of the key, in whatever state, of all issuers."""
-    names = {each.id: each.name for each in await issuers.all_issuers(conn)}
-    counts: Counter[str] = Counter()
-    after = None
-    while page := await certificates.siblings(conn, spki_sha256, now, _PAGE, after):
-        counts.update(names[each.issuer_id] for each in page)
-        after = (page[-1].issuer_id, page[-1].serial)
-    return Reach(counts.total(), dict(counts))
+    by_issuer, by_account, by_scope = Counter[str](), Counter[str](), Counter[str]()
+    for issuer, scope, account, count in await certificates.reach(conn, spki_sha256, now):
+        by_issuer[issuer] += count
+        by_account[account or ""] += count
+        by_scope[f"{issuer} {scope or '-'}"] += count
+    total, signing = by_issuer.total(), await rates.last(conn, rates.SIGNING)
+    seconds = round(total / signing, 3) if signing else None
+    return Reach(total, dict(by_issuer), dict(by_account), dict(by_scope), seconds)
 
 
 async def _check_challenge(conn: Connection, evidence: Evidence, now: int) -> bool:

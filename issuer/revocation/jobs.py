@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prometheus_client import Counter
 
+from issuer.revocation.agreement import Sampler
+from issuer.revocation.mass_runner import MassRunner
 from issuer.revocation.revoke import revoke_siblings
 from issuer.revocation.sweep import Sweeper
 from quash.errors import QuashError
@@ -83,17 +87,36 @@ async def main(process: Process) -> None:
     pool = await connect(process.config, process.state, JOBS)
     runner = JobRunner(pool, process.clock, batch=process.config.admin.sibling_batch)
     sweeper = Sweeper(pool, process.clock, batch=process.config.admin.sibling_batch)
+    mass = MassRunner(pool, process.clock, batch=process.config.admin.sibling_batch)
     hints = Hints(pool, "job")
+    sampling = asyncio.create_task(_sample(process, pool))
     try:
         while True:
+            done = 0
             try:
                 await sweeper.step()
                 await runner.step()
+                done = await mass.step()
                 process.health.set("database", True)
             except QuashError as error:
                 process.health.set("database", False, error.code)
                 process.log.warning("jobs.step_failed", code=error.code, error=error.message)
-            await hints.wait(_POLL)
+            await hints.wait(0 if done else _POLL)
     finally:
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
         await hints.close()
         pool.terminate()
+
+
+async def _sample(process: Process, pool: Pool) -> None:
+    """Beside the jobs: asking what is published must not hold them up, nor make the process unready."""
+    async with Sampler(pool, process.config, process.clock) as sampler:
+        while True:
+            try:
+                await sampler.step()
+            except QuashError as error:
+                process.log.warning("agreement.not_checked", code=error.code, detail=error.message)
+            except Exception:  # nobody awaits this task: a fault of ours must be logged, and not end the sampling
+                process.log.exception("agreement.unforeseen")
+            await process.clock.sleep(_POLL)

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints, model_validator
 
-from issuer.api import answer, read, require, timestamp
+from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation import approvals, evidence, intake
 from issuer.revocation.assertions import BLOCK
 from issuer.revocation.blocklists import IMPORT
 from issuer.revocation.compromise import Compromised
 from issuer.revocation.find import Target, find_one, read_pem
 from issuer.revocation.officer_api import Text, accepted
+from issuer.revocation.search_api import HashPageQuery
 from quash.errors import Kind, QuashError
 from quash.pki.certificate import read_certificate
 from quash.pki.serials import parse_serial
@@ -117,9 +118,9 @@ class KeyApi:
         return int(self._clock.now())
 
     async def list_keys(self, request: web.Request) -> web.Response:
-        """Pages by `?after=` the last hash of the one before."""
+        """In the order of their hashes."""
         require(request, *_EVERYONE)
-        after = _hex(request.query.get("after", ""))
+        after = bytes.fromhex(read_query(request, HashPageQuery).after)
         async with acquire(self._pool) as conn:
             page = await blocked_keys.page(conn, after, _PAGE)
         following = page[-1].spki_sha256.hex() if len(page) == _PAGE else None
@@ -244,13 +245,6 @@ async def _blocked(conn: Connection, key: bytes) -> BlockedKey:
     return found
 
 
-def _hex(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise QuashError("request.invalid", "after: a hash in hexadecimal") from None
-
-
 def _key(blocked: BlockedKey) -> dict[str, Any]:
     return {
         "spki_sha256": blocked.spki_sha256.hex(),
@@ -266,6 +260,9 @@ def _compromise(proof: Evidence, reach: intake.Reach, done: Compromised | None) 
         "kind": proof.kind,
         "certificates": reach.certificates,
         "issuers": reach.issuers,
+        "accounts": reach.accounts,
+        "scopes": reach.scopes,
+        "signing_seconds": reach.seconds,
         "changed": done is not None and done.act_id is not None,
         "revoked": done.revoked if done else 0,
         "to_revoke": done.total if done else reach.certificates,

@@ -32,13 +32,17 @@ class KillSwitchBody(_Body):
 
 
 class OperatorBody(_Body):
-    """A client certificate for a key that the operator made on hardware (`csr`: PEM). `renews`: of a known name."""
+    """A client certificate for a key that the operator made on hardware (`csr`: PEM). `renews`: of a known name.
+
+    `account`: of a reseller, whose certificates are all that it sees (G42).
+    """
 
     name: Text
     person: Text
     role: Text
     csr: Annotated[str, StringConstraints(min_length=1, max_length=60_000)]
     renews: bool = False
+    account: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] | None = None
 
 
 class ApprovalBody(_Body):
@@ -103,6 +107,7 @@ class OfficerApi:
                         "name": each.name,
                         "person": each.person,
                         "role": each.role,
+                        "account": each.account,
                         "state": each.state,
                         "fingerprint": each.fingerprint.hex(),
                     }

@@ -8,13 +8,15 @@ from aiohttp import web
 
 from issuer.api import answer, read, require, timestamp
 from issuer.revocation.api import EVERYONE, Body
+from issuer.revocation.cases import ADD, open_case
 from issuer.revocation.find import issuer_by_name
 from quash.errors import Kind, QuashError
 from quash.pki.certificate import read_certificate
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
-from quash.store import issuers, ocsp_signers, signer_requests
-from quash.store.database import Pool, acquire
+from quash.store import acts, cases, issuers, ocsp_signers, signer_requests
+from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer
 from quash.store.ocsp_signers import OcspSigner
 
 
@@ -55,11 +57,38 @@ class SignersApi:
                     f"the key of {issuer.name} is offline: quash root ocsp-signer replaces its signer",
                     Kind.REFUSED,
                 )
+            now = int(self._clock.now())
             async with conn.transaction():
-                act_id = await signer_requests.order_switch(
-                    conn, issuer.id, issuer.name, actor=operator.actor, at=int(self._clock.now())
-                )
-        return answer({"issuer": issuer.name, "act_id": act_id}, status=202)
+                act_id = await signer_requests.order_switch(conn, issuer.id, issuer.name, actor=operator.actor, at=now)
+                case_id = await _open_case(conn, operator.actor, issuer, now)
+        return answer({"issuer": issuer.name, "act_id": act_id, "case": case_id}, status=202)
+
+
+async def _open_case(conn: Connection, actor: str, issuer: Issuer, now: int) -> int | None:
+    """The case of a key that others may know (C1), with every signer certificate that it may be; None: there is none.
+
+    A switch repairs our own answers alone: what is decided about forged ones, up to the CA itself (C3), is the case's.
+    """
+    signers = [each for each in await ocsp_signers.of_issuer(conn, issuer.id) if each.not_after >= now]
+    if not signers:
+        return None
+    until = timestamp(max(each.not_after for each in signers))
+    case_id = await open_case(
+        conn,
+        actor,
+        trigger="br-3",
+        received_at=now,
+        reporter=actor,
+        now=now,
+        summary=f"The key of an OCSP signer of {issuer.name} may be known to others, who can forge `good` until"
+        f" {until}: revoke the signer's certificate, and decide whether the issuing CA must be revoked (sub-ca-3).",
+    )
+    keys = [(issuer.id, read_certificate(each.certificate).serial) for each in signers]
+    act_id = await acts.record(
+        conn, at=now, actor=actor, action=ADD, subject={"case": case_id, "certificates": len(keys)}
+    )
+    await cases.add_certificates(conn, case_id, keys, act_id)
+    return case_id
 
 
 def _signer(issuer: str, signer: OcspSigner) -> dict[str, Any]:

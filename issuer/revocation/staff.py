@@ -15,7 +15,7 @@ from quash.pki.csr import proven_key
 from quash.pki.rules import check_public_key
 from quash.store import operators
 from quash.store.database import Connection
-from quash.store.operators import ROLES, Operator
+from quash.store.operators import RESELLER, ROLES, Operator
 
 ADD: Final = "operator.add"
 DISABLE: Final = "operator.disable"
@@ -26,20 +26,22 @@ Payload = dict[str, Any]
 
 
 async def check_addition(conn: Connection, payload: Payload) -> None:
-    """`{name, person, role, csr, renews}`: raises `operator.*`, and what the request's key and signature raise.
+    """`{name, person, role, csr, renews, account}`: raises `operator.*`, and what the key and its signature raise.
 
     The key is the operator's own, on hardware that does not give it out (G20).
     """
     name, person, role = payload["name"], payload["person"], payload["role"]
     if not _NAME.fullmatch(name):
         raise QuashError("operator.name", "a name has lower-case letters, digits, dots and hyphens")
-    if role not in ROLES:
-        raise QuashError("operator.role_unknown", f"a role is one of {', '.join(ROLES)}")
+    if role not in (*ROLES, RESELLER):
+        raise QuashError("operator.role_unknown", f"a role is one of {', '.join((*ROLES, RESELLER))}")
+    if (role == RESELLER) != (payload.get("account") is not None):
+        raise QuashError("operator.account", f"a {RESELLER} has an account, and nobody else has one (G42)")
     if len(person.strip()) < 2 or not person.isprintable():
         raise QuashError("operator.person", "say which person this is")
     known = [each for each in await operators.everyone(conn) if each.name == name]
     if payload["renews"]:
-        _check_renewal(known, person, role)
+        _check_renewal(known, person, role, payload.get("account"))
     elif known:
         raise QuashError("operator.exists", "an operator has this name: renew it, or choose another", Kind.CONFLICT)
     check_public_key(proven_key(_request(payload["csr"])))
@@ -55,12 +57,13 @@ def _request(text: str) -> bytes:
     return bytes(der)
 
 
-def _check_renewal(known: list[Operator], person: str, role: str) -> None:
+def _check_renewal(known: list[Operator], person: str, role: str, account: str | None) -> None:
     active = [each for each in known if each.active]
     if not active:
         raise QuashError("operator.unknown_name", "no active operator has this name: add it", Kind.NOT_FOUND)
-    if any((each.person, each.role) != (person, role) for each in active):
-        raise QuashError("operator.changed", "a renewal keeps person and role: disable and add instead", Kind.REFUSED)
+    if any((each.person, each.role, each.account) != (person, role, account) for each in active):
+        message = "a renewal keeps person, role and account: disable and add instead"
+        raise QuashError("operator.changed", message, Kind.REFUSED)
 
 
 async def approve_certificate(_conn: Connection, _payload: Payload, _now: int, _act_id: int) -> None:

@@ -11,6 +11,8 @@ from quash.errors import QuashError
 from quash.pki.reasons import Reason
 from quash.pki.rules import DAY
 
+PICK_UP: Final = 2 * 3600
+"""Seconds until a person has picked up what the public reported (G39)."""
 PRELIMINARY_REPORT: Final = DAY
 """Seconds from the receipt of a problem report until subscriber and reporter have a preliminary one (C6)."""
 
@@ -35,6 +37,8 @@ def _rows(prefix: str, rule: str, seconds: int, *rows: tuple[str, Reason, str]) 
 
 TRIGGERS: Final[Mapping[str, Trigger]] = MappingProxyType(
     {
+        # Not judged yet: the shortest clock runs until a person says which ground it is.
+        "report": Trigger("report", "BR 4.9.5", DAY, _NONE, "a problem report that nobody has judged yet"),
         **_rows(  # C1
             "br",
             "BR 4.9.1.1",

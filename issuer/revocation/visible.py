@@ -61,6 +61,10 @@ class Visibility:
         return self.ocsp_visible_ms is not None and self.crl_published_ms is not None
 
 
+_Key = tuple[int, Target | None]
+"""An act, and the certificate that was named with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Watch:
     visibility: Visibility
@@ -76,7 +80,7 @@ class Watches:
         self._crl_base = config.crl_base
         self._answers = PublicAnswers(config.visible_at, clock)
         self._slots = asyncio.Semaphore(_ASKED_AT_ONCE)
-        self._watches: OrderedDict[int, _Watch] = OrderedDict()
+        self._watches: OrderedDict[_Key, _Watch] = OrderedDict()
 
     async def __aenter__(self) -> Watches:
         await self._answers.__aenter__()
@@ -91,32 +95,34 @@ class Watches:
         await self._session.close()
         await self._answers.__aexit__(None, None, None)
 
-    def start(self, act_id: int, committed_ago: float = 0.0) -> Visibility:
-        """Measures a revocation that committed so many seconds ago, unless that is under way."""
-        under_way = self._watches.get(act_id)
+    def start(self, act_id: int, committed_ago: float = 0.0, named: Target | None = None) -> Visibility:
+        """Measures a revocation that committed so many seconds ago, unless that is under way; `named`: `target_of`."""
+        key = (act_id, named)
+        under_way = self._watches.get(key)
         if under_way is not None and not under_way.task.done():
             return under_way.visibility
         visibility = Visibility()
-        task = asyncio.create_task(self._watch(act_id, self._clock.monotonic() - committed_ago, visibility))
-        self._watches[act_id] = _Watch(visibility, task)
-        self._watches.move_to_end(act_id)
+        task = asyncio.create_task(self._watch(key, self._clock.monotonic() - committed_ago, visibility))
+        self._watches[key] = _Watch(visibility, task)
+        self._watches.move_to_end(key)
         if len(self._watches) > _REMEMBERED:
             _, oldest = self._watches.popitem(last=False)
             oldest.task.cancel()
         return visibility
 
-    def find(self, act: Act) -> Visibility:
+    def find(self, act: Act, named: Target | None = None) -> Visibility:
         """What is known of a revocation; measuring starts when nothing is, for example after a restart."""
-        known = self._watches.get(act.id)
+        known = self._watches.get((act.id, named))
         if known is not None and known.visibility.complete:
             return known.visibility
-        return self.start(act.id, max(0.0, self._clock.now() - act.at))
+        return self.start(act.id, max(0.0, self._clock.now() - act.at), named)
 
-    async def _watch(self, act_id: int, began: float, visibility: Visibility) -> None:
+    async def _watch(self, key: _Key, began: float, visibility: Visibility) -> None:
+        act_id, _ = key
         try:
             async with asyncio.timeout(_GIVE_UP):
                 await self._wait_for_job(act_id)
-                await asyncio.gather(self._ocsp(act_id, began, visibility), self._crl(act_id, began, visibility))
+                await asyncio.gather(self._ocsp(key, began, visibility), self._crl(key, began, visibility))
         except TimeoutError:
             logger().warning("revocation.not_visible", act=act_id, after_seconds=_GIVE_UP)
         except QuashError as error:  # the database is away; whoever asks again starts anew
@@ -132,8 +138,8 @@ class Watches:
                 return
             await self._clock.sleep(_LONGEST_WAIT)
 
-    async def _ocsp(self, act_id: int, began: float, visibility: Visibility) -> None:
-        async for page, issuers_by_id in self._pages(act_id):
+    async def _ocsp(self, key: _Key, began: float, visibility: Visibility) -> None:
+        async for page, issuers_by_id in self._pages(*key):
             await asyncio.gather(*(self._says_revoked(each, *issuers_by_id[each.issuer_id]) for each in page))
         visibility.ocsp_visible_ms = self._since(began, "ocsp")
 
@@ -146,8 +152,8 @@ class Watches:
             await self._clock.sleep(wait)
             wait = min(wait * _GROWTH, _LONGEST_WAIT)
 
-    async def _crl(self, act_id: int, began: float, visibility: Visibility) -> None:
-        async for page, issuers_by_id in self._pages(act_id):
+    async def _crl(self, key: _Key, began: float, visibility: Visibility) -> None:
+        async for page, issuers_by_id in self._pages(*key):
             by_scope: dict[Scope, list[Revocation]] = {}
             for revocation in page:
                 by_scope.setdefault(await self._covering(revocation), []).append(revocation)
@@ -185,12 +191,13 @@ class Watches:
                 raise QuashError("crl.not_served", f"{url} answers HTTP {response.status}", Kind.UNAVAILABLE)
             return await response.read()
 
-    async def _pages(self, act_id: int) -> AsyncIterator[tuple[list[Revocation], Mapping[int, tuple[Issuer, bytes]]]]:
+    async def _pages(
+        self, act_id: int, named: Target | None
+    ) -> AsyncIterator[tuple[list[Revocation], Mapping[int, tuple[Issuer, bytes]]]]:
         """The revocations that the act caused, page by page, with their issuers and one certificate of each."""
         async with acquire(self._pool) as conn:
             issuers_by_id = await _issuers(conn)
-            act = await acts.get(conn, act_id)
-            found = await find_one(conn, target_of(act))
+            found = await find_one(conn, target_of(await acts.get(conn, act_id), named))
             own = (found.certificate.issuer_id, found.certificate.serial)
             itself = await revocations.latest_of(conn, [own])
         yield itself, issuers_by_id
@@ -211,10 +218,15 @@ class Watches:
         return round(seconds * 1000)
 
 
-def target_of(act: Act | None) -> Target:
-    """The certificate that an act revoked. Raises `revocation.unknown` for what is no such act."""
-    if act is None or act.action != REVOKE:
-        raise QuashError("revocation.unknown", "no revocation has this number", Kind.NOT_FOUND)
+def target_of(act: Act | None, named: Target | None = None) -> Target:
+    """The certificate that an act revoked; of one that revoked many (an import, a mass job, siblings), the `named` one.
+
+    Raises `revocation.unknown` for what is no such act. Whether the act is that of the named one, the caller knows.
+    """
+    if act is not None and named is not None:
+        return named
+    if act is None or act.action != REVOKE or "serial" not in act.subject:
+        raise QuashError("revocation.unknown", "no revocation of one certificate has this number", Kind.NOT_FOUND)
     return Target(act.subject["issuer"], parse_serial(act.subject["serial"]))
 
 
