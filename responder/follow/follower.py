@@ -99,11 +99,11 @@ class Follower:
         while more:
             async with acquire(self._pool) as conn:
                 batch = await self._read(conn)
-                verdict = None if batch is None else await self._judge(conn, batch)
-            if batch is not None and verdict is not None:
-                self._apply(batch, verdict)
-                done += len(batch.rows)
-                more = batch.more
+                # Before the connection goes back, which costs a question to the server.
+                if batch is not None:
+                    self._apply(batch, await self._judge(conn, batch))
+                    done += len(batch.rows)
+                    more = batch.more
         self._housekeep()
         return done
 

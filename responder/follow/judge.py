@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from quash.cache.layout import IssuerRow, TemplateRow, decode_heartbeat, decode_issuer, decode_template
+from quash.cache.layout import (
+    NEWER_FORMAT,
+    IssuerRow,
+    TemplateRow,
+    decode_heartbeat,
+    decode_issuer,
+    decode_template,
+)
 from quash.cache.writer import Changes
 from quash.errors import QuashError
 from quash.store.feed import URGENT
@@ -28,13 +35,19 @@ class Verdict:
 
 
 def judge(rows: Sequence[Any], trust: Trust, now: float) -> Verdict:
-    """Rows have `lane`, `kind` and `payload`. An unknown kind is refused: this node's software is too old for it."""
+    """Rows have `lane`, `kind` and `payload`. An unknown kind is refused: this node's software is too old for it.
+
+    Raises `cache.newer_format` for a row of a later release: nothing of the batch may be applied, since a row that is
+    passed over, a revocation perhaps, would never be read again.
+    """
     verdict = Verdict()
     for row in rows:
         handler = _HANDLERS.get(row["kind"])
         try:
             refusal = handler(verdict, trust, row, now) if handler else Refusal("kind", row["kind"])
         except QuashError as error:
+            if error.code == NEWER_FORMAT:
+                raise
             refusal = Refusal("layout", error.message)
         if refusal is not None:
             verdict.refused.append(refusal)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from quash.cache.layout import IssuerRow, Record, TemplateRow, decode_batch, decode_record
+from quash.cache.layout import NEWER_FORMAT, IssuerRow, Record, TemplateRow, decode_batch, decode_record, record_shape
 from quash.cache.writer import Catalog
 from quash.errors import QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
@@ -122,19 +122,30 @@ class Trust:
         return None
 
     def records(self, payload: bytes, *, urgent: bool, now: float) -> Judgement:
-        """Judges one feed row. One bad signature in a sample has every record of the row verified."""
+        """Judges one feed row. One bad signature in a sample has every record of the row verified.
+
+        Where signatures are not looked at, records of a shape that passed before are not looked at again: nearly all
+        of a row of a refresh, or of a mass revocation, have one.
+        """
         judgement = Judgement()
         suspicious = urgent
+        passed: set[tuple[int, bytes, int]] = set()
         for item in self._items(payload, judgement):
             self._turn += 1
+            verified = suspicious or self._turn % self._limits.sample == 0
+            shape = (item[0], *record_shape(item[2]))
+            if not verified and shape in passed:
+                judgement.accepted.append(item)
+                continue
             try:
-                self._judge(item, now, verified=suspicious or self._turn % self._limits.sample == 0)
+                self._judge(item, now, verified=verified)
             except _Refused as error:
                 judgement.refused.append(error.refusal)
                 if error.refusal.code == "signature" and not suspicious:
                     suspicious = True
                     self._judge_again(judgement, now)
             else:
+                passed.add(shape)
                 judgement.accepted.append(item)
         return judgement
 
@@ -142,6 +153,8 @@ class Trust:
         try:
             yield from decode_batch(payload)
         except QuashError as error:
+            if error.code == NEWER_FORMAT:
+                raise
             judgement.refused.append(Refusal("layout", error.message))
 
     def _judge_again(self, judgement: Judgement, now: float) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from quash.keys import KeyHandle
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
-from responder.presign.signing import Item, RecordSigner
+from responder.presign.signing import Asked, ForOne, Item, RecordSigner
 
+T = TypeVar("T")
 OpenKey = Callable[[str], KeyHandle]
 """Opens the key of a reference; raises `KeyUnavailable`."""
 
@@ -58,11 +59,15 @@ class Keys:
         as_of: int,
         validity: int,
     ) -> list[Item]:
+        return self.use(signer, issuer_certificate, lambda records: records.sign(statuses, as_of, validity))
+
+    def use(self, signer: OcspSigner, issuer_certificate: bytes, work: Callable[[RecordSigner], T]) -> T:
+        """What `work` returns; whatever it raises, the key is opened anew for the next."""
         try:
             if signer.id not in self._open:
                 self._open[signer.id] = RecordSigner(signer, issuer_certificate, self._open_key(signer.key_ref))
-            return self._open[signer.id].sign(statuses, as_of, validity)
-        except Exception:
+            return work(self._open[signer.id])
+        except Exception:  # raised again: whatever it was, a token's session may be spent
             if spent := self._open.pop(signer.id, None):
                 spent.close()
             raise
@@ -94,6 +99,24 @@ class SigningDesk:
         return await loop.run_in_executor(
             self._thread, self._keys.sign, signer, issuer_certificate, statuses, as_of, validity
         )
+
+    async def sign_response(
+        self, signer: OcspSigner, issuer_certificate: bytes, asked: Sequence[Asked], as_of: int, response: ForOne
+    ) -> bytes:
+        """A response for one asker; see `RecordSigner.sign_response`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread,
+            self._keys.use,
+            signer,
+            issuer_certificate,
+            lambda records: records.sign_response(asked, as_of, response),
+        )
+
+    async def look(self, signer: OcspSigner, issuer_certificate: bytes) -> None:
+        """Opens the signer's key unless it is open; raises `KeyUnavailable`, `presign.key_mismatch`."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._keys.use, signer, issuer_certificate, lambda _: None)
 
     async def close(self) -> None:
         """Closes every key; they are opened anew if something is signed after all."""

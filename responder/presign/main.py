@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from quash.errors import QuashError
 from quash.runtime.process import Process
 from quash.store.database import Pool, connect
 from quash.store.hints import Hints
+from responder.presign import live_socket
+from responder.presign.agreement import ClockAgreement
 from responder.presign.crew import SigningCrew
+from responder.presign.desk import SigningDesk
 from responder.presign.key_places import maker, opener
+from responder.presign.live import LiveSigner
 from responder.presign.metrics import alarm
 from responder.presign.presigner import Presigner
 
 ROLE = "quash_presigner"
 POLL = 0.05
 RETRY = 1.0
-_CONNECTIONS = 4  # lease, hints, work and one to spare
+_CONNECTIONS = 5  # lease, hints, work, live signing and one to spare
 
 
 async def main(process: Process) -> None:
@@ -31,6 +37,16 @@ async def main(process: Process) -> None:
         make_key=maker(process.config, process.state),
         crew=SigningCrew(open_key, workers) if workers else None,
     )
+    live = LiveSigner(
+        pool,
+        presigner,
+        SigningDesk(open_key),  # keys of its own: nobody waits behind a batch
+        ClockAgreement(process.clock),
+        validity=process.config.presign.validity,
+        queue=process.config.presign.live_queue,
+    )
+    signing = asyncio.create_task(live.run())
+    server = await live_socket.serve(process.state.run / "presigner.sock", live, process.config.sockets.presigner)
     hints = Hints(pool, "outbox")
     try:
         while True:
@@ -39,6 +55,9 @@ async def main(process: Process) -> None:
             else:
                 await process.clock.sleep(RETRY)
     finally:
+        server.close()
+        signing.cancel()
+        await asyncio.gather(signing, return_exceptions=True)
         await hints.close()
         await presigner.close()
         pool.terminate()
@@ -68,4 +87,5 @@ async def _step(process: Process, presigner: Presigner) -> bool:
         alarm("presign.unforeseen", "an unforeseen error ended this step: see the log", error=type(error).__name__)
         return False
     process.health.set("presign", True, "leading" if presigner.leading else "standing by")
+    process.health.set("keys", not presigner.key_problems, "; ".join(presigner.key_problems.values()))
     return True

@@ -19,7 +19,7 @@ from typing import get_args
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -33,6 +33,7 @@ from responder.presign.signing import RecordSigner
 _BEGINS, _ENDS = 1_800_000_000, 1_900_000_000
 _AS_OF, _VALIDITY = _BEGINS + 86_400, 172_799
 _TBS = 220  # octets of a typical ResponseData
+_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 _REVOKED = 3  # one in so many, as after a large revocation
 
 
@@ -72,7 +73,9 @@ def _status(number: int) -> CertificateStatus:
     )
 
 
-def _bare(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Callable[[bytes], bytes]:
+def _bare(key: _PrivateKey) -> Callable[[bytes], bytes]:
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign
     digest = hashes.SHA256()
     if isinstance(key, rsa.RSAPrivateKey):
         rsa_sign, pkcs1 = key.sign, padding.PKCS1v15()
@@ -81,18 +84,20 @@ def _bare(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Callable[[byte
     return lambda tbs: ec_sign(tbs, scheme)
 
 
-def _signer(folder: Path, kind: KeyKind) -> tuple[RecordSigner, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]:
+def _signer(folder: Path, kind: KeyKind) -> tuple[RecordSigner, _PrivateKey]:
     """A signer over a key in a file, as in production, under a throw-away CA; and the same key in the library."""
     secret = folder / "passphrase"
     secret.write_text(secrets.token_urlsafe())
     generate_pem_key(folder / "key.pem", kind, secret)
     private = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), secret.read_bytes())
-    assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)  # noqa: S101 - KeyKind has no other
-    ca = ec.generate_private_key(ec.SECP256R1())
-    issuer = _builder("CA", ca.public_key()).sign(ca, hashes.SHA256())
+    assert isinstance(private, _PrivateKey)  # noqa: S101 - KeyKind has no other
+    edwards = kind == "ed25519"  # which is trusted below its like alone
+    ca = ed25519.Ed25519PrivateKey.generate() if edwards else ec.generate_private_key(ec.SECP256R1())
+    digest = None if edwards else hashes.SHA256()
+    issuer = _builder("CA", ca.public_key()).sign(ca, digest)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING])
     delegated = _builder("OCSP", private.public_key()).add_extension(usage, critical=False)
-    certificate = delegated.add_extension(x509.OCSPNoCheck(), critical=False).sign(ca, hashes.SHA256())
+    certificate = delegated.add_extension(x509.OCSPNoCheck(), critical=False).sign(ca, digest)
     key = open_key("pem:key.pem", folder, secret)
     row = OcspSigner(
         1, 1, certificate.public_bytes(Encoding.DER), "", algorithm_for_spki(key.spki).name, _BEGINS, _ENDS, "active", 0
@@ -100,7 +105,9 @@ def _signer(folder: Path, kind: KeyKind) -> tuple[RecordSigner, ec.EllipticCurve
     return RecordSigner(row, issuer.public_bytes(Encoding.DER), key), private
 
 
-def _builder(name: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> x509.CertificateBuilder:
+def _builder(
+    name: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from quash.errors import QuashError
@@ -13,6 +14,7 @@ from quash.store.database import Pool, acquire
 from quash.store.leases import Holder, Lease
 from responder.presign.agreement import ClockAgreement, DatabaseTime
 from responder.presign.desk import Desk, OpenKey, SigningDesk
+from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import LEADING
 from responder.presign.published import check_published
 from responder.presign.roster import Roster
@@ -50,6 +52,7 @@ class Presigner:
         self._pool = pool
         self._holder = Holder(pool, LEASE)
         self._desk = SigningDesk(open_key)
+        self._keys = KeyWatch(self._desk)
         self._crew = crew or self._desk
         self._make_key = make_key
         self._clock = clock
@@ -62,6 +65,16 @@ class Presigner:
     def leading(self) -> bool:
         """Whether this process holds the lease, as far as it knows."""
         return self._tenure is not None
+
+    @property
+    def key_problems(self) -> Mapping[str, str]:
+        """By issuer, why the key of its OCSP signer cannot be used; as of the last look, within a minute."""
+        return self._keys.problems if self._tenure is not None else {}
+
+    @property
+    def vouches(self) -> tuple[Roster, Lease] | None:
+        """Whose answers may be signed now, by whom, and the lease that allows it; None while another one holds it."""
+        return (self._tenure.roster, self._tenure.lease) if self._tenure is not None else None
 
     async def step(self) -> int:
         try:
@@ -87,6 +100,7 @@ class Presigner:
         async with acquire(self._pool) as conn:
             await self._agreement.now(conn)
             roster = await Roster.load(conn)
+            self._keys.check_tokens(roster)
             await check_published(conn, self._crl_folder, roster.issuers)
             readers = {lane: outbox.reader(lane) for lane in (outbox.URGENT, outbox.BULK)}
             for reader in readers.values():
@@ -102,6 +116,7 @@ class Presigner:
             clock=self._clock,
             settings=self._settings,
             make_key=self._make_key,
+            keys=self._keys,
         )
 
     async def _end(self) -> None:

@@ -13,34 +13,40 @@ from pathlib import Path
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, read_crl, read_entry
+from quash.pki.serials import format_serial
 from quash.store import statuses
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
 
 _BATCH = 10_000
+NAMED = 20
+"""Of what is missing; the rest is counted."""
 _ALGORITHMS = {algorithm.identifier: algorithm for algorithm in SIGNATURE_ALGORITHMS.values()}
 
 
 async def check_published(conn: Connection, folder: Path, issuers: Sequence[Issuer]) -> int:
     """Raises `presign.revocations_lost` unless the database holds every entry of every `.crl` in the folder revoked.
 
-    Returns the number of entries. A file that is none of our CRLs raises too (`crl.malformed`,
-    `presign.foreign_crl`): it could be a damaged one.
+    The error counts what is missing and names the first `NAMED`. Returns the number of entries. A file that is none of
+    our CRLs raises too (`crl.malformed`, `presign.foreign_crl`): it could be a damaged one.
     """
-    entries = 0
+    entries, lost = 0, list[str]()
     for path in sorted(folder.rglob("*.crl")):
         crl = await asyncio.to_thread(_read, path)
         issuer = await asyncio.to_thread(_issuer_of, crl, issuers, path)
         serials = (read_entry(entry)[0] for entry in crl.entries)
         for batch in _batches(serials):
-            if lost := await statuses.not_revoked(conn, issuer.id, batch):
-                raise QuashError(
-                    "presign.revocations_lost",
-                    f"{path.name} shows serial {lost[0].hex()} of {issuer.name} revoked and the database does not"
-                    " (a restored backup or a lost failover?): bring the missing revocations back first",
-                    Kind.CONFLICT,
-                )
+            for serial in await statuses.not_revoked(conn, issuer.id, batch):
+                lost.append(f"{issuer.name} {format_serial(serial)} ({path.relative_to(folder)})")
         entries += len(crl.entries)
+    if lost:
+        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        raise QuashError(
+            "presign.revocations_lost",
+            f"published CRLs show {len(lost)} revocations that the database does not (a restored backup or a lost"
+            f" failover?), bring them back first: {', '.join(lost[:NAMED])}{more}",
+            Kind.CONFLICT,
+        )
     return entries
 
 

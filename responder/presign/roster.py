@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography import x509
 
 from quash.cache.layout import IssuerRow, TemplateRow, encode_issuer, encode_template
 from quash.errors import Kind, QuashError
+from quash.pki.certid import CertId, CertIdHash, issuer_hashes
 from quash.store import issuers, ocsp_signers
 from quash.store.database import Connection
 from quash.store.feed import URGENT, FeedRow
@@ -57,6 +59,25 @@ class Roster:
         return [entry.issuer for entry in self._entries.values()]
 
     @property
+    def signers(self) -> list[OcspSigner]:
+        """Every signer in service."""
+        return [signer for entry in self._entries.values() for signer in entry.signers]
+
+    @cached_property
+    def by_hashes(self) -> Mapping[bytes, int]:
+        """Issuers by name hash + key hash of a CertID; the older one where two have the same name and key."""
+        return {
+            b"".join(issuer_hashes(entry.issuer.subject, entry.issuer.spki, algorithm)): issuer_id
+            for issuer_id, entry in sorted(self._entries.items(), reverse=True)
+            for algorithm in CertIdHash
+        }
+
+    def key_of(self, cert_id: CertId) -> tuple[int, bytes] | None:
+        """(issuer id, serial) of what a CertID names; None: a certificate of nobody here."""
+        issuer_id = self.by_hashes.get(cert_id.name_hash + cert_id.key_hash)
+        return None if issuer_id is None else (issuer_id, cert_id.serial)
+
+    @property
     def parsed_certificates(self) -> Mapping[int, Sequence[x509.Certificate]]:
         """Each issuer's certificates, for `permit`."""
         return {issuer_id: entry.parsed for issuer_id, entry in self._entries.items()}
@@ -93,15 +114,18 @@ class Roster:
         except QuashError:
             return longest  # it has nothing to sign, else its pass would not be complete
 
-    def announcement(self, now: int, max_validity: int) -> list[FeedRow]:
-        """Feed rows that tell nodes of every issuer and of every signer whose answers may still be served."""
+    def announcement(self, now: int, max_validity: int, form: int) -> list[FeedRow]:
+        """Feed rows that tell nodes of every issuer and of every signer whose answers may still be served.
+
+        `form`: of `layout.ROW_FORMATS`.
+        """
         rows = []
         for issuer_id, entry in self._entries.items():
             if not entry.certificates:
                 continue
-            rows.append(FeedRow(URGENT, "issuer", issuer_id, encode_issuer(_issuer_row(entry, max_validity))))
+            rows.append(FeedRow(URGENT, "issuer", issuer_id, encode_issuer(_issuer_row(entry, max_validity), form)))
             rows += [
-                FeedRow(URGENT, "template", issuer_id, encode_template(_template_row(signer)))
+                FeedRow(URGENT, "template", issuer_id, encode_template(_template_row(signer), form))
                 for signer in entry.signers
                 if signer.not_after >= now
             ]

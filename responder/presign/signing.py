@@ -14,11 +14,13 @@ from typing import NamedTuple
 from quash.cache.layout import Record, decode_record, encode_head
 from quash.errors import Kind, QuashError
 from quash.keys import KeyHandle
+from quash.pki.algorithms import verify
 from quash.pki.certid import CertId, CertIdHash
 from quash.pki.certificate import read_certificate
 from quash.pki.ocsp_response import ResponseTemplate, Status, verify_response
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
+from responder.presign.agreement import TOLERANCE
 
 CHECK_EVERY = 1024
 
@@ -27,6 +29,17 @@ HASHES = (CertIdHash.SHA1, CertIdHash.SHA256)
 
 Item = tuple[int, bytes, bytes]
 """Issuer id, serial, encoded record: what `quash.cache.layout.encode_batch` takes."""
+
+
+Asked = tuple[CertIdHash, CertificateStatus]
+"""By which CertID hash a certificate was asked about, and what is to be said of it."""
+
+
+class ForOne(NamedTuple):
+    """What one asker's response has beside statuses: seconds until nextUpdate, and the asker's nonce (A27)."""
+
+    validity: int
+    nonce: bytes | None
 
 
 class _Shape(NamedTuple):
@@ -92,11 +105,28 @@ class RecordSigner:
             self._check(serial, decode_record(record))
         return items
 
+    def sign_response(self, asked: Sequence[Asked], as_of: int, response: ForOne) -> bytes:
+        """A response about several certificates of the issuer (A22), or with a nonce: times and errors as in `sign`."""
+        this_update = max(_this_update(status, as_of) for _, status in asked)
+        next_update = min(this_update + response.validity, self.signer.not_after)
+        tbs = self._template.tbs_of_many(
+            [(h, status.serial, Status(status.reason, status.revoked_at)) for h, status in asked],
+            this_update,
+            next_update,
+            response.nonce,
+        )
+        raw_signature = self._key.sign(tbs)
+        try:
+            verify(self._key.spki, self._key.algorithm, raw_signature, tbs)
+        except QuashError as error:
+            raise _self_check_failed(asked[0][1].serial, str(error)) from error
+        return self._template.enclose(tbs, raw_signature)
+
     def close(self) -> None:
         self._key.close()
 
     def _shape(self, status: CertificateStatus, as_of: int, validity: int) -> _Shape:
-        this_update = max(as_of, status.revoked_at)
+        this_update = _this_update(status, as_of)
         next_update = min(this_update + validity, self.signer.not_after)
         said = Status(status.reason, status.revoked_at)
         sha1, sha256 = (
@@ -125,6 +155,12 @@ class RecordSigner:
             )
             if (read.cert_id, read.status, read.this_update, read.next_update) != wanted:
                 raise _self_check_failed(serial, "it reads differently from what was signed")
+
+
+def _this_update(status: CertificateStatus, as_of: int) -> int:
+    # Never before a revocation that another machine's clock dates a moment ahead (A30). One that a clock dated far
+    # ahead, and which was set right since, must be told now all the same: nodes refuse answers of the future.
+    return status.revoked_at if 0 < status.revoked_at - as_of <= TOLERANCE else as_of
 
 
 def _self_check_failed(serial: bytes, what: str) -> QuashError:

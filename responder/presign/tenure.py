@@ -12,8 +12,9 @@ signed (no signer, key away) makes its bucket due in 4, which is durable, and do
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from quash.cache.layout import encode_batch, encode_heartbeat
 from quash.errors import QuashError
@@ -21,7 +22,7 @@ from quash.keys import KeyUnavailable
 from quash.pki.rules import RESPONSE_VALIDITY_MAX
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
-from quash.store import buckets, outbox, statuses
+from quash.store import buckets, outbox, rates, statuses
 from quash.store.database import Connection, Pool, acquire
 from quash.store.feed import BULK, URGENT, FeedRow
 from quash.store.leases import Lease
@@ -32,18 +33,21 @@ from quash.store.statuses import CertificateStatus
 from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import Desk
 from responder.presign.feeder import Feeder, Within
+from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm
 from responder.presign.permit import Permitted, needs_proof, permit
-from responder.presign.pipeline import Pipeline
+from responder.presign.pipeline import CREW_SLICE, Pipeline
 from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey, SignerRotation
 from responder.presign.schedule import next_due
 from responder.presign.signing import Item
+from responder.presign.throughput import Throughput
 
 HEARTBEAT_EVERY = 1.0
 MAINTAIN_EVERY = 60.0
 ROTATE_EVERY = 60.0
+LOOK_AT_KEYS_EVERY = 60.0
 BACKGROUND_EVERY = 1.0
 """How often bulk news and due buckets are looked for; urgent news are at every step."""
 RETRY_AFTER = 10.0
@@ -51,15 +55,22 @@ RETRY_AFTER = 10.0
 OLD = 23 * 3600
 """Answers of this age: alarm, an hour before G3 is broken (A4)."""
 NEWS_BATCH = 500
+CREW_BATCH = 4000
+"""Bulk news at once, when there are as many: they are signed by the crew, in slices."""
+LOOK_AWAY = 0.02
+"""Seconds to wait for the crew before urgent news are looked for."""
 PRUNE_BATCH = 10_000
+PRUNE_BATCHES = 10
+"""Of a minute: a mass revocation leaves more news behind than one."""
 
+_SLICE = CREW_SLICE // 2
 _LANES = {URGENT: "urgent", BULK: "bulk"}
 
 
 class Tenure:
     """One holding of the lease. Everything it keeps in memory dies with it: after any exception, begin a new one.
 
-    `readers`: of the outbox's lanes, where the database has them standing. `roster`: as of now.
+    `readers`: of the outbox's lanes, where the database has them standing. `roster`: as of now, and replaced with news.
     """
 
     def __init__(
@@ -75,6 +86,7 @@ class Tenure:
         clock: Clock,
         settings: Presign,
         make_key: MakeKey,
+        keys: KeyWatch,
     ) -> None:
         self.lease = lease
         self._pool = pool
@@ -82,20 +94,31 @@ class Tenure:
         self._agreement = agreement
         self._clock = clock
         self._settings = settings
-        self._roster = roster
-        self._feeder = Feeder(pool, lease, clock, lambda now: self._roster.announcement(now, RESPONSE_VALIDITY_MAX - 1))
+        self.roster = roster
+        self._feeder = Feeder(
+            pool,
+            lease,
+            clock,
+            lambda now: self.roster.announcement(now, RESPONSE_VALIDITY_MAX - 1, settings.feed_format),
+        )
         self._readers = readers
         self._pace = Pace()
+        self._throughput = Throughput()
+        self._crew = crew
         self._pipeline = Pipeline(
             desk, crew, agreement, permit=self._permit, choose=self._choose, validity=settings.validity
         )
         self._rotation = SignerRotation(pool, lease, make_key, clock)
+        self._keys = keys
         self._paused: dict[int, float] = {}
         self._due: dict[str, float] = {}
+        self._latest: int | None = None
 
     async def step(self) -> int:
         """Does all work due now, urgent news before each part of anything else; returns how many records it fed."""
         done = 0
+        await self._look_at_keys()
+        await self._mend_set_back()
         while True:
             count = await self._take_news(URGENT)
             await self._heartbeat()
@@ -115,6 +138,26 @@ class Tenure:
         """What is being signed is not waited for."""
         self._pipeline.close()
 
+    async def _look_at_keys(self) -> None:
+        if self._is_due("keys"):
+            await self._keys.look(self.roster, int(self._clock.now()))
+            self._done("keys", LOOK_AT_KEYS_EVERY)
+
+    async def _mend_set_back(self) -> None:
+        """Before anything hides the traces in the database: when the tenure begins, and when our clock goes back."""
+        now = int(self._clock.now())
+        if self._latest is not None and now >= self._latest - buckets.CLOCK_SLACK:
+            self._latest = max(self._latest, now)
+            return
+
+        async def within(conn: Connection) -> None:
+            if count := await buckets.mark_due_after_set_back(conn, now):
+                alarm("presign.clock_set_back", f"signed by a clock since set back, signed again: {count} buckets")
+
+        await self._feeder.write([], within)
+        self._latest = now
+        self._due.pop("background", None)
+
     async def _heartbeat(self) -> None:
         """Tells nodes each second that the feed is alive; not while the clocks disagree, nor without the lease."""
         if not self._is_due("heartbeat"):
@@ -129,7 +172,8 @@ class Tenure:
         began = self._clock.monotonic()
         reader = self._readers[lane]
         async with acquire(self._pool) as conn:
-            batch = await reader.read(conn, min(NEWS_BATCH, self._pace.size))
+            size = CREW_BATCH if lane == BULK and self._crew is not self._desk else min(NEWS_BATCH, self._pace.size)
+            batch = await reader.read(conn, size)
             news = outbox.news(batch)
             if not news:
                 reader.accept(batch)
@@ -138,13 +182,18 @@ class Tenure:
             as_of = await self._agreement.now(conn)
             keys = {(item.issuer_id, item.serial) for item in news if item.serial is not None}
             permitted = await self._permit(conn, await statuses.of(conn, keys, as_of))
-        items, unsigned = await self._sign(permitted.statuses, as_of)
+        sign = self._sign_by_crew if len(news) > NEWS_BATCH else self._sign
+        items, unsigned = await sign(permitted.statuses, as_of)
         dirty = {(item.issuer_id, item.bucket) for item in news if item.bucket is not None}
         dirty |= {(status.issuer_id, status.bucket) for status in unsigned}
         self._pipeline.drop(dirty)  # those passes read their buckets before the news: they are read again
 
+        rate = self._throughput.add(len(items), self._clock.monotonic()) if len(news) > NEWS_BATCH else None
+
         async def within(conn: Connection) -> None:
             await self._remember_proofs(conn, permitted, items)
+            if rate is not None:
+                await rates.keep(conn, rates.SIGNING, rate, as_of)
             if dirty:
                 await buckets.mark_due(conn, dirty, as_of)
             await reader.save(conn, batch.position, as_of)
@@ -172,7 +221,12 @@ class Tenure:
         if not good:
             return 0
 
+        large = sum(each.count for each in good if each.of.large)
+        rate = self._throughput.add(large, self._clock.monotonic()) if large else None
+
         async def within(conn: Connection) -> None:
+            if rate is not None:
+                await rates.keep(conn, rates.SIGNING, rate, good[0].of.as_of)
             for each in good:
                 await self._remember_proofs(conn, each.permitted, each.items)
             for done in {each.of: None for each in good}:
@@ -186,7 +240,7 @@ class Tenure:
 
     async def _finish(self, conn: Connection, done: Pass) -> None:
         """A5 cuts validities near the end of a signer, and A2 and A3 then want the next pass sooner."""
-        validity = self._roster.validity(done.issuer_id, done.as_of, self._settings.validity)
+        validity = self.roster.validity(done.issuer_id, done.as_of, self._settings.validity)
         for bucket in done.buckets:
             due_at = next_due(
                 began=done.as_of,
@@ -198,8 +252,8 @@ class Tenure:
             await buckets.finish_pass(conn, bucket, passed_at=done.as_of, pass_xmin=done.xmin, due_at=due_at)
 
     async def _learn_hierarchy(self, conn: Connection, news: Collection[News]) -> None:
-        if any(item.kind in ("issuer", "signer") or item.issuer_id not in self._roster for item in news):
-            self._roster = await Roster.load(conn)
+        if any(item.kind in ("issuer", "signer") or item.issuer_id not in self.roster for item in news):
+            self.roster = await Roster.load(conn)
             self._feeder.announce_again()
             self._paused.clear()
             self._due.pop("rotation", None)  # perhaps an operator ordered a switch
@@ -207,7 +261,7 @@ class Tenure:
     async def _permit(self, conn: Connection, found: Collection[CertificateStatus]) -> Permitted:
         keys = [(status.issuer_id, status.serial) for status in found if needs_proof(status)]
         certificates = await statuses.certificates(conn, keys) if keys else {}
-        return permit(found, certificates, self._roster.parsed_certificates)
+        return permit(found, certificates, self.roster.parsed_certificates)
 
     async def _sign(
         self, found: Collection[CertificateStatus], as_of: int
@@ -230,9 +284,44 @@ class Tenure:
                 self._pace.learn(len(group), self._clock.monotonic() - began)
         return items, unsigned
 
+    async def _sign_by_crew(
+        self, found: Sequence[CertificateStatus], as_of: int
+    ) -> tuple[list[Item], list[CertificateStatus]]:
+        """As `_sign`, in slices by several processes; urgent news and heartbeats go on meanwhile."""
+        by_issuer = defaultdict(list)
+        for status in found:
+            by_issuer[status.issuer_id].append(status)
+        slices = [group[n : n + _SLICE] for group in by_issuer.values() for n in range(0, len(group), _SLICE)]
+        out = asyncio.gather(*(self._sign_slice(each, as_of) for each in slices))
+        try:
+            while not out.done():
+                await asyncio.wait([out], timeout=LOOK_AWAY)
+                await self._take_news(URGENT)
+                await self._heartbeat()
+        except BaseException:
+            out.cancel()
+            raise
+        items: list[Item] = []
+        unsigned: list[CertificateStatus] = []
+        for part, signed in zip(slices, out.result(), strict=True):
+            if isinstance(signed, QuashError):
+                self._pause(part[0].issuer_id, signed, len(part))
+                unsigned += part
+            else:
+                items += signed
+        return items, unsigned
+
+    async def _sign_slice(self, part: list[CertificateStatus], as_of: int) -> list[Item] | QuashError:
+        """An error is returned, so that it does not hide what the other slices made."""
+        try:
+            signer, certificate = self._choose(part[0].issuer_id, as_of)
+            return await self._crew.sign(signer, certificate, part, as_of, self._settings.validity)
+        except QuashError as error:
+            return error
+
     def _choose(self, issuer_id: int, as_of: int) -> tuple[OcspSigner, bytes]:
         """Who signs an issuer's answers, and the issuer's certificate. Raises `presign.no_signer` and its kin."""
-        return self._roster.signer(issuer_id, as_of), self._roster.certificate(issuer_id)
+        return self.roster.signer(issuer_id, as_of), self.roster.certificate(issuer_id)
 
     def _pause(self, issuer_id: int, error: QuashError, certificates: int) -> None:
         alarm(error.code, error.message, issuer_id=issuer_id, certificates=certificates)
@@ -255,7 +344,7 @@ class Tenure:
         if not self._is_due("rotation"):
             return
         try:
-            await self._rotation.step(self._roster)
+            await self._rotation.step(self.roster)
         except KeyUnavailable as error:
             alarm(error.code, error.message)
         self._done("rotation", ROTATE_EVERY)
@@ -264,7 +353,9 @@ class Tenure:
         """Once a minute: feed partitions, the outbox's tail, and the alarm for late refreshes (A4)."""
         if not self._is_due("maintenance"):
             return
-        await self._feeder.write([], self._prune_outbox)
+        for _ in range(PRUNE_BATCHES):
+            if not await self._prune_outbox():
+                break
         await self._feeder.drop_partitions()
         async with acquire(self._pool) as conn:
             oldest = await buckets.oldest_pass(conn)
@@ -274,11 +365,20 @@ class Tenure:
             alarm("presign.refresh_late", f"some answers are {age} s old: see why their bucket is not refreshed (A4)")
         self._done("maintenance", MAINTAIN_EVERY)
 
-    async def _prune_outbox(self, conn: Connection) -> None:
-        """All that was read has been fed: remembers that, also for a lane without news, and deletes it."""
-        for lane, reader in self._readers.items():
-            await reader.save(conn, reader.position, int(self._clock.now()))
-            await outbox.prune(conn, lane, reader.position.tx, PRUNE_BATCH)
+    async def _prune_outbox(self) -> bool:
+        """All that was read has been fed: remembers that, also for a lane without news, and deletes some of it.
+
+        Returns whether there may be more to delete.
+        """
+        deleted = []
+
+        async def within(conn: Connection) -> None:
+            for lane, reader in self._readers.items():
+                await reader.save(conn, reader.position, int(self._clock.now()))
+                deleted.append(await outbox.prune(conn, lane, reader.position.tx, PRUNE_BATCH))
+
+        await self._feeder.write([], within)
+        return max(deleted) == PRUNE_BATCH
 
     def _paused_issuers(self) -> list[int]:
         now = self._clock.monotonic()

@@ -8,11 +8,12 @@ code of `METHODS` with the installed release and fails when they are others, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
@@ -28,17 +29,38 @@ METHODS = (
 )
 
 
+# How its parser shows the request line whose method it does not know: all of it, or what a segment brought of it.
+_METHOD = r"^ *b'[A-Za-z0-9!#$%&*+.^_`|~-]"
+_UNKNOWN_METHOD = re.compile(_METHOD + r"* \S+ HTTP/1\.[01]'$", re.MULTILINE)
+_UNKNOWN_SO_FAR = re.compile(_METHOD + r"*(?: \S*(?: [HTP/1.0]*(?:\\r)?)?)?'$", re.MULTILINE)
+
+
+def is_unknown_method(error: BaseException | None, *, cut: bool) -> bool:
+    """Whether the parser refused a request for its method alone, as far as it read: not for being no HTTP.
+
+    `cut`: it had not got the end of the line yet; it refuses at the first octet of a method that it does not know.
+    """
+    shown = _UNKNOWN_SO_FAR if cut else _UNKNOWN_METHOD
+    return isinstance(error, BadHttpMethod) and shown.search(error.message) is not None
+
+
+def has_too_many_fields(error: BaseException | None) -> bool:
+    """Whether the parser refused a header for the number of its fields, of which it has a limit of its own."""
+    return isinstance(error, BadHttpMessage) and error.message == "Too many headers received"
+
+
 class AdaptedConnection(web.RequestHandler):
     """One HTTP connection, whose requests `beside` answers as long as it can.
 
-    `beside` takes what has just arrived and returns the whole answer to it, or None for what it leaves to aiohttp:
-    these octets and, from then on, all others of the connection. Nor is it asked while an answer waits to be written or
-    when the connection is about to close. `transport` is None once aiohttp has closed it, even with octets unsent.
+    `beside` takes what has just arrived and returns the whole answer to it, in parts, or None for what it leaves to
+    aiohttp: these octets and, from then on, all others of the connection. Nor is it asked while an answer waits to be
+    written or when the connection is about to close. `transport` is None once aiohttp has closed it, even with octets
+    unsent.
     """
 
     __slots__ = ("beside", "tell_at", "wire")
 
-    beside: Callable[[bytes], bytes | None] | None
+    beside: Callable[[bytes], Sequence[bytes] | None] | None
     tell_at: int
     wire: asyncio.Transport
     """The transport, as long as there is one: until `connection_lost`."""
@@ -55,7 +77,7 @@ class AdaptedConnection(web.RequestHandler):
             if not (self._paused or self._close or self._force_close):
                 answer = beside(data)
                 if answer is not None:
-                    self.wire.write(answer)
+                    self.wire.writelines(answer)
                     # aiohttp's own books: its timer closes a connection whose deadline nobody renews.
                     self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                     self._request_count = count = self._request_count + 1
@@ -81,6 +103,16 @@ class AdaptedConnection(web.RequestHandler):
     def awaits_head(self) -> bool:
         """Whether every request that was read is answered: what arrived since is part of a header."""
         return self._waiter is not None and not self._messages
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was asked is answered and nobody has begun to close it."""
+        return self.awaits_head and not self.wire.is_closing()
+
+    @property
+    def idle_until(self) -> float:
+        """The event loop's time at which it has been idle for too long: the later, the later it was used."""
+        return self._next_keepalive_close_time
 
     @property
     def has_more(self) -> bool:

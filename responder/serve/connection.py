@@ -7,7 +7,8 @@ read by both, and nothing that aiohttp takes for a body is answered as a request
 from __future__ import annotations
 
 import asyncio
-from itertools import takewhile
+from collections.abc import Callable
+from itertools import islice, takewhile
 from typing import Any
 
 from aiohttp import web
@@ -15,10 +16,10 @@ from aiohttp.http_exceptions import LineTooLong
 from prometheus_client import Counter
 
 from quash.runtime.config import Responder as ResponderConfig
-from responder.serve.adapter import AdaptedConnection
-from responder.serve.answer import INTERNAL_ERROR, http_error
+from responder.serve.adapter import AdaptedConnection, has_too_many_fields, is_unknown_method
+from responder.serve.answer import INTERNAL_ERROR, METHOD_NOT_ALLOWED, Answer, http_error
 from responder.serve.fast import FastPath
-from responder.serve.wire import SERVER
+from responder.serve.metrics import count_refusal
 
 ENDED = Counter(
     "quash_ocsp_connections_ended_total",
@@ -27,27 +28,40 @@ ENDED = Counter(
 )
 
 
+_LOOKED_AT = 64  # idle connections, the oldest ones, among which the longest idle one is looked for
+
+
 class Guard:
-    """The connections of one worker: how many there are, and which of them keep it waiting, longest first."""
+    """The connections of one worker: which there are, and which of them keep it waiting, longest first."""
 
     def __init__(self, limits: ResponderConfig) -> None:
         self.limits = limits
-        self.open = 0
+        self._open: dict[Connection, None] = {}  # as a set, oldest first
         self._slow: dict[Connection, float] = {}  # without a complete header, since when
         self._stalled: dict[Connection, float] = {}  # do not read what was written, since when
 
     def admit(self, connection: Connection, now: float) -> None:
-        """Counts a new connection; beyond the limit the slowest one goes for it, or it goes itself."""
-        self.open += 1
-        if self.open > self.limits.max_connections:
-            slowest = next(iter(self._slow), connection)
-            self._slow.pop(slowest, None)
-            _end(slowest, "connections")
+        """Notes a new connection; beyond the limit the slowest one goes for it, an idle one, or it goes itself."""
+        if len(self._open) >= self.limits.max_connections:
+            leaving = next(iter(self._slow), None) or self._longest_idle() or connection
+            self._slow.pop(leaving, None)
+            _end(leaving, "connections")
+        self._open[connection] = None
         if not connection.wire.is_closing():
             self._slow[connection] = now
 
+    def _longest_idle(self) -> Connection | None:
+        """Among the oldest idle ones alone: who opens connections by the thousand shall not make each cost as much."""
+        idle = (each for each in self._open if each.is_idle and each not in self._stalled)
+        return min(islice(idle, _LOOKED_AT), key=lambda each: each.idle_until, default=None)
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
+
     def forget(self, connection: Connection) -> None:
-        self.open -= 1
+        self._open.pop(connection, None)
         self._slow.pop(connection, None)
         self._stalled.pop(connection, None)
 
@@ -86,14 +100,23 @@ def _end(connection: Connection, cause: str) -> None:
 class Connection(AdaptedConnection):
     """Fast path, limits, and our answers to what aiohttp's parser refuses."""
 
-    __slots__ = ("_guard", "_head_octets")
+    __slots__ = ("_guard", "_head_octets", "_line_is_cut", "_respond")
 
-    def __init__(self, manager: web.Server, guard: Guard, fast: FastPath | None, **aiohttp: Any) -> None:
+    def __init__(
+        self,
+        manager: web.Server,
+        guard: Guard,
+        fast: FastPath | None,
+        respond: Callable[[Answer], web.Response],
+        **aiohttp: Any,
+    ) -> None:
         super().__init__(manager, **aiohttp)
         self._guard = guard
-        self.beside = fast.answer if fast is not None and guard.limits.max_requests > 1 else None
+        self._respond = respond
+        self.beside = fast.entry if fast is not None and guard.limits.max_requests > 1 else None
         self.tell_at = 1
         self._head_octets = 0
+        self._line_is_cut = False
 
     @property
     def is_spent(self) -> bool:
@@ -127,6 +150,7 @@ class Connection(AdaptedConnection):
     def read(self, data: bytes) -> None:
         """The full path. Time and size of a header are limited as a whole: aiohttp limits its lines."""
         before = self.requests
+        self._line_is_cut = b"\n" not in data
         super().read(data)
         if self.requests != before:
             self._head_is_complete()
@@ -149,9 +173,15 @@ class Connection(AdaptedConnection):
     ) -> web.StreamResponse:
         if isinstance(exc, LineTooLong):
             status = 414 if exc.args[1] == self.max_line_size else 431
+        elif has_too_many_fields(exc):
+            status = 431
         if status == 500:
             self.log_exception("responder.unforeseen", exc_info=exc)
-        answer = INTERNAL_ERROR if status == 500 else http_error(status)
-        response = web.Response(status=status, headers=(*answer.headers, SERVER), body=answer.body)
-        response.force_close()
-        return response
+        if is_unknown_method(exc, cut=self._line_is_cut):
+            answer = METHOD_NOT_ALLOWED
+        else:
+            answer = INTERNAL_ERROR if status == 500 else http_error(status)
+        count_refusal(answer)
+        written = self._respond(answer)
+        written.force_close()
+        return written

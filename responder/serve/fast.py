@@ -3,136 +3,183 @@
 `plain` says which requests these are; the words and headers of an answer are those of the full path, made by the same
 `Responder.say`. Memos save doing the same again:
 
-  * what a request asks, by all its octets, or by its line (and body) alone when its header fields are plain, which is
-    remembered too: functions of octets and view. All octets only when the fields came before: CDNs number requests;
-  * the assembled answer, *good only for the very record it was made from*: every request reads its record, so a
-    revocation is seen at once, and only while its headers say the same (`Answer.until`; a clock that is set back makes
-    it anew).
+  * the answer to a request, by all its octets, *good only for the very record it was made from*: every request reads
+    its record, so a revocation is seen at once, and only until its headers say something else (`Answer.until`) or it is
+    of another age to the metrics;
+  * what a request asks, by its line (and body) alone when its header fields are plain, which is remembered too. All
+    octets are remembered only when the fields came before: CDNs number requests;
+  * the answer about a certificate, for whoever asks: by the other method, with a nonce or other header fields.
 
-All is forgotten when the view of the catalog or of the freshness is another one, and when a memo is full.
+All is forgotten when the view of the catalog or of the freshness is another one, when the clock was set back, and when
+a memo is full.
+
+Half of what a known request costs here is waiting for memory. So it touches few objects, all named by one tuple, and
+shared where they can be; and nothing is joined, since the socket takes an answer in parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from contextlib import suppress
+from functools import lru_cache
+from math import inf
+from typing import Any, NamedTuple
 
 from quash.cache.layout import record_key
 from quash.errors import QuashError
 from quash.pki.certid import CertId, CertIdHash
 from quash.pki.ocsp_request import parse_plain_request
+from responder.serve.access_log import AccessLog, described
 from responder.serve.answer import SIGNED, Responder, request_of_path, route
 from responder.serve.httpdate import http_date
+from responder.serve.metrics import Tally, age_bucket, age_changes
 from responder.serve.plain import NO_BODY, body_length, get_target, post_target
 from responder.serve.view import ServedIssuer
-from responder.serve.wire import render_ok
+from responder.serve.wire import START, render_ok
 
-MEMO = 20_000  # request lines, and answers: some 40 MB when full
+MEMO = 12_000  # request lines, and answers: some 25 MB when full, of the 80 MB that a worker may have
+METHODS = ("GET", "POST")
 HEADS = 1_024  # header fields: they hardly differ between the requests of one client
 
+Parts = tuple[bytes, bytes, bytes]
+"""Of an answer: up to the Date's value, what is its own, the end that it shares with others."""
 
-@dataclass(slots=True, eq=False)
-class _Made:
-    """An assembled answer: from which record, for which Unix seconds, and the octets around the Date.
+
+class _Asked(NamedTuple):
+    """What a request asks. `key`: the record's."""
+
+    key: bytes
+    cert_id: CertId
+    issuer: ServedIssuer
+    posted: bool
+    nonce: bool
+
+
+class _Made(NamedTuple):
+    """An assembled answer: from which record, before which Unix second, its last two parts, and where it is counted.
 
     `tail` is one object for all answers of a signer: its certificate is the greater part of an answer.
     """
 
     record: bytes
-    since: int
-    until: int
-    before: bytes
-    after: bytes
+    until: float
+    own: bytes
     tail: bytes
-    outcome: str
+    tally: int
 
 
-_NEVER = _Made(b"", 0, 0, b"", b"", b"", "")
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """What a request asks, and what it was answered last. `key`: the record's. `tally`: where the answer is counted."""
-
-    key: bytes
-    cert_id: CertId
-    issuer: ServedIssuer
-    method: str
-    nonce: bool
-    made: _Made = _NEVER
-    tally: int = 0
+_Known = tuple[bytes, bytes, float, bytes, bytes, int]
+"""A request's key, and of its answer: record, until, own, tail, tally."""
+_UNKNOWN: _Known = (b"", b"", -inf, b"", b"", 0)
 
 
 class Counted(NamedTuple):
-    """Answers since the last time; labels as in the metric."""
+    """Answers since the last time."""
 
-    method: str
-    outcome: str
-    hash: str
+    tally: Tally
     answers: int
-
-
-_TALLIES = [(method, outcome, h.value) for method in ("GET", "POST") for outcome in SIGNED for h in CertIdHash]
-_TALLY = {tally: index for index, tally in enumerate(_TALLIES)}
 
 
 class FastPath:
     """Answers for `responder`; `get` finds an encoded record by key and may raise QuashError, `now` is Unix time."""
 
-    def __init__(self, responder: Responder, get: Callable[[bytes], bytes | None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        get: Callable[[bytes], bytes | None],
+        now: Callable[[], float],
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self.entry = self._answer_and_log if access_log is not None and access_log.every else self.answer
+        """What to call: `answer`, which then also writes the access log if there is one."""
+        self._access_log = access_log
         self._responder = responder
         self._get = get
         self._now = now
-        self._counts = [0] * len(_TALLIES)
-        self._second = 0
-        self._date = b""
+        self._tallies: dict[Tally, int] = {}
+        self._counts: list[int] = []
+        self._second = self._next_second = -inf
+        self._start = b""
         self._forget()
 
-    def answer(self, data: bytes) -> bytes | None:
+    def answer(self, data: bytes) -> Parts | None:
         """The whole answer to `data`, all that has arrived; None: not one that is answered here.
 
         What it answers is one complete request, with nothing after it.
         """
         if self._view is not self._responder.view:
             self._forget()
-        asked = self._whole.get(data)
-        if asked is None:
-            asked = self._read(data)
-            if asked is None:
-                return None
+        get, clock = self._get, self._now  # an attribute's value is called faster from a local name
+        now = clock()
+        if not self._second <= now < self._next_second:
+            self._turn(now)
+        key, record, until, own, tail, tally = self._known.get(data, _UNKNOWN)  # waits for all of them at once
         try:
-            record = self._get(asked.key)
-        except QuashError:
+            if now >= until or get(key) != record:
+                known = self._learn(data, now)
+                if known is None:
+                    return None
+                _, _, _, own, tail, tally = known
+        except QuashError:  # which the full path words
             return None
-        second = int(self._now())
-        made = asked.made
-        if made.record != record or not made.since <= second < made.until:
-            renewed = self._renew(asked, record, second)
-            if renewed is None:
-                return None
-            made = renewed
-        if second != self._second:
-            self._second, self._date = second, http_date(second).encode()
-        self._counts[asked.tally] += 1
-        return b"".join((made.before, self._date, made.after, made.tail))
+        self._counts[tally] += 1
+        return self._start, own, tail
+
+    def _answer_and_log(self, data: bytes) -> Parts | None:
+        answer = self.answer(data)
+        if answer is not None and self._access_log is not None and self._access_log.wants("fast"):
+            with suppress(QuashError):  # the answer is made, whatever the cache says to another look
+                self._log(self._access_log, data)
+        return answer
+
+    def _log(self, access_log: AccessLog, data: bytes) -> None:
+        asked, _ = self._read(data)
+        record = self._get(asked.key) if asked is not None else None
+        if asked is not None and record is not None:
+            now = self._now()
+            said = self._responder.say(asked.cert_id, asked.issuer, record, now)
+            access_log.write(**described("fast", METHODS[asked.posted], said, now))
 
     def take_counts(self) -> Iterator[Counted]:
         """What was answered since the last call."""
-        for index, (method, outcome, hash_name) in enumerate(_TALLIES):
+        for tally, index in self._tallies.items():
             count, self._counts[index] = self._counts[index], 0
             if count:
-                yield Counted(method, outcome, hash_name, count)
+                yield Counted(tally, count)
 
     def _forget(self) -> None:
         self._view = self._responder.view
-        self._whole: dict[bytes, _Asked] = {}
+        self._known: dict[bytes, _Known] = {}
         self._lines: dict[bytes, _Asked] = {}
         self._heads: dict[bytes, int] = {}
         self._made: dict[tuple[bytes, CertIdHash], _Made] = {}
 
-    def _read(self, data: bytes) -> _Asked | None:
-        """What a request asks that is not remembered as a whole, if it is a plain one."""
+    def _turn(self, now: float) -> None:
+        """Another second, another Date. Before an earlier one, nothing is right that was made for a later one."""
+        if now < self._second:
+            self._forget()
+        second = int(now)
+        self._second, self._next_second = float(second), second + 1.0
+        self._start = b"%b%b" % (START, http_date(second).encode())
+
+    def _learn(self, data: bytes, now: float) -> _Known | None:
+        """How a request is answered now, if it is a plain one and its answer no error; may raise QuashError."""
+        asked, comes_again = self._read(data)
+        record = self._get(asked.key) if asked is not None else None
+        if asked is None or record is None:
+            return None
+        made = self._made.get((asked.key, asked.cert_id.hash))
+        if made is None or made.record != record or now >= made.until:
+            made = self._make(asked, record, int(now))
+            if made is None:
+                return None
+        known = (asked.key, made.record, made.until, made.own, made.tail, made.tally + asked.posted)
+        if comes_again:
+            self._known[data] = known
+        return known
+
+    def _read(self, data: bytes) -> tuple[_Asked | None, bool]:
+        """What a request asks, if it is a plain one, and whether its octets may be expected to come again."""
         line, _, rest = data.partition(b"\r")  # `rest` begins with the LF
         end = rest.find(b"\r\n\r\n") + 4  # of nothing: 3, and no header of 3 octets is plain
         head, body = rest[:end], rest[end:]
@@ -141,40 +188,35 @@ class FastPath:
         if length is None:
             length = body_length(head)
         if length != (len(body) or NO_BODY):
-            return None
+            return None, False
         text = b"%b\r%b" % (line, body)  # no request line has a CR within
         asked = self._lines.get(text) or (self._posted(line, body) if body else self._got(line))
         if asked is None:
-            return None
-        if len(self._lines) >= MEMO or len(self._whole) >= MEMO:
+            return None, False
+        if len(self._lines) >= MEMO or len(self._known) >= MEMO:
             self._forget()
         if len(self._heads) >= HEADS:
             self._heads.clear()
         self._heads[head] = length
         if not asked.nonce:  # with one it hardly comes again
             self._lines[text] = asked
-            if known:
-                self._whole[data] = asked
-        return asked
+        return asked, known and not asked.nonce
 
     def _got(self, line: bytes) -> _Asked | None:
         target = get_target(line)
         if target is None:
             return None
         path_issuer, text = route(target, self._view.directory)
-        try:
-            return self._asked("GET", path_issuer, request_of_path(text))
-        except QuashError:
-            return None
+        return self._asked(path_issuer, request_of_path(text), posted=False)
 
     def _posted(self, line: bytes, body: bytes) -> _Asked | None:
         target = post_target(line)
         if target is None:
             return None
         path_issuer, left = route(target, self._view.directory)
-        return None if left else self._asked("POST", path_issuer, body)
+        return None if left else self._asked(path_issuer, body, posted=True)
 
-    def _asked(self, method: str, path_issuer: int | None, der: bytes) -> _Asked | None:
+    def _asked(self, path_issuer: int | None, der: bytes, *, posted: bool) -> _Asked | None:
         """What a request asks, if it is a plain one about an issuer of ours."""
         request = parse_plain_request(der)
         if request is None:
@@ -184,25 +226,34 @@ class FastPath:
         issuer = self._view.directory.issuers.get(cert_id.name_hash + cert_id.key_hash)
         if issuer is None or path_issuer not in (None, issuer.issuer_id):
             return None
-        return _Asked(record_key(issuer.issuer_id, cert_id.serial), cert_id, issuer, method, request.nonce is not None)
-
-    def _renew(self, asked: _Asked, record: bytes | None, second: int) -> _Made | None:
-        """The answer from a record that was just read, unless it is an error, which the full path words."""
-        if record is None:
+        if request.nonce is not None and issuer.signs_nonces:
             return None
-        name = (asked.key, asked.cert_id.hash)
-        made = self._made.get(name, _NEVER)  # as another request had it, by the other method or with a nonce
-        if made.record != record or not made.since <= second < made.until:
-            try:
-                answer = self._responder.say(asked.cert_id, asked.issuer, record, second)
-            except QuashError:
-                return None
-            if answer.outcome not in SIGNED:
-                return None
-            made = _Made(record, second, answer.until, *render_ok(answer), answer.tail, answer.outcome)
-            if len(self._made) >= MEMO:
-                self._forget()
-            self._made[name] = made
-        asked.made = made
-        asked.tally = _TALLY[asked.method, made.outcome, asked.cert_id.hash.value]
+        return _Asked(record_key(issuer.issuer_id, cert_id.serial), cert_id, issuer, posted, request.nonce is not None)
+
+    def _make(self, asked: _Asked, record: bytes, second: int) -> _Made | None:
+        """The answer from a record that was just read, unless it is an error."""
+        answer = self._responder.say(asked.cert_id, asked.issuer, record, second)
+        if answer.outcome not in SIGNED:
+            return None
+        age = age_bucket(second - answer.this_update)
+        until = min(answer.until, age_changes(answer.this_update, age))
+        tally = self._tally(answer.outcome, asked.cert_id.hash.value, asked.issuer.name, age)
+        made = _Made(record, _shared(until), render_ok(answer), answer.tail, tally)
+        if len(self._made) >= MEMO:
+            self._forget()
+        self._made[asked.key, asked.cert_id.hash] = made
         return made
+
+    def _tally(self, *kind: Any) -> int:
+        """Where answers of that kind to a GET are counted; those to a POST are counted next to it."""
+        if Tally(METHODS[0], *kind) not in self._tallies:
+            for method in METHODS:
+                self._tallies[Tally(method, *kind)] = len(self._counts)
+                self._counts.append(0)
+        return self._tallies[Tally(METHODS[0], *kind)]
+
+
+@lru_cache(maxsize=4096)  # records are signed in batches
+def _shared(second: int) -> float:
+    """One object for all answers that hold as long: it need not be waited for when each request looks at it."""
+    return float(second)

@@ -10,9 +10,9 @@ from quash.cache.reader import LmdbReader
 from quash.errors import Kind, QuashError
 from quash.runtime.process import Process
 from responder.serve.http import HttpServer
+from responder.serve.live import LiveClient
 from responder.serve.worker import Worker
 
-DRAIN_SECONDS = 3.0
 _BACKLOG = 1024
 _OTHER_FILES = 128  # the cache, sockets of its own, logs, and new connections that are about to be refused
 
@@ -28,9 +28,11 @@ async def main(process: Process) -> None:
     config = process.config.responder
     _raise_file_limit(config.max_connections, process)
     reader = LmdbReader(process.state.cache)
-    worker = Worker(reader, process.clock, process.config, process.health, process.log)
+    live = LiveClient(config.live.socket or process.state.run / "presigner.sock", config.live)
+    worker = Worker(reader, process.clock, process.config, process.health, process.log, live=live)
     worker.refresh()
-    server = HttpServer(worker.answer, config, worker.fast if config.fast_path else None)
+    fast = worker.fast if config.fast_path else None
+    server = HttpServer(worker.answer, config, now=process.clock.now, fast=fast, live=worker.answer_live)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(server, sock=process.listen, backlog=_BACKLOG)
     try:
@@ -41,12 +43,12 @@ async def main(process: Process) -> None:
             server.guard.sweep(loop.time())
     finally:
         listener.close()
-        await drain(server)
+        await drain(server, config.drain_seconds)
         worker.count()
         reader.close()
 
 
-async def drain(server: HttpServer, seconds: float = DRAIN_SECONDS) -> None:
+async def drain(server: HttpServer, seconds: float) -> None:
     """Lets clients finish; idle ones are closed when the time is over."""
     server.drain()
     with contextlib.suppress(TimeoutError):

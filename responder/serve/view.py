@@ -5,7 +5,7 @@ Made anew when the catalog changes and never changed, so that an answer sees one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from quash.cache.layout import IssuerRow
@@ -18,10 +18,12 @@ from responder.serve.freshness import Freshness
 
 @dataclass(frozen=True, slots=True)
 class ServedIssuer:
-    """`max_age`: seconds that HTTP caches may keep an answer (A36)."""
+    """`max_age`: seconds that HTTP caches may keep an answer (A36). `signs_nonces`: live, if the signer can (A27)."""
 
     issuer_id: int
     max_age: int
+    name: str = ""
+    signs_nonces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,13 @@ class View:
     freshness: Freshness
 
 
-def directory_of(catalog: Catalog) -> Directory:
-    """Precomputes; where two issuers have the same name and key, the older one answers."""
+def directory_of(catalog: Catalog, sign_nonces: Collection[str] = ()) -> Directory:
+    """Precomputes; where two issuers have the same name and key, the older one answers. `sign_nonces`: for whom."""
     rows = sorted(catalog.issuers.values(), key=lambda row: -row.issuer_id)
     issuers = {
-        b"".join(issuer_hashes(row.subject, row.spki, algorithm)): ServedIssuer(row.issuer_id, row.max_age)
+        b"".join(issuer_hashes(row.subject, row.spki, algorithm)): ServedIssuer(
+            row.issuer_id, row.max_age, row.name, row.name in sign_nonces
+        )
         for row in rows
         for algorithm in CertIdHash
     }
