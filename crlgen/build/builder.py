@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from crlgen.build import files, metrics
+from crlgen.build.lateness import lateness
 from crlgen.build.lint import Linter, WholeLint
-from crlgen.build.make import Workshop
+from crlgen.build.make import RETIRED, Workshop
 from crlgen.build.schedule import Memory, why_due
 from crlgen.build.signer import CrlSigner
 from crlgen.publish.folder import Publisher
@@ -71,26 +72,32 @@ class CrlBuilder:
             self._lease = lease
         if lease is None:
             return 0
-        if not await self._establish_trust():
-            return 0
+        trusted = await self._establish_trust()
         async with acquire(self._pool) as conn:
             states = await crls.states(conn)
-        await self._look_for_lost_scopes()
         done = 0
+        waiting = list(states)
         try:
-            for state in states:
-                done += await self._take_care(state, lease)
+            if trusted:
+                await self._look_for_lost_scopes()
+                for state in states:
+                    if await self._take_care(state, lease):
+                        done += 1
+                        waiting.remove(state)
         except QuashError as error:
             if error.code != "lease.lost":
                 raise
             await self._holder.let_go()
+        finally:
+            self._note_lateness(waiting)
         return done
 
     @property
     def problems(self) -> Mapping[str, str]:
         """What a person should know: the scope's path, or a subject -> what is missing and why. Empty: all is well."""
         general = {"trust": self._distrust, "scopes": self._lost_scopes}
-        scopes = {memory.path: memory.problem for memory in self._memory.values()}
+        said = {memory.path: (memory.problem, memory.late) for memory in self._memory.values()}
+        scopes = {path: "; ".join(filter(None, both)) for path, both in said.items()}
         whole = self.afterwards.problems if self.afterwards else {}
         return whole | {name: text for name, text in (general | scopes).items() if text}
 
@@ -139,7 +146,8 @@ class CrlBuilder:
             for state in states:
                 memory = self._remember(state)
                 await files.look(self._pool, self._publisher, self._clock, state, memory)
-                await files.compare(self._pool, state, memory)
+                await files.check_misfit(self._pool, self._publisher, state, memory)
+                await self._compare(state, memory)
         except QuashError as error:
             if error.code != files.LOST_REVOCATIONS:
                 raise
@@ -162,22 +170,62 @@ class CrlBuilder:
             if self._should_look(state, memory, tag) and await files.look(
                 self._pool, self._publisher, self._clock, state, memory
             ):
+                self._found_out(state, memory)
                 return 0
+            if self._clock.monotonic() >= memory.compared_at + _HOURLY:
+                await self._compare(state, memory)
             why = why_due(state, memory, self._clock.now(), started, self._config)
             if why is None:
                 return 0
+            before = memory.published.count if memory.published else 0
             made = await self._workshop.make(state, memory, lease, tag)
         except QuashError as error:
             if error.code in ("lease.lost", "store.unavailable"):
                 raise
-            self._failed(state, memory, error)
+            if error.code == RETIRED:
+                self._retire(state, memory)
+            else:
+                self._failed(state, memory, error)
             return 0
         finished = self._clock.monotonic()
-        memory.succeeded(finished, finished - started)
+        metrics.LATE.labels(state.scope.issuer, state.scope.scope).set(0)
+        memory.succeeded(finished, finished - started, made.entries - before)
         metrics.published(state.scope, made, why, finished - started)
         if self._announce is not None:
             self._announce(state.scope)
         return 1
+
+    def _retire(self, state: crls.ScopeState, memory: Memory) -> None:
+        """Every certificate of the issuer has ended, and all below them (B6): its last CRL stays where it is."""
+        memory.retire(self._clock.monotonic())
+        metrics.MISSING.labels(state.scope.issuer, state.scope.scope).set(0)
+
+    def _found_out(self, state: crls.ScopeState, memory: Memory) -> None:
+        """A CRL is out although putting it there seemed to fail, or the process that put it there died."""
+        memory.mended()
+        metrics.MISSING.labels(state.scope.issuer, state.scope.scope).set(0)
+        if self._announce is not None:
+            self._announce(state.scope)
+
+    def _note_lateness(self, states: list[crls.ScopeState]) -> None:
+        """Also of scopes that nothing went wrong with: a hanging step, or no trust, makes them late all the same."""
+        now = self._clock.now()
+        for state in states:
+            memory, scope = self._remember(state), state.scope
+            if memory.wrong_since is None and not (memory.good and memory.published and not memory.differs):
+                memory.wrong_since = now
+            late = None if memory.retired else lateness(state, memory, now, self._config)
+            metrics.LATE.labels(scope.issuer, scope.scope).set(late.seconds if late else 0)
+            alarming = late is not None and late.alarming
+            if alarming and not memory.alarmed:
+                metrics.ALARMS.labels("crl.late").inc()
+            memory.alarmed = alarming
+            memory.late = f"crl.late: {late}" if late and (memory.problem or alarming) else ""
+
+    async def _compare(self, state: crls.ScopeState, memory: Memory) -> None:
+        """Before anything is signed, and once an hour; the job runner compares what strangers see with the database."""
+        await files.compare(self._pool, state, memory)
+        memory.compared_at = self._clock.monotonic()
 
     def _should_look(self, state: crls.ScopeState, memory: Memory, tag: str | None) -> bool:
         """When the file or the newest number is not the one last seen, and now and then in any case: octets rot."""

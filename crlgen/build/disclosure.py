@@ -6,7 +6,7 @@ import json
 
 from crlgen.publish.folder import Publisher
 from quash.runtime.clock import Clock
-from quash.store import crls
+from quash.store import crls, issuers
 from quash.store.database import Pool, acquire
 
 _EVERY = 600.0  # seconds; CCADB wants a URL within 7 days of its first certificate (B24)
@@ -27,7 +27,10 @@ class Disclosure:
             return 0
         now, urls = int(self._clock.now()), dict[str, list[str]]()
         async with acquire(self._pool) as conn:
+            private = {each.id for each in await issuers.all_issuers(conn) if each.kind == "private"}
             for state in await crls.states(conn, offline=True):
+                if state.scope.issuer_id in private:
+                    continue
                 found = await crls.urls_in_use(conn, state.scope, now)
                 urls.setdefault(state.scope.issuer, []).extend(found)
         done = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quash.store import crls
-from quash.store.database import Pool, acquire
+from quash.store.database import Connection, Pool, acquire
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,17 @@ class EntrySet:
     gone: int
 
 
+_COUNTED_EACH_TIME = 200_000
+"""Entries up to which all are counted for each CRL: more than B21 lets a CRL have. Counting a million costs a second
+where the table was not vacuumed; there the new ones are counted, and all whenever all are read or compared."""
+
+
+async def _expected(conn: Connection, scope: crls.Scope, known: EntrySet) -> int:
+    if known.count <= _COUNTED_EACH_TIME:
+        return await crls.total(conn, scope) - known.gone
+    return known.expected + await crls.count_new(conn, scope, known.covers)
+
+
 async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known: EntrySet | None) -> EntrySet:
     """What the scope's CRL must list now; `known` is the last set, if any.
 
@@ -40,9 +51,14 @@ async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known
             changes = await crls.changes(conn, scope, known.covers)
             if all(version == 1 for version, _ in changes):
                 added = [entry for _, entry in changes]
-                expected = await crls.total(conn, scope) - known.gone
+                expected = await _expected(conn, scope, known)
                 encoded = b"".join((known.encoded, *added))
                 return EntrySet(covers, number, encoded, known.count + len(added), expected, known.gone)
-        found = await crls.listing(conn, scope, regular)
-        expected = await crls.total(conn, scope) - found.gone
-        return EntrySet(covers, number, found.encoded, found.count, expected, found.gone)
+        return await read_all(conn, scope, regular, covers)
+
+
+async def read_all(conn: Connection, scope: crls.Scope, regular: crls.Crl | None, covers: str) -> EntrySet:
+    """The whole set, in the caller's transaction, whose snapshot is `covers`."""
+    found = await crls.listing(conn, scope, regular)
+    expected = await crls.total(conn, scope) - found.gone
+    return EntrySet(covers, regular.number if regular else None, found.encoded, found.count, expected, found.gone)

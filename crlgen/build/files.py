@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from crlgen.build import gate, metrics
+from crlgen.build import entries, gate, metrics
 from crlgen.build.gate import Published, Terms
 from crlgen.build.schedule import Memory
 from crlgen.build.terms import terms_of
 from crlgen.publish.folder import Publisher
 from quash.errors import Kind, QuashError
-from quash.pki.crl import cut_entries, serial_of
+from quash.pki.algorithms import verify
+from quash.pki.crl import cut_entries, read_crl, serial_of
+from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.store import crls
 from quash.store.database import Pool, acquire
 
 LOST_REVOCATIONS = "crl.database_lost_revocations"
+MISSING_REVOCATIONS = "crl.revocations_missing"
+_NAMED = 20  # serials in the text of an alarm
 
 
 async def look(pool: Pool, publisher: Publisher, clock: Clock, state: crls.ScopeState, memory: Memory) -> bool:
@@ -59,29 +63,81 @@ def _remember(body: bytes, terms: Terms, memory: Memory) -> None:
 async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
     """Holds what is published against the database, both ways.
 
-    An entry that the database does not know as revoked raises `crl.database_lost_revocations`. Another number of
-    entries sets `memory.differs`, so that a new CRL is made; so does a snapshot whose transactions are not all over,
-    since after a failover a new transaction may bear a number that the snapshot calls done.
+    An entry that the database does not know as revoked raises `crl.database_lost_revocations`. A revocation that the
+    published CRL covers and does not show is an alarm with its serial, and sets `memory.differs`, so that a new CRL is
+    made. So does a snapshot whose transactions are not all over: after a failover a new transaction may bear a number
+    that the snapshot calls done.
     """
     if memory.published is None:
         return
     published, scope = memory.published, state.scope
-    serials = await asyncio.to_thread(_serials, published.entries)
     async with acquire(pool) as conn:
-        missing = await crls.unrevoked(conn, scope.issuer_id, serials)
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            gone = (await crls.listing(conn, scope, state.regular)).gone
-            expected = await crls.total(conn, scope) - gone
+            listing = await entries.read_all(conn, scope, state.regular, await crls.snapshot(conn))
+            news = [] if state.published is None else await crls.changes(conn, scope, state.published.covers)
         settled = state.published is not None and await crls.is_past(conn, state.published.covers)
+        extra, absent = await asyncio.to_thread(_differences, published.entries, listing.encoded)
+        missing = await crls.unrevoked(conn, scope.issuer_id, extra)
+        stray = set(extra) - set(absent) - await crls.may_go(conn, scope, state.regular, extra)
     if missing:
-        raise QuashError(
-            LOST_REVOCATIONS,
-            f"{scope.path} lists {len(missing)} serials that the database does not know as revoked, the first "
-            f"{missing[0].hex()}: bring the database up to date before anything is signed",
-            Kind.CONFLICT,
-        )
-    memory.differs = expected != published.count or not settled
+        raise _lost(scope.path, missing)
+    new = {serial_of(entry) for _, entry in news}
+    unseen = [serial for serial in absent if serial not in new]
+    if unseen:
+        metrics.ALARMS.labels(MISSING_REVOCATIONS).inc()
+        named = ", ".join(serial.hex() for serial in unseen[:_NAMED])
+        memory.problem = f"{MISSING_REVOCATIONS}: {len(unseen)} revocations that it should show: {named}"
+    memory.differs = bool(unseen or stray) or not settled
+    memory.entries = listing  # all was just read: the next CRL goes on from here
 
 
-def _serials(entries: bytes) -> list[bytes]:
-    return [serial_of(entry) for entry in cut_entries(entries)]
+async def check_misfit(pool: Pool, publisher: Publisher, state: crls.ScopeState, memory: Memory) -> None:
+    """Holds a file against the database that is signed by the issuer but does not fit the scope as the database has it.
+
+    A database restored from before its URLs moved does not know them, and would take the file for a foreign one.
+    Raises `crl.database_lost_revocations`.
+    """
+    found = await publisher.get(state.scope.path) if memory.published is None else None
+    if found is None:
+        return
+    async with acquire(pool) as conn:
+        terms = await terms_of(conn, state.scope)
+        serials = await asyncio.to_thread(_signed_serials, found[0], terms)
+        missing = await crls.unrevoked(conn, state.scope.issuer_id, serials)
+    if missing:
+        raise _lost(state.scope.path, missing)
+
+
+def _signed_serials(body: bytes, terms: Terms) -> list[bytes]:
+    """The serials of a CRL by this issuer, of whatever scope; none of another's or a damaged one."""
+    try:
+        crl = read_crl(body)
+        verify(terms.spki, terms.algorithm, terms.algorithm.decode(crl.signature), crl.tbs)
+    except QuashError:
+        return []
+    return _serials(crl.revoked)
+
+
+def _lost(path: str, missing: list[bytes]) -> QuashError:
+    named = ", ".join(format_serial(serial) for serial in sorted(missing)[:_NAMED])
+    return QuashError(
+        LOST_REVOCATIONS,
+        f"{path} lists {len(missing)} serials that the database does not know as revoked: bring it up to date"
+        f" before anything is signed. They are {named}{', ...' if len(missing) > _NAMED else ''}",
+        Kind.CONFLICT,
+    )
+
+
+def _differences(published: bytes, listed: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The serials of entries that only the first, and only the second has.
+
+    What was appended to the published entries costs a comparison of memory; else two sets are made.
+    """
+    if listed.startswith(published):
+        return [], _serials(listed[len(published) :])
+    first, second = set(cut_entries(published)), set(cut_entries(listed))
+    return list(map(serial_of, first - second)), list(map(serial_of, second - first))
+
+
+def _serials(joined: bytes) -> list[bytes]:
+    return [serial_of(entry) for entry in cut_entries(joined)]

@@ -39,13 +39,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What the new CRL must say. `entries` is the database's own count, `now` the clock's Unix seconds."""
+    """What the new CRL must say. `entries` is the database's own count, `now` the clock's Unix seconds.
+
+    `goes_back`: a person has ordered that it replaces one from the future, so its thisUpdate need not rise.
+    """
 
     number: int
     this_update: int
     next_update: int
     entries: int
     now: float
+    goes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,14 @@ def _refuse(code: str, message: str) -> QuashError:
     return QuashError(code, message, Kind.REFUSED)
 
 
-def read(data: bytes, terms: Terms) -> Crl:
+def read(data: bytes, terms: Terms, known: bytes = b"") -> Crl:
     """A CRL that is this scope's own and whose signature verifies (B1, B7, B14, B15, B20).
 
+    `known`: joined entries of the published CRL, which passed here before.
     Raises `crl.malformed`, `crl.other_algorithm`, `crl.other_issuer`, `crl.other_key_id`, `crl.other_idp`,
     `crl.beyond_issuer`, `signature.invalid`.
     """
-    crl = read_crl(data)
+    crl = read_crl(data, known)
     if crl.algorithm != terms.algorithm.identifier:
         raise _refuse("crl.other_algorithm", "the CRL is signed with another algorithm than the issuer's")
     if crl.issuer != terms.issuer:
@@ -87,7 +92,11 @@ def read(data: bytes, terms: Terms) -> Crl:
 def check_clock(this_update: int, now: float) -> None:
     """Raises `crl.clock_went_back` when a CRL newer than the published one would be dated in the future."""
     if this_update > now + MAX_CLOCK_STEP:
-        raise _refuse("crl.clock_went_back", "the clock is more than 5 minutes behind the published CRL: set it right")
+        raise _refuse(
+            "crl.clock_went_back",
+            "the clock is more than 5 minutes behind the published CRL: set it right or, if that CRL is from the"
+            " future, order another with quash crl replace-future",
+        )
 
 
 def check(crl: Crl, expected: Expected, previous: Published | None, *, subscribers: bool = True) -> list[bytes]:
@@ -101,7 +110,8 @@ def check(crl: Crl, expected: Expected, previous: Published | None, *, subscribe
         raise _refuse("crl.number_not_rising", f"CRL number {crl.number} does not follow the published one (B7)")
     check_clock(crl.this_update, expected.now)
     times = (crl.this_update, crl.next_update)
-    if times != (expected.this_update, expected.next_update) or (previous and times[0] <= previous.this_update):
+    rises = previous is None or times[0] > previous.this_update or expected.goes_back
+    if times != (expected.this_update, expected.next_update) or not rises:
         raise _refuse("crl.other_times", "the CRL's times are not those that were set, or go back")
     check_crl_validity(*times, subscribers=subscribers)
     return _compare(previous, crl.revoked, expected.entries)

@@ -23,7 +23,7 @@ from quash.pki.crl import ENTRY, certificate_list, cut_entries, with_entries
 
 SAMPLE: Final = 200
 MOST_NEW: Final = 400
-"""New entries that are linted before publishing; of more, the first so many and one of each further shape."""
+"""New entries that are all linted before publishing; of more, one of each shape (all but the serial) and a sample."""
 _TIMEOUT: Final = 60.0
 _COMMAND: Final = (sys.executable, "-m", "crlgen.build.linting")
 
@@ -88,8 +88,10 @@ def twin(tbs: bytes, entries: Iterable[bytes], algorithm: SignatureAlgorithm) ->
 def choose(revoked: bytes, published: bytes, number: int) -> list[bytes]:
     """The entries to lint before publishing. `number` moves the sample on, so that in time it meets all."""
     new = cut_entries(revoked[len(published) :]) if revoked.startswith(published) else []
-    shapes = {entry[:4] + entry[4 + entry[3] :]: entry for entry in new[MOST_NEW:]} if len(new) > MOST_NEW else {}
-    return list(dict.fromkeys((*new[:MOST_NEW], *list(shapes.values())[:SAMPLE], *_sample(revoked, number))))
+    if len(new) > MOST_NEW:  # a mass revocation: they are alike, and another CRL comes in some seconds
+        shapes = {entry[:4] + entry[4 + entry[3] :]: entry for entry in new}
+        new = list(shapes.values())[:MOST_NEW] + new[:: len(new) // SAMPLE + 1]
+    return list(dict.fromkeys((*new, *_sample(revoked, number))))
 
 
 def _sample(revoked: bytes, number: int) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from crlgen.build.builder import CrlBuilder
 from crlgen.build.disclosure import Disclosure
 from crlgen.build.lint import LintWorker
+from crlgen.build.outlook import Watch
 from crlgen.build.signer import RpcCrlSigner
 from crlgen.publish.folder import FolderPublisher, Publisher
 from crlgen.publish.ocsp_urls import OcspPurges
@@ -40,6 +41,7 @@ async def main(process: Process) -> None:
     )
     beside = [asyncio.create_task(_lint_whole(process, builder))]
     beside.append(asyncio.create_task(_disclose(process, builder, Disclosure(pool, publisher, process.clock))))
+    beside.append(asyncio.create_task(_watch(process, builder, Watch(pool, process.clock))))
     if process.config.publish.purge:
         ocsp = OcspPurges(pool, purger, process.clock, process.config.ocsp_base)
         beside.append(asyncio.create_task(_purge(process, builder, purger, ocsp)))
@@ -100,6 +102,21 @@ async def _disclose(process: Process, builder: CrlBuilder, disclosure: Disclosur
         if problem != said:
             process.log.log(logging.WARNING if problem else logging.INFO, "crl.disclosure", problem=problem)
         said = problem
+        await process.clock.sleep(10.0)
+
+
+async def _watch(process: Process, builder: CrlBuilder, watch: Watch) -> None:
+    """Says what is coming when it is something else than before."""
+    said: dict[str, list[str]] = {}
+    while True:
+        try:
+            if builder.leading:
+                await watch.step()
+        except QuashError as error:
+            process.log.warning("crl.outlook_failed", code=error.code, detail=error.message)
+        if watch.warnings != said:
+            said = dict(watch.warnings)
+            process.log.log(logging.WARNING if said else logging.INFO, "crl.outlook", warnings=said)
         await process.clock.sleep(10.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 from crlgen.build import entries, gate, lint
 from crlgen.build.entries import EntrySet
@@ -21,6 +22,8 @@ from quash.runtime.config import Crl as CrlConfig
 from quash.store import crls
 from quash.store.database import Pool, acquire
 from quash.store.leases import Lease
+
+RETIRED: Final = "crl.issuer_expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +96,18 @@ class Workshop:
         numbers = [newest.number if newest else 0, published.number if published else 0]
         times = [newest.this_update if newest else 0, published.this_update if published else 0]
         now = self.clock.now()
-        this_update = max(int(now), max(times) + 1)
+        goes_back = state.may_go_back and max(times) > now + gate.MAX_CLOCK_STEP
+        this_update = int(now) if goes_back else max(int(now), max(times) + 1)
         gate.check_clock(this_update, now)
         if this_update >= terms.not_after:
-            raise QuashError(
-                "crl.issuer_expired", f"{state.scope.issuer} has ended: import its renewed certificate", Kind.REFUSED
-            )
+            raise QuashError(RETIRED, f"{state.scope.issuer} has ended: import its renewed certificate", Kind.REFUSED)
         return Expected(
             number=max(numbers) + 1,
             this_update=this_update,
             next_update=min(this_update + self.config.validity, terms.not_after),
             entries=found.expected,
             now=now,
+            goes_back=goes_back,
         )
 
     async def _take_number(self, state: crls.ScopeState, found: EntrySet, expected: Expected, lease: Lease) -> None:
@@ -125,7 +128,8 @@ class Workshop:
         self, state: crls.ScopeState, memory: Memory, terms: Terms, expected: Expected, body: bytes
     ) -> None:
         try:
-            crl = await asyncio.to_thread(gate.read, body, terms)
+            known = memory.published.entries if memory.published else b""
+            crl = await asyncio.to_thread(gate.read, body, terms, known)
             lost = await asyncio.to_thread(gate.check, crl, expected, memory.published)
             if lost:
                 async with acquire(self.pool) as conn:

@@ -11,6 +11,8 @@ from quash.store.crls import ScopeState
 
 _MIN_GAP = 1.0  # seconds: thisUpdate has whole seconds and must rise
 _GAP_PER_BUILD = 2.0  # a mass revocation leaves two thirds of the time to other scopes and to the database
+_MASS = 1000  # entries that one CRL brought: a mass revocation is under way, and more of it comes
+_GAP_OF_MASS = 8.0  # seconds: built for each of its batches, CRLs would cost more than its signatures
 _MAX_RETRY = 300.0
 _MAX_RETRY_UNAVAILABLE = 10.0
 
@@ -20,14 +22,17 @@ class Memory:
     """One scope between steps; losing it costs one full build and nothing else. Moments are of the monotonic clock.
 
     `seen`: the file's tag and the newest CRL's number when the file was last read, `good`: whether it was then the CRL
-    that the database says is published. `published`: what is out. `differs`: the database counted other entries than
-    are out. `waiting_since`: when a revocation was first seen that the published CRL does not cover.
+    that the database says is published. `published`: what is out. `differs`: the database, when it was compared last,
+    had other entries than are out. `waiting_since`: when a revocation was first seen that the published CRL does not
+    cover. `wrong_since`: since when (Unix seconds) the file is not what it should be; `late`: how late its CRL is, in
+    words, `alarmed`: whether that was an alarm already. `retired`: its issuer has ended.
     """
 
     path: str
     seen: tuple[str | None, int] | None = None
     good: bool = False
     looked_at: float = 0.0
+    compared_at: float = 0.0
     published: Published | None = None
     entries: EntrySet | None = None
     differs: bool = False
@@ -36,11 +41,26 @@ class Memory:
     retry_at: float = 0.0
     failures: int = 0
     problem: str = ""
+    wrong_since: float | None = None
+    late: str = ""
+    alarmed: bool = False
+    retired: bool = False
 
-    def succeeded(self, monotonic: float, seconds: float) -> None:
-        """A CRL went out, made in so many seconds."""
+    def succeeded(self, monotonic: float, seconds: float, added: int) -> None:
+        """A CRL went out, made in so many seconds, with so many entries more than the one before."""
         self.differs, self.waiting_since, self.failures, self.problem = False, None, 0, ""
-        self.rest_until = monotonic + max(_MIN_GAP, _GAP_PER_BUILD * seconds)
+        self.wrong_since, self.late, self.alarmed, self.retired = None, "", False, False
+        self.rest_until = monotonic + max(_GAP_OF_MASS if added >= _MASS else _MIN_GAP, _GAP_PER_BUILD * seconds)
+
+    def retire(self, monotonic: float) -> None:
+        """The issuer has ended; now and then it is looked whether it has a new certificate."""
+        self.mended()
+        self.retired, self.retry_at = True, monotonic + _MAX_RETRY
+
+    def mended(self) -> None:
+        """What failed turned out to have succeeded."""
+        self.failures, self.problem, self.retry_at, self.retired = 0, "", 0.0, False
+        self.wrong_since, self.late, self.alarmed = None, "", False
 
     def failed(self, monotonic: float, problem: str, *, unavailable: bool) -> None:
         """It did not; the next try comes after twice as long, soon again where something is merely down."""

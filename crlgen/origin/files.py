@@ -36,6 +36,17 @@ class Meta:
     next_update: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file that was opened for one answer; `state` changes with its octets, `modified` is in Unix seconds."""
+
+    name: str
+    suffix: str
+    file: io.FileIO
+    state: tuple[int, int, int]
+    modified: int
+
+
 class Files:
     """The files below one folder, with what is known about each."""
 
@@ -43,11 +54,8 @@ class Files:
         self._folder = folder
         self._known: dict[str, tuple[tuple[int, int, int], Meta]] = {}
 
-    def open(self, path: str) -> tuple[io.FileIO, Meta] | None:
-        """The file that a request path (without query) names, and its meta data; None when there is none.
-
-        Blocks on the disk, and reads the whole file when it is new or has changed.
-        """
+    def open(self, path: str) -> Opened | None:
+        """The file that a request path (without query) names; None when there is none. No octet of it is read."""
         match = _PATH.fullmatch(path) or _WELL_KNOWN.fullmatch(path)
         if not match:
             return None
@@ -62,17 +70,21 @@ class Files:
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
             return None
-        file = io.FileIO(fd)
-        return file, self._meta(name, suffix, file, found)
+        return Opened(
+            name, suffix, io.FileIO(fd), (found.st_ino, found.st_mtime_ns, found.st_size), int(found.st_mtime)
+        )
 
-    def _meta(self, name: str, suffix: str, file: io.FileIO, found: os.stat_result) -> Meta:
-        key = (found.st_ino, found.st_mtime_ns, found.st_size)
-        known = self._known.get(name)
-        if known is None or known[0] != key:
-            body = file.readall()
-            file.seek(0)
-            known = self._known[name] = (key, _describe(suffix, body, int(found.st_mtime)))
-        return known[1]
+    def known(self, opened: Opened) -> Meta | None:
+        """What is known of a file in this state; None: `read` it, in a thread."""
+        known = self._known.get(opened.name)
+        return known[1] if known is not None and known[0] == opened.state else None
+
+    def read(self, opened: Opened) -> Meta:
+        """Reads a file that is new or has changed, and remembers what its answers say. Blocks on the disk."""
+        body = opened.file.readall()
+        meta = _describe(opened.suffix, body, opened.modified)
+        self._known[opened.name] = (opened.state, meta)
+        return meta
 
 
 def _describe(suffix: str, body: bytes, modified: int) -> Meta:

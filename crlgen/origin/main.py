@@ -6,22 +6,22 @@ import asyncio
 import io
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 from prometheus_client import Counter
 
-from crlgen.origin import answer
+from crlgen.origin import answer, sending
 from crlgen.origin.files import Files
 from quash.runtime.clock import Clock
 from quash.runtime.process import Process
 
-_CHUNK = 256 * 1024
 _REQUESTS = Counter("quash_crl_origin_requests_total", "Answers of the CRL origin", ["status"])
 _HEALTH_EVERY = 5.0
 
 
 class Origin:
-    """Serves one folder. Bodies are sent in chunks from the open file, so that memory does not grow with CRLs."""
+    """Serves one folder. The kernel copies bodies from the open file, so that memory does not grow with CRLs."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._files = Files(folder)
@@ -31,20 +31,19 @@ class Origin:
         """Takes the path from the raw request line: decoding or normalising could only turn it into another name."""
         if request.method not in ("GET", "HEAD"):
             return await self._send(request, *answer.refuse_method())
-        opened = await asyncio.to_thread(self._files.open, request.path_qs.partition("?")[0])
+        opened = self._files.open(request.path_qs.partition("?")[0])
         if opened is None:
             return await self._send(request, *answer.not_found())
-        file, meta = opened
-        with file:
+        with opened.file as file:
+            meta = self._files.known(opened)
+            if meta is None:
+                meta = await asyncio.to_thread(self._files.read, opened)
             conditions = request.headers.copy()
             if request.method == "HEAD":  # RFC 9110 14.2: a range is one of a GET
                 conditions.popall("Range", None)
             status, headers = answer.found(meta, conditions, self._clock.now())
             sends = status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) and request.method == "GET"
-            if "Content-Range" in headers and sends:
-                file.seek(int(headers["Content-Range"].removeprefix("bytes ").partition("-")[0]))
-            body = file if sends else None
-            return await self._send(request, status, headers, body)
+            return await self._send(request, status, headers, file if sends else None)
 
     async def _send(
         self, request: web.BaseRequest, status: HTTPStatus, headers: dict[str, str], body: io.FileIO | None = None
@@ -52,28 +51,19 @@ class Origin:
         _REQUESTS.labels(str(status.value)).inc()
         response = web.StreamResponse(status=status, headers={**headers, "Server": "quash"})
         await response.prepare(request)
-        if body is not None:
-            await _copy(body, response, int(headers["Content-Length"]))
+        if body is not None and request.transport is not None:
+            start = int(headers.get("Content-Range", "bytes 0-").removeprefix("bytes ").partition("-")[0])
+            transport = cast(asyncio.WriteTransport, request.transport)
+            await sending.send(transport, body.fileno(), start, int(headers["Content-Length"]))
         await response.write_eof()
         return response
-
-
-async def _copy(file: io.FileIO, response: web.StreamResponse, size: int) -> None:
-    """Sends what Content-Length promised; a file cut short in place breaks the connection rather than the promise."""
-    left = size
-    while left:
-        chunk = await asyncio.to_thread(file.read, min(_CHUNK, left))
-        if not chunk:
-            raise ConnectionResetError("the file became shorter while it was sent")
-        await response.write(chunk)
-        left -= len(chunk)
 
 
 async def main(process: Process) -> None:
     """Serves until cancelled; ready while the publish folder can be read."""
     process.health.set("folder", ok=False, detail="starting")
     folder = process.state.crl
-    runner = web.ServerRunner(web.Server(Origin(folder, process.clock).handle, access_log=None))
+    runner = web.ServerRunner(web.Server(Origin(folder, process.clock).handle, access_log=None), shutdown_timeout=10)
     await runner.setup()
     try:
         await _site(process, runner).start()

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import configparser
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
-from obstore.store import S3Store
 
 from crlgen.publish.folder import Publisher, conflict, failed
-from quash.errors import QuashError
 from quash.runtime.config import S3
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, S3Config
+from quash.runtime.object_store import open_bucket
 
 _CONTENT_TYPES = {".crl": "application/pkix-crl", ".cer": "application/pkix-cert", ".json": "application/json"}  # B22
 _MAX_AGE = 1800  # G1; the store cannot say stale-if-error until nextUpdate, so the cache in front must
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class S3Publisher:
@@ -34,13 +25,7 @@ class S3Publisher:
 
     def __init__(self, config: S3) -> None:
         """Raises `publish.credentials`, `publish.endpoint`."""
-        self._store = S3Store(
-            config.bucket,
-            prefix=config.prefix or None,
-            config=_settings(config),
-            client_options=_client(config),
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=config.timeout)},
-        )
+        self._store = open_bucket(config)
 
     async def head(self, name: str) -> str | None:
         try:
@@ -99,33 +84,3 @@ class WithCopy:
         tag = await self._truth.put(name, body, replaces)
         await self._copy.put(name, body, await self._copy.head(name))
         return tag
-
-
-def _settings(config: S3) -> S3Config:
-    settings: S3Config = {"region": config.region, "conditional_put": "etag"}
-    if config.endpoint:
-        settings["endpoint"] = config.endpoint
-        settings["virtual_hosted_style_request"] = False
-    if config.credentials_file is not None:
-        settings["access_key_id"], settings["secret_access_key"] = _credentials(config.credentials_file)
-    return settings
-
-
-def _client(config: S3) -> ClientConfig:
-    url = urlsplit(config.endpoint)
-    if url.scheme == "http" and url.hostname not in _LOOPBACK:
-        raise QuashError("publish.endpoint", "the object store must be reached by https, except on this machine")
-    return {"allow_http": url.scheme == "http", "timeout": timedelta(seconds=config.timeout)}
-
-
-def _credentials(file: Path) -> tuple[str, str]:
-    """Key id and secret from the default profile of a file as the AWS command line keeps it."""
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(file.read_text(encoding="utf-8"))
-        return parser["default"]["aws_access_key_id"], parser["default"]["aws_secret_access_key"]
-    except (OSError, KeyError, configparser.Error, UnicodeDecodeError):
-        raise QuashError(
-            "publish.credentials",
-            f"{file} needs a section [default] with aws_access_key_id and aws_secret_access_key",
-        ) from None
