@@ -6,37 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from quash.cli.client import Api, AsOption
+from quash.cli.client import Api
 from quash.cli.common import (
-    DEFAULT_CONFIG,
-    DEFAULT_STATE,
-    ConfigOption,
     JsonOption,
-    SetOption,
-    StateOption,
-    context,
     print_json,
-    reports_errors,
 )
+from quash.cli.verbs import asks_admin
 from quash.errors import QuashError
 
 
-@reports_errors
+@asks_admin("officer2")
 def approve(
+    api: Api,
     *,
     number: Annotated[int | None, typer.Argument(help="Number of the proposal; without one: list them.")] = None,
     sha256: Annotated[
         str | None, typer.Option("--sha256", help="Its hash, as you saw it; without it, it is only shown.")
     ] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = "officer2",
     json_: JsonOption = False,
 ) -> None:
     """Shows what other officers proposed; with its number and hash, approves it, and it takes effect."""
-    deployment = context(config, state, set_)
-    api = Api(deployment, deployment.config.admin, as_)
     if number is None:
         if sha256 is not None:
             raise QuashError("proposal.unnamed", "give the number of the proposal before --sha256")

@@ -9,6 +9,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from issuer.audit.checkpoint_bucket import CheckpointBucket
 from issuer.audit.checkpoint_file import NAME
 from issuer.audit.verify import Report, Verifier, export_lines, read_keys, verify_database, verify_export
 from quash.cli.client import read_file
@@ -85,6 +86,24 @@ def export(
             return
         with out.open("wb") as file:
             asyncio.run(_export(deployment, file))
+
+
+@audit_app.command("checkpoints")
+@reports_errors
+def checkpoints(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File to write: quash audit verify --checkpoints reads it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    state: StateOption = DEFAULT_STATE,
+    set_: SetOption = None,
+) -> None:
+    """Fetches the checkpoints that the bucket of `audit.s3` keeps."""
+    deployment = context(config, state, set_)
+    if deployment.config.audit.s3 is None:
+        raise QuashError("ledger.no_bucket", "audit.s3 names no bucket")
+    lines = asyncio.run(CheckpointBucket(deployment.config.audit.s3).lines())
+    out.write_bytes(b"".join(line + b"\n" for line in lines))
+    print(f"{len(lines)} checkpoints")
 
 
 async def _verify_database(deployment: Context, verifier: Verifier, files: list[Path]) -> tuple[Report, int]:

@@ -40,26 +40,41 @@ class Api:
         """Raises as `get` does."""
         return self._ask("POST", path, orjson.dumps(body), timeout)
 
+    def put_file(self, path: str, body: bytes, *, timeout: float = _TIMEOUT) -> Any:
+        """Sends octets as they are. Raises as `get` does."""
+        return orjson.loads(self._octets("PUT", path, body, timeout, "application/octet-stream"))
+
+    def get_file(self, path: str, *, timeout: float = _TIMEOUT) -> bytes:
+        """Octets as they are. Raises as `get` does."""
+        return self._octets("GET", path, None, timeout)
+
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> Any:
+        return orjson.loads(self._octets(method, path, body, timeout))
+
+    def _octets(
+        self, method: str, path: str, body: bytes | None, timeout: float, kind: str = "application/json"
+    ) -> bytes:
         try:
-            status, said = self._exchange(method, path, body, timeout)
+            status, said = self._exchange(method, path, body, timeout, kind)
         except _ClosedError as error:
             raise self._why_closed(str(error)) from None
         if status >= 400:
             raise _problem(self._where, status, said)
-        return orjson.loads(said)
+        return said
 
     @property
     def _where(self) -> str:
         return f"https://{self._listener.host}:{self._listener.port}"
 
-    def _exchange(self, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, timeout: float, kind: str = "application/json"
+    ) -> tuple[int, bytes]:
         """Raises `_ClosedError` when the API ends the connection after the handshake and before an answer."""
         host, port = self._listener.host, self._listener.port
         connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
         try:
             self._connect(connection)
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            connection.request(method, path, body, {"Content-Type": kind} if body else {})
             response = connection.getresponse()
             return response.status, response.read(_MAX_ANSWER)
         except TimeoutError:

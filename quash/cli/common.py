@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -28,6 +29,9 @@ EXIT_STATUS = {
     Kind.UNAVAILABLE: 4,
     Kind.INTERNAL: 1,
 }
+
+# Of a path that somebody named or a state folder that is not ours: bad input, not a fault of the program.
+_FILE_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ENOSPC}
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", envvar="QUASH_CONFIG", help="Configuration of the deployment (TOML).")
@@ -60,7 +64,7 @@ def fail(error: QuashError) -> NoReturn:
 
 
 def reports_errors(verb: Callable[P, R]) -> Callable[P, R]:
-    """Wraps a verb so that a `QuashError` becomes its line on stderr and its exit status."""
+    """Wraps a verb so that a `QuashError` becomes its line on stderr and its exit status; a file we may not use too."""
 
     @functools.wraps(verb)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -68,6 +72,10 @@ def reports_errors(verb: Callable[P, R]) -> Callable[P, R]:
             return verb(*args, **kwargs)
         except QuashError as error:
             fail(error)
+        except OSError as error:
+            if error.errno not in _FILE_ERRORS or error.filename is None:
+                raise
+            fail(QuashError("file.unusable", f"{error.filename}: {error.strerror}", Kind.UNAVAILABLE))
 
     return wrapped
 

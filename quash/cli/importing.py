@@ -26,7 +26,7 @@ from quash.cli.common import (
     print_json,
     reports_errors,
 )
-from quash.cli.local import owner_pool, running_database
+from quash.cli.local import check_initialised, owner_pool, running_database
 from quash.errors import QuashError
 from quash.runtime.clock import SystemClock
 from quash.runtime.config import check_name
@@ -56,6 +56,9 @@ def openssl(
         Path | None, typer.Option("--certs", help="Folder of issued certificates: tells their keys.")
     ] = None,
     crl: Annotated[Path | None, typer.Option("--crl", help="The CA's last CRL: ours get greater numbers.")] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="A private PKI's CA: may have Ed25519; never disclosed.")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Import although lines are unreadable.")] = False,
     json: JsonOption = False,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -67,7 +70,8 @@ def openssl(
     check_name(name)
     if (key is None) == (key_uri is None):
         raise QuashError("import.key_missing", "give --key FILE or --key-uri URI, and only one of them")
-    source = Source(name, _read(index), _certificate(_read(ca)), certs, _read(crl) if crl else None)
+    check_initialised(deployment)
+    source = Source(name, _read(index), _certificate(_read(ca)), certs, _read(crl) if crl else None, private)
     key_source = KeySource(
         _read(key) if key else None,
         _read(key_passphrase_file).splitlines()[0] if key_passphrase_file else None,

@@ -46,7 +46,7 @@ def issue(
     api = Api(deployment, deployment.config.issuer, as_)
     patience = deployment.config.issuance.visible_timeout + _PATIENCE
     order = api.post("/v1/orders", {"profile": profile, "csr": _request(read_file(csr))}, timeout=patience)
-    order = _finished(api, order, patience)
+    order = finished(api, order, patience)
     pem = order["certificate"] + order["chain"]
     if out is not None:
         _write(out, pem)
@@ -61,7 +61,8 @@ def _request(body: bytes) -> str:
     return body.decode("ascii") if body.isascii() else base64.b64encode(body).decode("ascii")
 
 
-def _finished(api: Api, order: dict[str, Any], patience: float) -> dict[str, Any]:
+def finished(api: Api, order: dict[str, Any], patience: float) -> dict[str, Any]:
+    """The order once its certificate is there. Raises its refusal, `order.held`, `order.not_visible`."""
     deadline = time.monotonic() + patience
     while order["certificate"] is None:
         if order["state"] == "refused":

@@ -10,7 +10,7 @@ import typer
 
 from issuer.revocation.blocklists import describe, take_over
 from quash.cli.approve import tell_proposal
-from quash.cli.client import DEFAULT_OPERATOR, Api, AsOption, CertOption, pem, read_file
+from quash.cli.client import Api, CertOption, pem, read_file
 from quash.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_STATE,
@@ -23,6 +23,7 @@ from quash.cli.common import (
     reports_errors,
 )
 from quash.cli.local import owner_pool, running_database
+from quash.cli.verbs import asks_admin
 from quash.errors import QuashError
 from quash.runtime.clock import SystemClock
 from quash.store.database import acquire
@@ -38,18 +39,14 @@ KindOption = Annotated[str, typer.Option("--kind", help="spki (hexadecimal lines
 
 
 @key_app.command("challenge")
-@reports_errors
+@asks_admin()
 def challenge(
+    api: Api,
     *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
     json_: JsonOption = False,
 ) -> None:
     """Gives a challenge: whoever holds the key signs a request with it as the common name, within an hour."""
-    deployment = context(config, state, set_)
-    given = Api(deployment, deployment.config.admin, as_).post(f"{_COMPROMISES}/challenges", {})
+    given = api.post(f"{_COMPROMISES}/challenges", {})
     if json_:
         print_json(given)
     else:
@@ -57,30 +54,26 @@ def challenge(
 
 
 @key_app.command("compromised")
-@reports_errors
+@asks_admin()
 def compromised(
+    api: Api,
     *,
     private_key: Annotated[Path | None, typer.Option("--private-key", help="The key itself (PEM).")] = None,
     csr: Annotated[Path | None, typer.Option("--csr", help="A request by it over a challenge (PEM).")] = None,
     cert: CertOption = None,
     since: Annotated[str | None, typer.Option("--since", help="Since when: RFC 3339, with its zone.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show the reach; change nothing.")] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
     json_: JsonOption = False,
 ) -> None:
     """Hands in a proof: the key is blocked for ever, and every certificate that has it is revoked at once."""
     if (private_key is None) == (csr is None):
         raise QuashError("evidence.unnamed", "give --private-key or --csr, and only one of them")
-    deployment = context(config, state, set_)
     name, path = ("private_key", private_key) if private_key else ("csr", csr)
     assert path is not None  # noqa: S101 - one of the two
     body: dict[str, Any] = {name: read_file(path).decode("utf-8", "replace"), "dry_run": dry_run}
     body |= {"certificate": pem(read_file(cert))} if cert else {}
     body |= {"revoked_at": since} if since else {}
-    said = Api(deployment, deployment.config.admin, as_).post(_COMPROMISES, body)
+    said = api.post(_COMPROMISES, body)
     if json_:
         print_json(said)
         return
@@ -88,43 +81,41 @@ def compromised(
     print(f"key {said['spki_sha256']}: {would}")
     for issuer, count in said["issuers"].items():
         print(f"  {issuer}: {count} certificates")
+    for account, count in said["accounts"].items():
+        print(f"  ordered by {account or 'nobody known (imports)'}: {count}")
+    for scope, count in said["scopes"].items():
+        print(f"  CRL {scope}: {count} entries")
+    if said["signing_seconds"] is not None:
+        print(f"  signing: {said['signing_seconds']:.1f} s at the rate measured last")
     if said["to_revoke"] > said["revoked"] and not dry_run:
         print(f"  {said['to_revoke'] - said['revoked']} of them by a job")
 
 
 @key_app.command("block")
-@reports_errors
+@asks_admin(OFFICER)
 def block(
+    api: Api,
     *,
     why: WhyOption,
     key: Annotated[str | None, typer.Argument(help="SHA-256 of the SPKI, hexadecimal.")] = None,
     cert: CertOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = OFFICER,
     json_: JsonOption = False,
 ) -> None:
     """Proposes to block a key without a proof, by its hash or by a certificate, expired or not."""
-    deployment = context(config, state, set_)
     named = {"certificate": pem(read_file(cert))} if cert else {"spki_sha256": (key or "").lower()}
-    done = Api(deployment, deployment.config.admin, as_).post(_BLOCKED, {**named, "why": why})
+    done = api.post(_BLOCKED, {**named, "why": why})
     tell_proposal(done, as_json=json_)
 
 
 @key_app.command("list")
-@reports_errors
+@asks_admin()
 def list_(
+    api: Api,
     *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
     json_: JsonOption = False,
 ) -> None:
     """Lists all blocked keys."""
-    deployment = context(config, state, set_)
-    api, after = Api(deployment, deployment.config.admin, as_), ""
+    after = ""
     while after is not None:
         page = api.get(f"{_BLOCKED}?after={after}")
         for each in page["blocked_keys"]:
@@ -136,55 +127,41 @@ def list_(
 
 
 @key_app.command("show")
-@reports_errors
+@asks_admin()
 def show(
+    api: Api,
     key: KeyArgument,
-    *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
 ) -> None:
     """Shows one blocked key with its proofs and notes, as JSON."""
-    deployment = context(config, state, set_)
-    print_json(Api(deployment, deployment.config.admin, as_).get(f"{_BLOCKED}/{key.lower()}"))
+    print_json(api.get(f"{_BLOCKED}/{key.lower()}"))
 
 
 @key_app.command("note")
-@reports_errors
+@asks_admin()
 def note(
+    api: Api,
     key: KeyArgument,
     text: Annotated[str, typer.Argument(help="What to remember of it.")],
-    *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
 ) -> None:
     """Annotates a blocked key; nothing removes it."""
-    deployment = context(config, state, set_)
-    Api(deployment, deployment.config.admin, as_).post(f"{_BLOCKED}/{key.lower()}/notes", {"note": text})
+    api.post(f"{_BLOCKED}/{key.lower()}/notes", {"note": text})
     print("noted")
 
 
 @key_app.command("propose-list")
-@reports_errors
+@asks_admin(OFFICER)
 def propose_list(
+    api: Api,
     file: Annotated[Path, typer.Argument(help="The list.")],
     source: Annotated[str, typer.Option("--source", help="Where it is from.")],
     *,
     kind: KindOption = "spki",
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = OFFICER,
     json_: JsonOption = False,
 ) -> None:
     """Proposes a list of known-bad keys by its hash; after the second officer, `quash key import` takes it over."""
-    deployment = context(config, state, set_)
     body = {**describe(file, kind), "source": source}
     tell_proposal(
-        Api(deployment, deployment.config.admin, as_).post(f"{_BLOCKED}/imports", body),
+        api.post(f"{_BLOCKED}/imports", body),
         as_json=json_,
     )
 

@@ -7,18 +7,12 @@ from typing import Annotated
 import typer
 
 from quash.cli.approve import tell_proposal
-from quash.cli.client import DEFAULT_OPERATOR, Api, AsOption
+from quash.cli.client import Api
 from quash.cli.common import (
-    DEFAULT_CONFIG,
-    DEFAULT_STATE,
-    ConfigOption,
     JsonOption,
-    SetOption,
-    StateOption,
-    context,
     print_json,
-    reports_errors,
 )
+from quash.cli.verbs import asks_admin
 
 kill_switch_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -28,20 +22,16 @@ WhyOption = Annotated[str, typer.Option("--why", help="For the ledger.")]
 
 
 @kill_switch_app.command("stop")
-@reports_errors
+@asks_admin()
 def stop(
+    api: Api,
     *,
     why: WhyOption,
     issuer: IssuerOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
     json_: JsonOption = False,
 ) -> None:
     """Stops issuance. When this returns, nothing that was under way will still be signed."""
-    deployment = context(config, state, set_)
-    done = Api(deployment, deployment.config.admin, as_).post(_PATH, {"issuer": issuer, "stopped": True, "why": why})
+    done = api.post(_PATH, {"issuer": issuer, "stopped": True, "why": why})
     if json_:
         print_json(done)
     else:
@@ -49,36 +39,28 @@ def stop(
 
 
 @kill_switch_app.command("lift")
-@reports_errors
+@asks_admin("officer")
 def lift(
+    api: Api,
     *,
     why: WhyOption,
     issuer: IssuerOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = "officer",
     json_: JsonOption = False,
 ) -> None:
     """Proposes to lift that switch; a second officer approves it."""
-    deployment = context(config, state, set_)
     body = {"issuer": issuer, "stopped": False, "why": why}
-    tell_proposal(Api(deployment, deployment.config.admin, as_).post(_PATH, body), as_json=json_)
+    tell_proposal(api.post(_PATH, body), as_json=json_)
 
 
 @kill_switch_app.command("status")
-@reports_errors
+@asks_admin()
 def status(
+    api: Api,
     *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
     json_: JsonOption = False,
 ) -> None:
     """Says what is stopped, since when and by whom."""
-    deployment = context(config, state, set_)
-    switches = Api(deployment, deployment.config.admin, as_).get(_PATH)["switches"]
+    switches = api.get(_PATH)["switches"]
     for each in switches:
         if json_:
             print_json(each)

@@ -6,9 +6,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from quash.cli.common import Context
+from quash.errors import Kind, QuashError
 from quash.store.database import Pool, connect
 from quash.store.embedded import EmbeddedPostgres
 from quash.store.roles import OWNER
+
+
+def check_initialised(deployment: Context) -> None:
+    """Raises `state.not_initialised`, before anything is made in a folder that was perhaps mistyped."""
+    if not deployment.config.database.url and not (deployment.state.root / "pg").is_dir():
+        raise QuashError(
+            "state.not_initialised",
+            f"{deployment.state.root} holds no system yet: begin with quash init or quash up",
+            Kind.UNAVAILABLE,
+        )
 
 
 @contextmanager

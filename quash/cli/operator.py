@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from quash.cli.approve import tell_proposal
-from quash.cli.client import Api, AsOption, pem, read_file
+from quash.cli.client import Api, pem, read_file
 from quash.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_STATE,
     ConfigOption,
-    Context,
     JsonOption,
     SetOption,
     StateOption,
@@ -23,6 +22,7 @@ from quash.cli.common import (
     reports_errors,
 )
 from quash.cli.local import owner_pool, running_database
+from quash.cli.verbs import asks_admin
 from quash.errors import QuashError
 from quash.runtime.clock import SystemClock
 from quash.store.database import acquire
@@ -31,85 +31,73 @@ operator_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 NameOption = Annotated[str, typer.Option("--name", help="Short name: letters, digits, dots, hyphens.")]
 PersonOption = Annotated[str, typer.Option("--person", help="Who this is: two approvals need two persons.")]
-RoleOption = Annotated[str, typer.Option("--role", help="viewer, operator, officer or auditor.")]
+RoleOption = Annotated[str, typer.Option("--role", help="viewer, operator, officer, auditor or reseller.")]
+AccountOption = Annotated[str | None, typer.Option("--account", help="Of a reseller: what it sees and revokes.")]
 CsrOption = Annotated[Path, typer.Option("--csr", help="PKCS#10 request (PEM) of the key on the operator's token.")]
 
 
-def _propose(deployment: Context, as_: str, body: dict[str, Any], *, as_json: bool) -> None:
-    tell_proposal(Api(deployment, deployment.config.admin, as_).post("/v1/operators", body), as_json=as_json)
+def _propose(api: Api, body: dict[str, Any], *, as_json: bool) -> None:
+    tell_proposal(api.post("/v1/operators", body), as_json=as_json)
 
 
 @operator_app.command("add")
-@reports_errors
+@asks_admin("officer")
 def add(
+    api: Api,
     *,
     csr: CsrOption,
     name: NameOption,
     person: PersonOption,
     role: RoleOption,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = "officer",
+    account: AccountOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Proposes a new operator; after the second officer's approval, `quash operator sign` makes the certificate."""
-    body = {"name": name, "person": person, "role": role, "csr": _text(csr)}
-    _propose(context(config, state, set_), as_, body, as_json=json_)
+    body = {"name": name, "person": person, "role": role, "csr": _text(csr), "account": account}
+    _propose(api, body, as_json=json_)
 
 
 @operator_app.command("renew")
-@reports_errors
+@asks_admin("officer")
 def renew(
+    api: Api,
     *,
     csr: CsrOption,
     name: NameOption,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = "officer",
     json_: JsonOption = False,
 ) -> None:
     """Proposes a new certificate for a known operator, of the same person and role; the old one stays until it ends."""
-    deployment = context(config, state, set_)
-    known = Api(deployment, deployment.config.admin, as_).get("/v1/operators")["operators"]
+    known = api.get("/v1/operators")["operators"]
     found = [each for each in known if each["name"] == name and each["state"] == "active"]
     if not found:
         raise QuashError("operator.unknown_name", "no active operator has this name: see quash operator list")
-    body = {"name": name, "person": found[0]["person"], "role": found[0]["role"], "csr": _text(csr), "renews": True}
-    _propose(deployment, as_, body, as_json=json_)
+    kept = {key: found[0][key] for key in ("person", "role", "account")}
+    body = {"name": name, **kept, "csr": _text(csr), "renews": True}
+    _propose(api, body, as_json=json_)
 
 
 @operator_app.command("disable")
-@reports_errors
+@asks_admin("officer")
 def disable(
+    api: Api,
     *,
     name: NameOption,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = "officer",
     json_: JsonOption = False,
 ) -> None:
     """Proposes to disable an operator: out with the next request after the second officer's approval (F9)."""
-    deployment = context(config, state, set_)
-    done = Api(deployment, deployment.config.admin, as_).post(f"/v1/operators/{name}/disable", {})
+    done = api.post(f"/v1/operators/{name}/disable", {})
     tell_proposal(done, as_json=json_)
 
 
 @operator_app.command("list")
-@reports_errors
+@asks_admin("officer")
 def list_(
+    api: Api,
     *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = "officer",
     json_: JsonOption = False,
 ) -> None:
     """Lists all operators, for the quarterly review (F9)."""
-    deployment = context(config, state, set_)
-    for each in Api(deployment, deployment.config.admin, as_).get("/v1/operators")["operators"]:
+    for each in api.get("/v1/operators")["operators"]:
         if json_:
             print_json(each)
         else:

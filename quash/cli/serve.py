@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ from quash.cli.common import (
 from quash.errors import QuashError
 from quash.runtime.config import Config
 from quash.runtime.process import Main, Process, die_with, run
-from quash.runtime.supervisor import INSTANCE, LISTEN_FD, SUPERVISOR_PID, listening_socket
+from quash.runtime.supervisor import CPU, HEALTH_SOCKET, INSTANCE, LISTEN_FD, SUPERVISOR_PID, listening_socket
 
 # process -> module whose `main` runs it; only the process itself imports it (security contexts)
 PROCESSES = {
@@ -33,10 +34,12 @@ PROCESSES = {
     "ct-log": "issuer.ct.main",
     "issuer": "issuer.issuance.main",
     "admin": "issuer.revocation.main",
+    "intake": "issuer.intake.main",
     "jobs": "issuer.revocation.jobs",
     "ledger": "issuer.audit.main",
     "crl-builder": "crlgen.build.main",
     "crl-origin": "crlgen.origin.main",
+    "metrics": "quash.runtime.metrics",
 }
 
 
@@ -55,8 +58,11 @@ def serve(
     deployment = context(config, state, set_)
     main: Main = importlib.import_module(PROCESSES[process]).main
     listen = _listener(deployment.config) if process == "responder" else None
-    instance = os.environ.get(INSTANCE, process)
-    uvloop.run(run(Process(instance, deployment.config, deployment.state, listen=listen), main))
+    if CPU in os.environ:
+        os.sched_setaffinity(0, {int(os.environ[CPU])})
+    instance, elsewhere = os.environ.get(INSTANCE, process), os.environ.get(HEALTH_SOCKET)
+    health_at = Path(elsewhere) if elsewhere else None
+    uvloop.run(run(Process(instance, deployment.config, deployment.state, listen=listen, health_at=health_at), main))
 
 
 def _listener(config: Config) -> socket.socket:

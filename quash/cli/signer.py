@@ -6,36 +6,26 @@ from typing import Annotated
 
 import typer
 
-from quash.cli.client import DEFAULT_OPERATOR, Api, AsOption
+from quash.cli.client import Api
 from quash.cli.common import (
-    DEFAULT_CONFIG,
-    DEFAULT_STATE,
-    ConfigOption,
     JsonOption,
-    SetOption,
-    StateOption,
-    context,
     print_json,
-    reports_errors,
 )
+from quash.cli.verbs import asks_admin
 
 signer_app = typer.Typer(no_args_is_help=True, add_completion=False)
 OFFICER = "officer"
 
 
 @signer_app.command("list")
-@reports_errors
+@asks_admin()
 def list_(
+    api: Api,
     *,
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = DEFAULT_OPERATOR,
     json_: JsonOption = False,
 ) -> None:
     """Lists every OCSP signer that an issuer ever had."""
-    deployment = context(config, state, set_)
-    for signer in Api(deployment, deployment.config.admin, as_).get("/v1/signers")["signers"]:
+    for signer in api.get("/v1/signers")["signers"]:
         if json_:
             print_json(signer)
         else:
@@ -46,14 +36,11 @@ def list_(
 
 
 @signer_app.command("switch")
-@reports_errors
+@asks_admin(OFFICER)
 def switch(
+    api: Api,
     *,
     issuer: Annotated[str, typer.Option("--issuer", help="Whose signer's key may be known to others.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    state: StateOption = DEFAULT_STATE,
-    set_: SetOption = None,
-    as_: AsOption = OFFICER,
     json_: JsonOption = False,
 ) -> None:
     """Has the issuer's signer replaced at once, and every answer signed anew by the new key.
@@ -61,9 +48,10 @@ def switch(
     What a stolen key signed is believed until its certificate ends, whatever we do: clients do not ask for a signer's
     status. If that is too long, revoke the issuing CA.
     """
-    deployment = context(config, state, set_)
-    ordered = Api(deployment, deployment.config.admin, as_).post("/v1/signers/switches", {"issuer": issuer})
+    ordered = api.post("/v1/signers/switches", {"issuer": issuer})
     if json_:
         print_json(ordered)
     else:
         print(f"{ordered['issuer']}: a new signer is ordered; watch it with quash signer list")
+        if ordered["case"] is not None:
+            print(f"case {ordered['case']}: forged answers are possible until the old signer ends; see quash case show")
