@@ -20,7 +20,7 @@ from loadtest.api import client, get, new_csr, post
 from loadtest.revocations import percentile
 from loadtest.system import System, openssl
 
-_NAME = "old"
+NAME = "old"
 _PAUSE = 0.1
 
 
@@ -63,7 +63,7 @@ def cached(system: System) -> int:
     """Records of the imported issuer in the node's cache."""
     said = system.quash("cache stats", "--json")
     issuers = said.json["issuers"] if said.status == 0 else []
-    return sum(each["good"] + each["revoked"] for each in issuers if each["issuer"] == _NAME)
+    return sum(each["good"] + each["revoked"] for each in issuers if each["issuer"] == NAME)
 
 
 async def measure(system: System, folder: Path, count: int, single: int) -> None:
@@ -93,7 +93,7 @@ def _import(system: System, folder: Path, count: int) -> tuple[float, float]:
     done = system.quash(
         "import openssl",
         *("--index", str(folder / "index.txt"), "--ca", str(folder / "ca.pem"), "--key", str(folder / "ca.key")),
-        *("--name", _NAME, "--json"),
+        *("--name", NAME, "--json"),
         timeout=3600,
     )
     if done.status != 0:

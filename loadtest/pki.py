@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quash.cache.layout import IssuerRow, Record, TemplateRow, encode_record
@@ -42,6 +42,10 @@ class BenchIssuer:
             signer_certificate=self.signer_row.certificate,
             algorithm=_ALGORITHM,
         )
+
+    def signer_key(self) -> bytes:
+        """PEM of the OCSP signer's key, unencrypted, for the peers that sign while they are asked."""
+        return self._signer.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def cert_id(self, serial: bytes, algorithm: CertIdHash) -> CertId:
         named = issuer_hashes(self.row.subject, self.row.spki, algorithm)

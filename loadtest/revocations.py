@@ -1,4 +1,4 @@
-"""`make bench`: from the commit of a revocation until strangers see it, on OCSP (both hashes) and in the published CRL.
+"""`make bench-visible`: from the commit of a revocation until strangers see it, on OCSP (both hashes) and in the CRL.
 
 Certificates are issued first, then revoked one after the other on an otherwise idle system. The times are the admin
 API's own (`--wait`): from its commit until its probe, asking the public responder and the CRL origin, sees the last.

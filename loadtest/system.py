@@ -19,8 +19,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 QUASH = [sys.executable, "-m", "quash.cli.main"]
-PORTS = ("responder.port", "crl_origin.port", "issuer.port", "admin.port", "metrics.port")
-READY_WITHIN = 150.0
+PORTS = ("responder.port", "crl_origin.port", "issuer.port", "admin.port", "intake.port", "metrics.port")
+READY_WITHIN = 300.0
 
 
 def free_ports(count: int) -> list[int]:
@@ -104,7 +104,11 @@ class System:
         return self.process.wait(timeout=60)
 
     def __enter__(self) -> System:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()  # a system that did not get ready goes on trying
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:

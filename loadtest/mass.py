@@ -1,0 +1,335 @@
+"""`make bench-mass`: a mass revocation on a running system, every stage timed; by default that of March 2020.
+
+Certificates are pre-loaded by COPY (as imports: without DER), answered `good`, then revoked by the commands that
+operators use: `quash revoke --issued-between --preview`, `quash job start`, `quash approve`. A stage is over when what
+it makes is there: revocations in the database, records in the feed, records in the node's cache, every scope's CRL
+published. Single revocations are made beside it. CPU is of all processes of the system, from /proc.
+
+The budget (design, section 8): three times what a bare sign loop on all cores needs for two signatures of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import re
+import secrets
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from loadtest.api import client
+from loadtest.bulk import issue, revoke
+from loadtest.crl import write
+from loadtest.revocations import percentile
+from loadtest.system import REPOSITORY, System
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store import certificates, crls, issuers, outbox
+from quash.store.database import SCHEMA, Connection, connect_once
+from quash.store.roles import OWNER
+
+MARCH_2020 = 3_048_289
+_ISSUER = "tls-dv"
+_IN_SHARD = 100_000  # B21: a CRL below 150,000 entries
+_IN_BUCKET = 3000
+_DAY = 86_400
+_POLL = 0.2
+_PAUSE = 0.2
+_TICKS = os.sysconf("SC_CLK_TCK")
+_BEGIN, _END = "<!-- make bench-mass -->", "<!-- end of make bench-mass -->"
+_SIGNED, _APPLIED = "quash_presign_records_total", "quash_follower_records_applied_total"
+
+
+def config_with(folder: Path, shards: int) -> Path:
+    """The demo with so many CRL shards."""
+    text = (REPOSITORY / "config" / "demo.toml").read_text(encoding="utf-8")
+    made = folder / "mass.toml"
+    made.write_text(re.sub(r"^shards = \d+$", f"shards = {shards}", text, flags=re.MULTILINE), encoding="utf-8")
+    return made
+
+
+def bare(count: int = 20_000) -> float:
+    """CPU seconds of one P-256 signature by the library alone."""
+    key, octets, scheme = ec.generate_private_key(ec.SECP256R1()), secrets.token_bytes(220), ec.ECDSA(hashes.SHA256())
+    began = time.process_time()
+    for _ in range(count):
+        key.sign(octets, scheme)
+    return (time.process_time() - began) / count
+
+
+async def preload(conn: Connection, count: int, issued: int) -> None:
+    """Pre-loads certificates of the issuer and has them answered."""
+    issuer = await issuers.find_by_name(conn, _ISSUER)
+    assert issuer is not None
+    now = int(time.time())
+
+    def rows(some: int) -> Iterator[tuple[Any, ...]]:
+        for _ in range(some):
+            serial = b"\x01" + secrets.token_bytes(15)
+            shard = certificates.shard_of(serial, issuer.shard_count)
+            bucket = certificates.bucket_of(serial, issuer.bucket_count)
+            key = secrets.token_bytes(32)
+            yield issuer.id, serial, "imported", _ISSUER, key, issued, now + 60 * _DAY, shard, bucket, now
+
+    names = ("issuer_id", "serial", "state", "profile", "spki_sha256", "not_before", "not_after", "shard", "bucket")
+    for begin in range(0, count, 50_000):
+        await conn.copy_records_to_table(
+            "certificate",
+            schema_name=SCHEMA,
+            columns=(*names, "created_at"),
+            records=rows(min(50_000, count - begin)),
+            timeout=600,
+        )
+    await conn.execute("analyze certificate", timeout=600)
+    await outbox.add_buckets(conn, issuer.id, range(issuer.bucket_count))
+
+
+def metric(system: System, name: str) -> float:
+    """A counter, summed over its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{system.ports['metrics']}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if re.match(rf"{name}[{{ ]", line))
+
+
+class Processes:
+    """CPU seconds and peak memory of each child of the supervisor, with all that it started."""
+
+    def __init__(self, system: System) -> None:
+        self._roots = system.children()
+        self.before = self.cpu()
+
+    def spent(self) -> Counter[str]:
+        """Since this was made."""
+        return self.cpu() - self.before
+
+    def cpu(self) -> Counter[str]:
+        trees = {name: self._tree(pid) for name, pid in self._roots.items()}
+        return Counter({name: sum(map(_cpu, pids)) for name, pids in trees.items()})
+
+    def peaks(self) -> dict[str, float]:
+        """MB, of the largest process of each; shared memory counts in each that touched it."""
+        return {name: max(map(_peak, self._tree(pid)), default=0.0) for name, pid in self._roots.items()}
+
+    @staticmethod
+    def _tree(root: int) -> list[int]:
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+                parents[int(entry.name)] = int(fields[1])
+        found = [root]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _cpu(pid: int) -> float:
+    """Also of its children that ended."""
+    return sum(map(int, _stat(pid)[11:15])) / _TICKS
+
+
+def _peak(pid: int) -> float:
+    try:
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+async def reached(began: float, done: Callable[[], Awaitable[bool]]) -> float:
+    """Seconds from `began` until it is done."""
+    while not await done():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(_POLL)
+    return time.monotonic() - began
+
+
+async def in_metric(system: System, name: str, least: float) -> bool:
+    return await asyncio.to_thread(metric, system, name) >= least
+
+
+async def published(conn: Connection) -> bool:
+    """Whether every scope's CRL shows all that is revoked."""
+    return all(state.dirty_since is None for state in await crls.states(conn))
+
+
+async def start(system: System, issued: int) -> tuple[dict[str, Any], float]:
+    """Previews and starts the mass revocation with two officers; returns the preview and the seconds it took."""
+    first, last = (datetime.fromtimestamp(issued + step, UTC).isoformat() for step in (-60, 60))
+    began = time.monotonic()
+    preview = await _quash(
+        system,
+        "revoke --preview",
+        *("--issuer", _ISSUER, "--issued-between", first, last, "--reason", "superseded", "--as", "officer"),
+    )
+    took = time.monotonic() - began
+    said = await _quash(system, "job start", str(preview["id"]), "--as", "officer")
+    if "proposed_by" in said:
+        await _quash(system, "approve", str(said["id"]), "--sha256", said["sha256"], "--as", "officer2")
+    return preview, took
+
+
+async def _quash(system: System, verb: str, *arguments: str) -> dict[str, Any]:
+    done = await asyncio.to_thread(system.quash, verb, *arguments, "--json", timeout=3600)
+    if done.status != 0:
+        raise RuntimeError(done.err)
+    said: dict[str, Any] = done.json
+    return said
+
+
+async def singles(session: Any, system: System, serials: list[str], until: asyncio.Event) -> list[float]:
+    """Milliseconds of single revocations until each is visible on OCSP, until the event or the last serial."""
+    times = []
+    for serial in serials:
+        if until.is_set():
+            break
+        times.append(await revoke(session, system, serial))
+        await asyncio.sleep(_PAUSE)
+    return times
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds; `stages`: from the start of the job until each is over. `idle`, `busy`: milliseconds of single ones."""
+
+    count: int
+    signature: float
+    loaded: float
+    answered: float
+    answered_cpu: float
+    previewed: float
+    stages: Mapping[str, float]
+    cpu: Counter[str]
+    peaks: Mapping[str, float]
+    octets: float
+    idle: Sequence[float]
+    busy: Sequence[float]
+
+
+async def measure(system: System, count: int, single: int) -> Measured:
+    """Raises when the cache does not have every certificate revoked in the end."""
+    signature, issued = bare(), int(time.time()) - 30 * _DAY
+    conn, watching = [await connect_once(Config(), State(system.state), OWNER) for _ in range(2)]
+    async with client(system) as session:
+        serials = await issue(session, system, 2 * single)
+        idle = await singles(session, system, serials[:single], asyncio.Event())
+        applied, signed = metric(system, _APPLIED), metric(system, _SIGNED)
+        began = time.monotonic()
+        await preload(conn, count, issued)
+        loaded = time.monotonic() - began
+        processes = Processes(system)
+        answered = await reached(time.monotonic(), lambda: in_metric(system, _APPLIED, applied + count))
+        answered_cpu = processes.spent().total()
+        await conn.execute("vacuum (analyze) certificate", timeout=3600)
+        preview, previewed = await start(system, issued)
+        processes, began, over = Processes(system), time.monotonic(), asyncio.Event()
+
+        async def revoked() -> bool:
+            return bool(await conn.fetchval("select state = 'done' from mass_job where id = $1", preview["id"]))
+
+        async def stages() -> dict[str, float]:
+            waits: tuple[tuple[str, Callable[[], Awaitable[bool]]], ...] = (
+                ("revoked in the database", revoked),
+                ("signed, both hashes, in the feed", lambda: in_metric(system, _SIGNED, signed + 2 * count)),
+                ("in the cache", lambda: in_metric(system, _APPLIED, applied + 2 * count)),
+                ("CRLs published", lambda: published(watching)),
+            )
+            found = {name: await reached(began, done) for name, done in waits}
+            over.set()
+            return found
+
+        times, busy = await asyncio.gather(stages(), singles(session, system, serials[single:], over))
+    spent, peaks = processes.spent(), processes.peaks()
+    conn.terminate()
+    watching.terminate()
+    stats = await _quash(system, "cache stats")
+    mine = next(each for each in stats["issuers"] if each["issuer"] == _ISSUER)
+    if mine["revoked"] < count:
+        raise RuntimeError(f"the cache has {mine['revoked']} revoked of {count}")
+    octets = stats["used_bytes"] / stats["records"]
+    return Measured(
+        count, signature, loaded, answered, answered_cpu, previewed, times, spent, peaks, octets, idle, busy
+    )
+
+
+def table(of: Measured) -> str:
+    """Markdown."""
+    cores, count, cpu, load = os.cpu_count() or 1, of.count, of.cpu.total(), os.getloadavg()[1]
+    alone, last = 2 * count * of.signature, max(of.stages.values())
+    lines = [
+        f"{count} certificates; {cores} cores, load {load:.1f}, {platform.machine()}, {platform.python_version()}.",
+        f"Bare sign loop: {of.signature * 1e6:.1f} µs a signature, {alone:.1f} s of CPU for two of each certificate.",
+        "",
+        "| stage | over after s | certificates/s |",
+        "|---|---|---|",
+    ]
+    before = {
+        "pre-loaded by COPY": of.loaded,
+        f"answered good, in the cache ({of.answered_cpu:.1f} s of CPU)": of.answered,
+        "preview: set, siblings, scopes, hash": of.previewed,
+    }
+    for name, seconds in (before | dict(of.stages)).items():
+        lines.append(f"| {name} | {seconds:.1f} | {count / seconds:.0f} |")
+    lines += [
+        "",
+        f"From the start to the last: {last:.1f} s, {last * cores / alone:.2f} times the bare loop on all cores.",
+        f"CPU {cpu:.1f} s, {cpu / alone:.2f} times the bare loop's, {cpu / count * 1e6:.0f} µs a certificate.",
+        f"All {MARCH_2020} of March 2020, at this CPU: {cpu / count * MARCH_2020 / cores / 60:.1f} minutes.",
+        "",
+        "| process | CPU s | µs a certificate | peak MB |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {seconds:.1f} | {seconds / count * 1e6:.1f} | {of.peaks[name]:.0f} |"
+        for name, seconds in of.cpu.most_common()
+        if seconds > cpu / 200
+    ]
+    lines += ["", f"Cache: {of.octets:.0f} used octets a certificate, both hashes."]
+    for name, values in (("idle system", of.idle), ("beside the mass revocation", of.busy)):
+        if values:
+            p50, p99 = percentile(list(values), 0.5), percentile(list(values), 0.99)
+            lines.append(f"Single revocation -> visible, {name} ({len(values)}): p50 {p50:.0f} ms, p99 {p99:.0f} ms.")
+    return "\n".join(lines)
+
+
+def settings(folder: Path, count: int) -> tuple[str, tuple[str, ...]]:
+    """Configuration and overrides of a system for so many certificates: B21 wants shards, urgent news small buckets."""
+    shards = max(4, -(-count // _IN_SHARD))
+    buckets = min(65536, shards * max(1, -(-count // (_IN_BUCKET * shards))))
+    return str(config_with(folder, shards)), (f"presign.buckets={buckets}", "admin.reads_per_minute=60000")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=MARCH_2020, help="certificates")
+    parser.add_argument("--single", type=int, default=100, help="single revocations, idle and at most beside it")
+    parser.add_argument("--write", type=Path, help="also write the tables into this page")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="quash-bench-") as name:
+        config, overrides = settings(Path(name), options.count)
+        with System(Path(name), *overrides, config=config) as system:
+            text = table(asyncio.run(measure(system, options.count, options.single)))
+    print(text)
+    if options.write:
+        write(options.write, text, _BEGIN, _END)
+
+
+if __name__ == "__main__":
+    main()
