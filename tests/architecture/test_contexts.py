@@ -23,10 +23,12 @@ ABSENT = {
     "ct-log": KEYS | DATABASE | LINTERS | {"crlgen", "responder", "issuer.signer.service", "issuer.issuance"},
     "issuer": KEYS | {"crlgen", "responder", "issuer.signer.service"},
     "admin": KEYS | {"crlgen", "responder", "issuer.signer"},
+    "intake": KEYS | LINTERS | {"crlgen", "responder", "issuer.signer", "issuer.issuance", "issuer.revocation.revoke"},
     "jobs": KEYS | {"crlgen", "responder", "issuer.signer"},
     "ledger": {"crlgen", "responder", "issuer.signer", "issuer.issuance", "issuer.revocation"},
     "crl-builder": KEYS | {"issuer", "responder"},
     "crl-origin": KEYS | DATABASE | {"issuer", "responder", "crlgen.build"},
+    "metrics": KEYS | DATABASE | LINTERS | SERVICES,
 }
 # What proves that the listing works: a module that the process does have.
 PRESENT = {
@@ -37,10 +39,12 @@ PRESENT = {
     "ct-log": "aiohttp",
     "issuer": "asyncpg",
     "admin": "asyncpg",
+    "intake": "asyncpg",
     "jobs": "asyncpg",
     "ledger": "quash.keys",
     "crl-builder": "asyncpg",
     "crl-origin": "aiohttp",
+    "metrics": "aiohttp",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,11 +11,14 @@ from loadtest.system import System
 from tests.support.faults import Records
 from tests.support.postgres import folder_for_servers
 
+CPUS = sorted(os.sched_getaffinity(0))[:2]
+
 
 @pytest.fixture(scope="session")
 def system() -> Iterator[System]:
-    """The demo on free ports; small batches, so that a key with four certificates is a job already."""
-    with folder_for_servers() as folder, System(folder, "admin.sibling_batch=2", "checks.workers=1") as running:
+    """The demo on free ports; small batches, so that a key with four certificates is a job already; bound workers."""
+    settings = ("admin.sibling_batch=2", "checks.workers=1", f"responder.cpus={CPUS}")
+    with folder_for_servers() as folder, System(folder, *settings) as running:
         yield running
 
 

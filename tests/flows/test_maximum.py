@@ -131,7 +131,7 @@ async def test_a_feed_that_is_committed_late_by_a_presigner_that_was_replaced(
     await reached.wait()
     executioner = await site.database.connection(PRESIGNER)
     await executioner.execute(
-        f"select pg_terminate_backend(l.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid"
+        f"select pg_terminate_backend(l.pid, 5000) from pg_locks l join pg_stat_activity a on a.pid = l.pid"
         f" where l.locktype = 'advisory' and a.usename = '{PRESIGNER}' and a.datname = current_database()"
     )
     await site.revoke(late)

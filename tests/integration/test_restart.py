@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from loadtest.system import PORTS, System, free_ports, openssl_ocsp
 from tests.support import strangers
+from tests.support.processes import gone
 
 
-def _gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
-
-
+@pytest.mark.long  # a clean stop, by the fixture `system`; the same state again, by tests/faults/test_supervisor.py
 def test_a_second_run_goes_on_at_other_ports(server_folder: Path, tmp_path: Path) -> None:
     """What was issued and revoked before is so afterwards; new certificates name URLs at the new ports (B15, B18)."""
     with System(server_folder) as first:
@@ -28,7 +23,7 @@ def test_a_second_run_goes_on_at_other_ports(server_folder: Path, tmp_path: Path
         began = time.monotonic()
         assert first.stop() == 0
         assert time.monotonic() - began < 20
-        assert all(_gone(pid) for pid in children.values())
+        assert all(gone(pid) for pid in children.values())
 
     with System(server_folder) as second:
         assert second.ports != first.ports
@@ -45,6 +40,7 @@ def test_a_second_run_goes_on_at_other_ports(server_folder: Path, tmp_path: Path
         assert strangers.revoked_by_crl(revoked, chain, tmp_path, url=moved)
 
 
+@pytest.mark.long  # test_a_killed_supervisor_takes_all_along_and_the_next_run_goes_on is its normal form
 def test_children_end_with_a_killed_supervisor(server_folder: Path) -> None:
     """kill -9 of the supervisor ends every process of its, and the next run goes on (design 7)."""
     with System(server_folder) as system:
@@ -55,8 +51,8 @@ def test_children_end_with_a_killed_supervisor(server_folder: Path) -> None:
         system.process.send_signal(signal.SIGKILL)
         system.process.wait(10)
         deadline = time.monotonic() + 20
-        while not all(_gone(pid) for pid in children.values()):
-            assert time.monotonic() < deadline, {n: p for n, p in children.items() if not _gone(p)}
+        while not all(gone(pid) for pid in children.values()):
+            assert time.monotonic() < deadline, {n: p for n, p in children.items() if not gone(p)}
             time.sleep(0.05)
     again = System(server_folder)
     with again:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -20,10 +20,23 @@ from quash.pki.certificate import CertificateFields, read_certificate
 from quash.pki.ocsp_response import ResponseTemplate
 
 NOW = 1_795_262_400  # 2026-11-21T12:00:00Z
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-KINDS = ("ecdsa-p256-sha256", "ecdsa-p384-sha384", "ecdsa-p521-sha512", "rsa-sha256", "rsa-sha384", "rsa-sha512")
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+KINDS = (
+    "ecdsa-p256-sha256",
+    "ecdsa-p384-sha384",
+    "ecdsa-p521-sha512",
+    "rsa-sha256",
+    "rsa-sha384",
+    "rsa-sha512",
+    "ed25519",
+)
 _CURVES = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}
-_HASHES = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
+_HASHES: dict[str, hashes.HashAlgorithm | None] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+    "": None,
+}
 
 
 @lru_cache
@@ -34,6 +47,8 @@ def rsa_key(number: int) -> rsa.RSAPrivateKey:
 
 def new_key(algorithm: SignatureAlgorithm, number: int) -> PrivateKey:
     """A key that signs with this algorithm."""
+    if algorithm.name == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
     if algorithm.raw_size is None:
         return rsa_key(number)
     return ec.generate_private_key(_CURVES[algorithm.name.split("-")[1]])
@@ -41,7 +56,10 @@ def new_key(algorithm: SignatureAlgorithm, number: int) -> PrivateKey:
 
 def sign(key: PrivateKey, algorithm: SignatureAlgorithm, data: bytes) -> bytes:
     """The raw signature, as a key handle returns it."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(data)
     digest = _HASHES[algorithm.hash_name]
+    assert digest is not None
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(data, padding.PKCS1v15(), digest)
     return algorithm.decode(key.sign(data, ec.ECDSA(digest)))
@@ -115,7 +133,7 @@ def _usage(**on: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: on.get(name, False) for name in names})
 
 
-def ca_certificate(key: PrivateKey, digest: hashes.HashAlgorithm) -> x509.Certificate:
+def ca_certificate(key: PrivateKey, digest: hashes.HashAlgorithm | None) -> x509.Certificate:
     """A self-signed CA certificate of ten years."""
     name = subject("Essai CA 1")
     return (

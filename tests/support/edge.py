@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import ipaddress
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,11 @@ class Edge:
             await self.add_operator(role, role)
         return self
 
-    async def add_operator(self, name: str, role: str, state: str = "active") -> bytes:
+    async def add_operator(self, name: str, role: str, state: str = "active", account: str | None = None) -> bytes:
         """Makes and registers a client certificate; returns its fingerprint."""
         fingerprint = self.make_client(name)
         async with acquire(self.owner) as conn:
-            await operators.add(conn, Operator(fingerprint, name, f"{name} person", role, state), 0)
+            await operators.add(conn, Operator(fingerprint, name, f"{name} person", role, state, account), 0)
         return fingerprint
 
     def make_client(self, name: str, ca: TestCa | None = None) -> bytes:
@@ -113,7 +114,7 @@ class Said:
     status: int
     type: str
     body: Any
-    headers: dict[str, str]
+    headers: Mapping[str, str]
 
     @property
     def code(self) -> str:
@@ -140,7 +141,7 @@ class Client:
             session.request(method, url, **kwargs) as response,
         ):
             body = await response.json(content_type=None) if method != "HEAD" else None
-            return Said(response.status, response.content_type, body, dict(response.headers))
+            return Said(response.status, response.content_type, body, response.headers)
 
     async def get(self, path: str, **kwargs: Any) -> Said:
         return await self.ask("GET", path, **kwargs)

@@ -28,8 +28,8 @@ from tests.support.clients import Key, Stranger, Told
 T = TypeVar("T")
 
 _PROCESSES = (
-    *("postgres", "ca-signer", "presigner", "follower", "issuer", "admin", "jobs", "ledger", "crl-builder"),
-    *("crl-origin", "ct-log", "responder-1"),
+    *("postgres", "ca-signer", "presigner", "follower", "issuer", "admin", "intake", "jobs", "ledger"),
+    *("crl-builder", "crl-origin", "ct-log", "responder-1"),
 )
 RESPONDERS = ("responder-1", "responder-2")
 VICTIMS = {**{name: (name,) for name in _PROCESSES}, "responders": RESPONDERS}

@@ -28,6 +28,7 @@ def quick_config(database: Config, **changes: Any) -> Config:
     demo = demo_config(database).model_dump()
     demo["issuers"] = [each for each in demo["issuers"] if each["name"] != "tls-ov"]
     demo["profiles"] = [each for each in demo["profiles"] if each["name"] != "tls-ov"]
+    del demo["testsite"]
     return Config.model_validate(demo | changes)
 
 

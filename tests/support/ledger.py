@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from issuer.audit.checkpoint_bucket import CheckpointBucket
 from issuer.audit.checkpoint_file import NAME, CheckpointFile
 from issuer.audit.sequencer import Sequencer
 from issuer.audit.verify import Report, Verifier, export_lines, read_keys, verify_database, verify_export
@@ -37,10 +38,17 @@ class Ledger:
     def file(self) -> Path:
         return self.folder / NAME
 
-    def sequencer(self, *, file: Path | None = None, pool: Pool | None = None, **config: Any) -> Sequencer:
+    def sequencer(
+        self,
+        *,
+        file: Path | None = None,
+        pool: Pool | None = None,
+        bucket: CheckpointBucket | None = None,
+        **config: Any,
+    ) -> Sequencer:
         key = open_key("pem:ledger.pem", self.folder, self.folder / "passphrase")
         audit = Audit.model_validate(config)
-        made = Sequencer(pool or self.pool, key, CheckpointFile(file or self.file), self.clock, audit)
+        made = Sequencer(pool or self.pool, key, CheckpointFile(file or self.file), self.clock, audit, bucket=bucket)
         self.sequencers.append(made)
         return made
 
@@ -74,7 +82,7 @@ class Ledger:
     @contextlib.asynccontextmanager
     async def tampering(self) -> AsyncIterator[Any]:
         """A connection that changes what nobody may; for whoever owns the database can."""
-        tables = ("act", "ledger", "ledger_checkpoint", "signing_log")
+        tables = ("act", "ledger", "ledger_checkpoint", "signing_log", "system_event")
         async with self.owner.acquire() as conn:
             for table in tables:
                 await conn.execute(f"alter table {table} disable trigger append_only")

@@ -34,7 +34,9 @@ authorityKeyIdentifier = keyid
 class OpensslCa:
     """Its folder has index.txt, newcerts/, ca.pem, ca.key and, after `crl`, crl.pem."""
 
-    def __init__(self, folder: Path, *, key: tuple[str, ...] = ("rsa:2048",), common_name: str = "Old CA") -> None:
+    def __init__(
+        self, folder: Path, *, key: tuple[str, ...] = ("rsa:2048",), common_name: str = "Old CA", country: str = "TN"
+    ) -> None:
         self.folder = folder
         (folder / "newcerts").mkdir(parents=True)
         (folder / "index.txt").touch()
@@ -42,7 +44,7 @@ class OpensslCa:
         (folder / "crlnumber").write_text("0100\n")
         self.config = folder / "ca.cnf"
         self.config.write_text(_CONFIG.format(folder=folder))
-        subject = f"/C=TN/O=Old/CN={common_name}"
+        subject = f"/C={country}/O=Old/CN={common_name}"
         extensions = (
             "-addext",
             "basicConstraints=critical,CA:TRUE",

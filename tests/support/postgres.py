@@ -143,7 +143,7 @@ class Cluster:
         admin = await self.admin(name)
         try:
             await admin.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid()"
             )
             same = await admin.fetchval(_FINGERPRINT) == self._schema

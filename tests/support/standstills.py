@@ -236,9 +236,9 @@ async def final_logged(stage: Stage) -> None:
 
 async def ready(stage: Stage) -> None:
     """T3 is committed; nothing is handed out before the public was asked once more."""
-    await answered(stage)
+    await finalised(stage)  # that the public is told `good` does not say that the issuer has seen it: this does
     await stage.stop(*RESPONDERS)
-    stage.go_on("ct-log")
+    stage.go_on("ca-signer")
     await stage.until_ready()
 
 

@@ -25,7 +25,12 @@ def _config(tmp_path: Path, command: list[str]) -> Config:
     lists = [{"name": "bad-keys", "file": str(tmp_path / "bad-keys")}]
     linter = {**LINTER, "command": command, "version_command": [command[0], "--version"]}
     return Config.model_validate(
-        {"lint": {"external": [linter]}, "checks": {"blocklists": lists}, "ct": {"log_list": "ct/log_list.json"}}
+        {
+            "lint": {"external": [linter]},
+            "checks": {"blocklists": lists},
+            "ct": {"log_list": "ct/log_list.json"},
+            "names": {"max_age_days": 366},
+        }
     )
 
 

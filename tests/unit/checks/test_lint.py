@@ -16,6 +16,7 @@ from issuer.checks.workers import Inline
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from quash.errors import QuashError
 from quash.runtime.config import Config, ExternalLinter, Lint, LintExemption, load
+from quash.runtime.profiles import shipped
 from tests.support.issuing import CRL_BASE, DAY, OCSP_BASE, ca_certificate, private_key, spki_of
 
 NOW = 1_800_000_000
@@ -28,7 +29,7 @@ def twin(*, ocsp: str = OCSP_BASE, names: tuple[str, ...] = ("www.example.org",)
     issuer = LeafIssuer("ecdsa-p256-sha256", certificate, f"{ocsp}/a", f"{CRL_BASE}/a.cer", f"{CRL_BASE}/a.crl")
     content = LeafContent(spki_of(private_key("leaf")), names, {})
     serial = bytes(range(1, 17))
-    tbs = profiles.build_tbs(profiles.KINDS["dv"], issuer, content, serial, Validity(NOW, NOW + days * DAY - 1))
+    tbs = profiles.build_tbs(shipped()["dv"], issuer, content, serial, Validity(NOW, NOW + days * DAY - 1))
     return profiles.build_twin(tbs, issuer.signature_algorithm)
 
 

@@ -106,7 +106,8 @@ async def deployment(world: World, database: Any, tmp_path: Path) -> AsyncIterat
         path = tmp_path / "quash.toml"
         path.write_text(
             f"[admin]\nport = {admin_port}\n[issuer]\nport = {orders_port}\n"
-            f'[crl_origin]\nbase_url = "{public.crl_url}"\n[issuance]\nvisible_timeout = 5\n'
+            f'[crl_origin]\nbase_url = "{public.crl_url}"\n[responder]\nbase_url = "{public.ocsp_url}"\n'
+            "[issuance]\nvisible_timeout = 5\n"
         )
         command_line = await stack.enter_async_context(CommandLine())
         yield Deployment(world, edge, public, path, orders, command_line)
@@ -255,6 +256,24 @@ async def test_wait_reports_both_times(deployment: Deployment) -> None:
     }
 
 
+async def test_wait_for_what_was_revoked_as_a_sibling(deployment: Deployment) -> None:
+    """The same again, with --wait, of a certificate that another one's revocation took along: exit 0, not changed."""
+    world, public, spki = deployment.world, deployment.public, key_hash()
+    key, sibling = await world.certificate(spki=spki), await world.certificate("beta", spki=spki)
+    arguments = ("--reason", "keyCompromise", "--json")
+    first = await deployment.quash("revoke", format_serial(key[1]), *arguments)
+    says = (KEY_COMPROMISE, (await revoked(world, sibling))[0].revoked_at)
+    for each in (key, sibling):
+        public.revoke(each, *says)
+    await public.publish("alpha", 1, [(key[1], says)])
+    await public.publish("beta", 1, [(sibling[1], says)])
+    for serial in (sibling[1], key[1]):
+        said = await deployment.quash("revoke", format_serial(serial), *arguments, "--wait")
+        assert (first.status, said.status, said.err, said.json["changed"]) == (0, 0, "", False)
+        assert said.json["ocsp_visible_ms"] is not None
+        assert said.json["crl_published_ms"] is not None
+
+
 async def test_wait_that_times_out(deployment: Deployment) -> None:
     """Exit 4 and "revoked, not yet visible", with what is known so far: the revocation stands all the same."""
     world, public = deployment.world, deployment.public
@@ -348,7 +367,8 @@ async def test_crl_list_and_build(deployment: Deployment) -> None:
     alpha = listed.lines[1]
     size = len(public.files["/alpha.crl"])
     assert (alpha["number"], alpha["entries"], alpha["bytes"]) == (7, 1, size)
-    assert list(alpha) == ["issuer", "scope", "url", "number", "entries", "this_update", "next_update", "bytes"]
+    fields = ["issuer", "scope", "url", "number", "entries", "this_update", "next_update", "bytes"]
+    assert list(alpha) == [*fields, "forecast_bytes", "warnings"]
     text = await deployment.quash("crl", "list")
     assert text.out.splitlines()[2] == "beta full: none yet  http://crl.example/beta.crl"
     built = await deployment.quash("crl", "build", "--now", "--issuer", "alpha", "--json")
@@ -358,16 +378,24 @@ async def test_crl_list_and_build(deployment: Deployment) -> None:
     assert (not_now.status, not_now.code) == (2, "crl.not_now")
 
 
+QUICK: Mapping[str, object] = {
+    f"quash.cli.crl:{name}": value for name, value in (("_PAUSE", 0), ("_TRIES", 1), ("_SETTLED", -1))
+}
+
+
 async def test_crl_verify(deployment: Deployment) -> None:
     """`verify` accepts what is as the API says, and names what is not: bytes, signature, number, nothing published."""
     world, public = deployment.world, deployment.public
     key = await world.certificate()
+    await world.revoke(key, Reason.keyCompromise)
+    public.revoke(key, KEY_COMPROMISE, world.now)
     entries = [(key[1], (KEY_COMPROMISE, world.now))]
     await public.publish("alpha", 7, entries)
-    quick = {"quash.cli.crl:_PAUSE": 0}
     arguments = ("crl", "verify", "--json", "--issuer")
-    fine = await deployment.quash(*arguments, "alpha", patch=quick)
-    assert (fine.status, fine.json["ok"]) == (0, True)
+    fine = await deployment.quash(*arguments, "alpha", patch=QUICK)
+    assert fine.status == 0, fine.lines
+    assert [line["ok"] for line in fine.lines] == [True, True]
+    assert (fine.lines[1]["revoked"], fine.lines[1]["asked"]) == (1, 1)
     forged = public.crl("alpha", 7, entries)[:-1] + b"\x00"
     wrongs = {
         "number is 8": public.crl("alpha", 8, entries),
@@ -378,11 +406,77 @@ async def test_crl_verify(deployment: Deployment) -> None:
     }
     for problem, body in wrongs.items():
         public.files["/alpha.crl"] = body
-        said = await deployment.quash(*arguments, "alpha", patch=quick)
+        said = await deployment.quash(*arguments, "alpha", patch=QUICK)
         assert (said.status, said.code) == (3, "crl.verify_failed")
-        assert problem in said.json["problem"]
+        assert problem in said.lines[0]["problem"]
     del public.files["/alpha.crl"]
-    gone = await deployment.quash(*arguments, "alpha", patch=quick)
-    assert "crl.not_served" in gone.json["problem"]
-    nothing = await deployment.quash(*arguments, "beta", patch=quick)
-    assert (nothing.status, nothing.json["problem"]) == (3, "nothing is published yet")
+    gone = await deployment.quash(*arguments, "alpha", patch=QUICK)
+    assert "crl.not_served" in gone.lines[0]["problem"]
+    nothing = await deployment.quash(*arguments, "beta", patch=QUICK)
+    assert (nothing.status, nothing.lines[0]["problem"]) == (3, "nothing is published yet")
+
+
+async def test_crl_verify_finds_what_the_crl_lacks_and_what_it_has_too_much(deployment: Deployment) -> None:
+    """A revocation that no CRL shows, an entry of a good and one of an unknown serial, and an OCSP answer that lags.
+
+    The CRL is in itself as recorded: sound, current, of the right number.
+    """
+    world, public = deployment.world, deployment.public
+    lacking, good, lags = [await world.certificate() for _ in range(3)]
+    unknown = b"\x7e" * 16
+    for key in (lacking, lags):
+        await world.revoke(key, Reason.superseded)
+    superseded = (int(Reason.superseded), world.now)
+    public.revoke(lacking, *superseded)
+    await public.publish("alpha", 7, [(serial, superseded) for serial in (good[1], lags[1], unknown)])
+    said = await deployment.quash("crl", "verify", "--whole", "--json", "--issuer", "alpha", patch=QUICK)
+    assert (said.status, said.code) == (3, "crl.verify_failed")
+    scope, certificates = said.lines
+    assert scope["problem"].startswith("3 disagree")
+    for serial, words in (
+        (lacking[1], "it is not on the CRL alpha.crl"),
+        (good[1], "the database says good"),
+        (unknown, "the database does not know it"),
+    ):
+        assert words in next(part for part in scope["problem"].split("; ") if format_serial(serial) in part)
+    assert certificates["problem"].startswith("2 disagree"), "each CertID hash"
+    assert format_serial(lags[1]) in certificates["problem"]
+    assert (certificates["revoked"], certificates["asked"]) == (2, 3)
+
+
+async def test_crl_verify_waits_for_what_is_just_being_published(deployment: Deployment) -> None:
+    """A revocation of this second may still be on its way: it is looked at again before anything is said."""
+    world, public = deployment.world, deployment.public
+    key = await world.certificate()
+    await public.publish("alpha", 7, [])
+    await world.revoke(key, Reason.superseded)
+
+    async def publish() -> None:
+        await asyncio.sleep(1.5)
+        public.revoke(key, int(Reason.superseded), world.now)
+        await public.publish("alpha", 8, [(key[1], (int(Reason.superseded), world.now))])
+
+    publishing = asyncio.create_task(publish())
+    said = await deployment.quash("crl", "verify", "--json", "--issuer", "alpha", patch={"quash.cli.crl:_PAUSE": 0.2})
+    await publishing
+    assert said.status == 0, said.lines
+
+
+async def test_crl_disclosed(deployment: Deployment, tmp_path: Path) -> None:
+    """What was entered in CCADB is remembered, as served or as a file says; new and gone URLs are printed (B23)."""
+    url = "http://crl.example/alpha.crl"
+    deployment.public.files["/.well-known/ccadb/alpha.json"] = f'["{url}"]'.encode()
+    arguments = ("crl", "disclosed", "--issuer", "alpha")
+    first = await deployment.quash(*arguments, "--json")
+    assert (first.status, first.json) == (0, {"added": [url], "removed": []})
+    (tmp_path / "none.json").write_text('[""]')
+    text = await deployment.quash(*arguments, "--urls", str(tmp_path / "none.json"))
+    assert text.out == f"removed {url}\n"
+    (tmp_path / "bad.json").write_text("no")
+    bad = await deployment.quash(*arguments, "--urls", str(tmp_path / "bad.json"))
+    assert (bad.status, bad.code) == (2, "disclosure.malformed")
+    early = await deployment.quash("crl", "disclosed", "--issuer", "beta")
+    assert (early.status, early.code) == (2, "crl.not_served")
+    assert "within 10 minutes" in early.err
+    acts = await deployment.world.owner.fetch("select subject from act where action = 'crl.disclosed' order by id")
+    assert [act["subject"]["urls"] for act in acts] == [[url], []]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,22 @@ def test_help_is_no_error(words: list[str]) -> None:
     done = _quash(*words)
     assert done.returncode == 0
     assert "Usage: quash" in done.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    """One line that names the path, no traceback; exit 4."""
+    (tmp_path / "file").touch()
+    done = _quash("init", "--state", str(tmp_path / "file" / "var"))
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"error: file.unusable: {tmp_path / 'file' / 'var'}/")
+    assert done.stderr.endswith(": Not a directory\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_import_into_nothing_makes_nothing(tmp_path: Path) -> None:
+    """A state folder that was mistyped is not made."""
+    words = ["import", "openssl", "--name", "x", "--index", "none", "--ca", "none", "--key", "none"]
+    done = _quash(*words, "--state", str(tmp_path / "var"))
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: state.not_initialised: ")
+    assert not (tmp_path / "var").exists()

@@ -7,15 +7,18 @@ import contextlib
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from crlgen.origin import sending
 from crlgen.origin.main import main
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.crl import certificate_list, entry, tbs_cert_list
@@ -233,13 +236,16 @@ async def test_large_crl_arrives_whole_on_many_connections(served: Served) -> No
     body = make_crl(1, 60_000)
     path = served.folder / "ca.crl"
     path.write_bytes(body)
+    reader, writer = await asyncio.open_connection(*served.address)
+    writer.write(b"GET /ca.crl HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")  # open, and more than a socket takes
     asked = [asyncio.create_task(served.ask("/ca.crl")) for _ in range(6)]
-    await asyncio.sleep(0.02)
     (served.folder / ".new").write_bytes(make_crl(2))
     (served.folder / ".new").rename(path)
     replies = await asyncio.gather(*asked)
     assert all(reply.headers["ETag"] == f'"{hashlib.sha256(reply.body).hexdigest()}"' for reply in replies)
-    assert any(reply.body == body for reply in replies)
+    assert await reader.readexactly(len(body)) == body
+    writer.close()
     assert all(int(reply.headers["Content-Length"]) == len(reply.body) for reply in replies)
 
 
@@ -315,3 +321,75 @@ async def test_disclosure_is_served_under_its_well_known_path_only(served: Serve
     assert reply.headers["Content-Type"] == "application/json"
     for path in ("/ccadb/tls-dv.json", "/other.json", "/.well-known/ccadb/../other.json", "/.well-known/ccadb/"):
         assert (await served.ask(path)).status == 404
+
+
+async def test_slow_reader_gets_every_octet_while_others_are_served(served: Served) -> None:
+    """A client that reads in small steps holds up nobody, and gets the file it asked for although a new one came."""
+    body = make_crl(1, 60_000)
+    (served.folder / "ca.crl").write_bytes(body)
+    reader, writer = await asyncio.open_connection(*served.address, limit=4096)
+    writer.write(b"GET /ca.crl HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    got = bytearray(await reader.read(4096))
+    new = served.folder / "new"
+    new.write_bytes(make_crl(2))
+    new.rename(served.folder / "ca.crl")
+    assert (await served.ask("/ca.crl")).body != body
+    while chunk := await asyncio.wait_for(reader.read(65_536), 10):
+        got += chunk
+    assert bytes(got) == body
+    writer.close()
+
+
+async def test_reader_that_takes_nothing_is_let_go(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stalled client costs a socket for a minute, not for ever; its descriptor is given back."""
+    monkeypatch.setattr(sending, "STALL", 0.2)
+    (served.folder / "ca.crl").write_bytes(make_crl(1, 200_000))
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, served.address)
+        client.send(b"GET /ca.crl HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            while (await asyncio.sleep(0.05), len(os.listdir("/proc/self/fd")))[1] > before + 1:
+                pass
+    assert (await served.ask("/ca.crl", "HEAD")).status == 200
+
+
+async def test_origin_on_the_loop_of_the_service(tmp_path: Path) -> None:
+    """The process runs on uvloop: a child with that loop sends the same octets, whole and in part."""
+    folder = tmp_path / "crl"
+    folder.mkdir()
+    body = make_crl(1, 100_000)
+    (folder / "ca.crl").write_bytes(body)
+    program = (
+        "import asyncio, sys, uvloop\nfrom pathlib import Path\nfrom aiohttp import web\n"
+        "from crlgen.origin.main import Origin\nfrom quash.runtime.clock import SystemClock\n"
+        "async def main():\n"
+        "    runner = web.ServerRunner(web.Server(Origin(Path(sys.argv[1]), SystemClock()).handle))\n"
+        "    await runner.setup()\n"
+        "    await web.TCPSite(runner, '127.0.0.1', 0).start()\n"
+        "    print(runner.addresses[0][1], flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "uvloop.run(main())\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(folder), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert child.stdout is not None
+        port = int(await asyncio.wait_for(child.stdout.readline(), 20))
+        async with aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{port}/ca.crl"
+            answers = await asyncio.gather(*(_body(session, url) for _ in range(4)))
+            assert set(answers) == {body}
+            assert await _body(session, url, Range="bytes=1000-4999999") == body[1000:5000000]
+    finally:
+        child.kill()
+        await child.wait()
+
+
+async def _body(session: aiohttp.ClientSession, url: str, **headers: str) -> bytes:
+    async with session.get(url, headers=headers) as answer:
+        return await answer.read()

@@ -12,6 +12,7 @@ from issuer.ct.tbs import with_poison
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from issuer.signer.tbs_writer import write_certificate
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.runtime.profiles import shipped
 from tests.support.issuing import (
     CRL_BASE,
     DAY,
@@ -56,6 +57,4 @@ def chain() -> Chain:
     leaf_issuer = LeafIssuer("ecdsa-p256-sha256", issuer, f"{OCSP_BASE}/a", f"{CRL_BASE}/a.cer", f"{CRL_BASE}/a.crl")
     content = LeafContent(spki_of(private_key("leaf")), ("www.example.org",), {})
     valid = Validity(NOW, NOW + 199 * DAY - 1)
-    return Chain(
-        root, issuer, profiles.build_tbs(profiles.KINDS["dv"], leaf_issuer, content, bytes(range(1, 17)), valid)
-    )
+    return Chain(root, issuer, profiles.build_tbs(shipped()["dv"], leaf_issuer, content, bytes(range(1, 17)), valid))

@@ -121,6 +121,17 @@ async def test_a_bad_bulk_record_is_refused_whatever_the_sample(node: Node) -> N
     assert node.held(T) is not None
 
 
+async def test_a_bad_record_behind_a_thousand_alike_is_refused(node: Node) -> None:
+    """What passed is remembered by all that a record says but its signatures: another time is looked at by itself."""
+    good = [(bytes([1, *divmod(n, 256)]), node.issuer.record(S, node.now)) for n in range(1000)]
+    before = refused("future")
+    await node.feed(node.records(*good, (S, future(node)), good[0], lane=BULK))
+    await (await node.follower(limits=Limits(sample=10_000))).step()
+    assert refused("future") == before + 1
+    assert node.held(S) is None
+    assert all(node.held(serial) for serial, _ in good)
+
+
 async def test_one_bad_signature_in_a_sample_has_the_whole_row_verified(node: Node) -> None:
     """The records before and after it in its row are looked at as well, and only the good ones are applied."""
     spoiled = {bytes([n]): node.issuer.record(bytes([n]), node.now, spoil=True) for n in (1, 2, 4)}

@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[Callable[[], Request], str]] = {
     "empty label": (_dv("www..example.org"), "name.not_ldh"),
     "NUL in the name": (_dv("www.example.org\0.example.net"), "name.not_ldh"),
     "one label": (_dv("localhost"), "name.single_label"),
-    "internal name": (_dv("www.corp.internal"), "name.no_public_suffix"),
+    "internal name": (_dv("www.corp.example.corp"), "name.no_public_suffix"),
     "public suffix": (_dv("co.uk"), "name.public_suffix"),
     "reverse zone": (_dv("1.2.0.192.in-addr.arpa"), "name.reverse_zone"),
     "second name bad": (_dv("www.example.org", "a_b.example.org"), "name.underscore"),

@@ -41,7 +41,7 @@ def kill(world: World, cluster: Any) -> Blow:
         try:
             (database,) = await world.fetch("select current_database() as name")
             await admin.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1 and datname = $2",
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = $1 and datname = $2",
                 ISSUING,
                 database["name"],
             )

@@ -58,6 +58,11 @@ async def test_an_order_is_logged_before_it_is_signed(
     (row,) = await world.fetch("select * from certificate")
     assert (row["state"], row["tbs"]) == ("issued", None)
     final = x509.load_der_x509_certificate(row["der"])
+    # E10, E11: SCTs stand in RFC 6962's extension alone, neither in that of RFC 9162 nor for OCSP.
+    extensions = {each.oid.dotted_string for each in final.extensions}
+    assert extensions & {"1.3.6.1.4.1.11129.2.4.2", "1.3.6.1.4.1.11129.2.4.5", "1.3.101.75"} == {
+        "1.3.6.1.4.1.11129.2.4.2"
+    }
     signed = await world.fetch("select kind, der from signing_log order by id")
     assert [each["kind"] for each in signed] == ["precertificate", "certificate"]
     precertificate = x509.load_der_x509_certificate(signed[0]["der"])

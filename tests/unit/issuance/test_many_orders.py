@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from issuer.issuance.issue import Logging
 from quash.errors import QuashError
 from quash.runtime.clock import FakeClock
@@ -15,15 +17,16 @@ from quash.store.roles import ISSUING
 from tests.support.issuing import World, make_csr, private_key
 from tests.support.transparency import logs_of
 
-ORDERS, AT_ONCE = 200, 6  # fewer than connections in the pool: each order holds one while it is signed
+AT_ONCE = 6  # fewer than connections in the pool: each order holds one while it is signed
 
 
 class ProcessEndedError(Exception):
     """The process ends here: nothing behind this line runs."""
 
 
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.long)])
 async def test_no_serial_stands_twice_and_none_is_unanswered(
-    world: World, database: Any, clock: FakeClock, tmp_path: Path
+    world: World, database: Any, clock: FakeClock, tmp_path: Path, count: int
 ) -> None:
     """One in ten steps is a process's last. Afterwards each order has one serial, issued or revoked, or none at all."""
     chance = random.Random(7)
@@ -45,18 +48,18 @@ async def test_no_serial_stands_twice_and_none_is_unanswered(
                     order = await falling.submit("operator:ann", "tls-dv", csr)
                     await falling.finish(order.id, timeout=0)
 
-        await asyncio.gather(*(one() for _ in range(ORDERS)))
+        await asyncio.gather(*(one() for _ in range(count)))
         half_done = await world.fetch("select from certificate_order where state in ('pending', 'ready')")
-        assert len(half_done) > ORDERS // 10  # otherwise this proves nothing
+        assert len(half_done) > count // 10  # otherwise this proves nothing
         restarted = world.issuance(pool=await database.pool(ISSUING), logging=logging)
         while await restarted.step():
             pass
 
     orders = await world.fetch("select id, state, serial from certificate_order")
-    assert len(orders) == ORDERS
+    assert len(orders) == count
     assert {order["state"] for order in orders} == {"issued"}
     serials = [order["serial"] for order in orders]
-    assert len(set(serials)) == ORDERS
+    assert len(set(serials)) == count
     rows = await world.fetch("select serial, state, tbs, der, order_id from certificate")
     assert {row["serial"] for row in rows} == set(serials)
     assert {(row["state"], row["tbs"]) for row in rows} == {("issued", None)}
@@ -64,8 +67,8 @@ async def test_no_serial_stands_twice_and_none_is_unanswered(
         "select kind, count(*) as n, count(distinct serial) as serials from signing_log group by 1"
     )
     assert {row["kind"]: (row["n"], row["serials"]) for row in signed} == {
-        "precertificate": (ORDERS, ORDERS),
-        "certificate": (ORDERS, ORDERS),
+        "precertificate": (count, count),
+        "certificate": (count, count),
     }
     news = await world.fetch("select distinct serial from outbox")
     assert {row["serial"] for row in news} == set(serials)

@@ -29,7 +29,7 @@ TUNISIAN = {"name": "tls-ov", "issuer": "tls-ov", "kind": "ov", "suffixes": ["tn
 
 
 async def test_a_short_lived_certificate_carries_no_way_to_ask(world: World) -> None:
-    """D4: seven days exactly, no CRLDP, no OCSP URL, caIssuers still there; pkilint notices, and that is on record."""
+    """D4, A43: seven days exactly, no CRLDP, no OCSP URL, caIssuers still there; what pkilint notices is on record."""
     gate = LintGate(Lint(level="warning"), Inline())
     issuance = world.issuance(config=_config(world, SHORT), linting=gate)
     order = await issuance.submit("operator:ann", "tls-dv", make_csr())

@@ -23,6 +23,7 @@ from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.certificate import read_certificate
 from quash.pki.rules import leaf_validity_limit
 from quash.runtime.config import Config
+from quash.runtime.profiles import shipped
 from quash.store import certificates
 from tests.support.issuing import (
     CRL_BASE,
@@ -216,22 +217,22 @@ DAYS = [
 def test_the_default_validity_follows_the_dated_table(moment: str, days: int, limit: int) -> None:
     """199 days, and one day below the limit from the day on which that falls below; nobody changes a configuration."""
     now = int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())
-    chosen = profiles.validity(199, now, now + 4000 * DAY)
+    chosen = profiles.validity(shipped()["dv"], 199, now, now + 4000 * DAY)
     assert chosen == Validity(now, now + days * DAY - 1)
-    profiles.check_validity(chosen, now)
-    profiles.check_validity(Validity(now, now + limit * DAY - 1), now)
+    profiles.check_validity(shipped()["dv"], chosen, now)
+    profiles.check_validity(shipped()["dv"], Validity(now, now + limit * DAY - 1), now)
     with pytest.raises(QuashError, match=r"validity\.too_long"):
-        profiles.check_validity(Validity(now, now + limit * DAY), now)
+        profiles.check_validity(shipped()["dv"], Validity(now, now + limit * DAY), now)
 
 
 @given(days=st.integers(1, 398), now=st.integers(1_700_000_000, 1_950_000_000), left=st.integers(1, 4000 * DAY))
 def test_no_configuration_exceeds_the_limit_or_the_issuer(days: int, now: int, left: int) -> None:
     """G25: whatever is configured, a leaf stays within the limit of its day and does not outlive its issuer."""
-    chosen = profiles.validity(days, now, now + left)
+    chosen = profiles.validity(shipped()["dv"], days, now, now + left)
     assert chosen.not_before == now
     assert chosen.not_after - chosen.not_before + 1 <= min(leaf_validity_limit(now), days * DAY)
     assert chosen.not_after <= now + left
-    profiles.check_validity(chosen, now)
+    profiles.check_validity(shipped()["dv"], chosen, now)
 
 
 @pytest.mark.parametrize("name", [name for name in SIGNATURE_ALGORITHMS if name != "ed25519"])  # D40: no leaf CA
@@ -240,7 +241,7 @@ def test_a_twin_has_the_issuer_s_algorithm_and_not_its_key(name: str) -> None:
     now = 1_800_000_000
     issuer = LeafIssuer(name, ca_certificate("tls-dv", "root", now, 99), OCSP_BASE, CRL_BASE, CRL_BASE)
     content = LeafContent(spki_of(private_key("leaf")), ("www.example.org",), {})
-    tbs = profiles.build_tbs(profiles.KINDS["dv"], issuer, content, b"\x01", Validity(now, now + DAY))
+    tbs = profiles.build_tbs(shipped()["dv"], issuer, content, b"\x01", Validity(now, now + DAY))
     der = profiles.build_twin(tbs, name)
     twin = asn1_x509.Certificate.load(der)
     assert twin["tbs_certificate"]["signature"].dump() == SIGNATURE_ALGORITHMS[name].identifier

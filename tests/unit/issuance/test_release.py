@@ -14,8 +14,9 @@ from issuer.issuance.issue import Issuance
 from issuer.issuance.visible import MAX_RESPONSE, PublicAnswers
 from quash.pki.certid import CertIdHash
 from quash.pki.ocsp_response import GOOD, Status
-from quash.runtime.clock import FakeClock
+from quash.runtime.clock import FakeClock, SystemClock
 from quash.store import acts, orders, revocations
+from quash.store.issuers import Issuer
 from quash.store.orders import Order
 from quash.store.revocations import Revocation
 from tests.support.issuing import Responder, World, make_csr
@@ -175,3 +176,30 @@ async def test_an_order_that_outlives_its_certificate_ends(world: World, clock: 
         clock.step(200 * 86_400)
         assert await issuance.step() == 1
     assert (await _told(world, order.id))["code"] == "certificate.expired"
+
+
+class Late:
+    """`Answers` that begin to say good when a test lets them; `again`: they were asked twice."""
+
+    def __init__(self) -> None:
+        self.asked, self.public, self.again = 0, False, asyncio.Event()
+
+    async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool:
+        self.asked += 1
+        if self.asked == 2:
+            self.again.set()
+        return self.public
+
+
+async def test_whoever_waits_asks_strangers_and_nobody_else_takes_the_order_up(world: World) -> None:
+    """A7: while a client waits, the public is asked again and again, and `step` leaves the order alone."""
+    late = Late()
+    issuance = world.issuance(answers=late, clock=SystemClock())
+    issuance.now = lambda: int(world.clock.now())  # type: ignore[method-assign]
+    order = await issuance.submit("operator:ann", "tls-dv", make_csr())
+    waiting = asyncio.create_task(issuance.finish(order.id, timeout=60))
+    await late.again.wait()
+    assert await issuance.step() == 0
+    assert [row["state"] for row in await world.fetch("select state from certificate_order")] == ["ready"]
+    late.public = True
+    assert (await waiting).state == "issued"

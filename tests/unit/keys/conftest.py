@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from quash.keys import KeyKind, generate_pem_key
+from tests.support.softhsm import MODULE, PIN, Token, make_token
 
-MODULE = "/usr/lib/softhsm/libsofthsm2.so"
-PIN = "4711-softhsm"
-KINDS: tuple[KeyKind, ...] = ("ec-p256", "ec-p384", "rsa-2048")
+KINDS: tuple[KeyKind, ...] = ("ec-p256", "ec-p384", "rsa-2048", "ed25519")
 
 
 @dataclass(frozen=True)
@@ -39,32 +36,23 @@ def keys_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SoftHSM2 with one empty token `quash-test`; the library reads SOFTHSM2_CONF when the process first loads it."""
-    folder = tmp_path_factory.mktemp("softhsm")
-    (folder / "tokens").mkdir()
-    conf = folder / "softhsm2.conf"
-    conf.write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
-    os.environ["SOFTHSM2_CONF"] = str(conf)
-    subprocess.run(
-        ["softhsm2-util", "--init-token", "--free", "--label", "quash-test", "--pin", PIN, "--so-pin", "so-" + PIN],
-        check=True,
-        capture_output=True,
-    )
-    return folder
-
-
-def _token_ref(label: str, pin: Path, token: str = "quash-test") -> str:
-    return f"pkcs11:token={token};object={label}?module-path={quote(MODULE)}&pin-source=file:{quote(str(pin))}"
+def softhsm() -> Token:
+    """A token for all tests that do it no harm."""
+    return make_token()
 
 
 @pytest.fixture(scope="session")
-def token_ref() -> Callable[..., str]:
-    return _token_ref
+def token_ref(softhsm: Token) -> Callable[..., str]:
+    def ref(label: str, pin: Path, token: str = softhsm.label) -> str:
+        return (
+            f"pkcs11:token={token};object={quote(label)}?module-path={quote(MODULE)}&pin-source=file:{quote(str(pin))}"
+        )
+
+    return ref
 
 
 @pytest.fixture(scope="session")
-def places(keys_dir: Path, softhsm: Path) -> dict[str, Place]:
+def places(keys_dir: Path, softhsm: Token, token_ref: Callable[..., str]) -> dict[str, Place]:
     """The same keys twice: `pem-<kind>` and `token-<kind>`."""
     made: dict[str, Place] = {}
     passphrase = keys_dir / "passphrase"
@@ -73,20 +61,15 @@ def places(keys_dir: Path, softhsm: Path) -> dict[str, Place]:
         spki = generate_pem_key(path, kind, passphrase)
         made[f"pem-{kind}"] = Place(f"pem:{kind}.pem", keys_dir, passphrase, spki, kind)
         _import(path, passphrase, softhsm, kind, number)
-        made[f"token-{kind}"] = Place(_token_ref(kind, keys_dir / "pin"), keys_dir, keys_dir / "pin", spki, kind)
+        made[f"token-{kind}"] = Place(token_ref(kind, keys_dir / "pin"), keys_dir, keys_dir / "pin", spki, kind)
     return made
 
 
-def _import(path: Path, passphrase: Path, folder: Path, label: str, number: int) -> None:
+def _import(path: Path, passphrase: Path, token: Token, label: str, number: int) -> None:
     key = serialization.load_pem_private_key(path.read_bytes(), passphrase.read_bytes().strip())
-    plain = folder / "plain.pem"
+    plain = path.with_suffix(".plain")
     plain.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    where = ("--token", "quash-test", "--pin", PIN, "--label", label, "--id", f"{number:02x}")
-    subprocess.run(
-        ["softhsm2-util", "--import", plain, *where],
-        check=True,
-        capture_output=True,
-    )
+    token.load(plain, label, number)
     plain.unlink()

@@ -6,16 +6,21 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, utils
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from quash.keys import KeyHandle, KeyUnavailable, open_key
 from quash.pki.algorithms import verify
 
-ALL = [f"{where}-{kind}" for where in ("pem", "token") for kind in ("ec-p256", "ec-p384", "rsa-2048")]
-ALGORITHMS = {"ec-p256": "ecdsa-p256-sha256", "ec-p384": "ecdsa-p384-sha384", "rsa-2048": "rsa-sha256"}
-SIZES = {"ec-p256": 64, "ec-p384": 96, "rsa-2048": 256}
+ALL = [f"{where}-{kind}" for where in ("pem", "token") for kind in ("ec-p256", "ec-p384", "rsa-2048", "ed25519")]
+ALGORITHMS = {
+    "ec-p256": "ecdsa-p256-sha256",
+    "ec-p384": "ecdsa-p384-sha384",
+    "rsa-2048": "rsa-sha256",
+    "ed25519": "ed25519",
+}
+SIZES = {"ec-p256": 64, "ec-p384": 96, "rsa-2048": 256, "ed25519": 64}
 
 
 @pytest.fixture(params=ALL)
@@ -47,6 +52,8 @@ def test_signatures_verify_elsewhere(place, handle: KeyHandle, size: int) -> Non
         half = len(raw) // 2
         encoded = utils.encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
         public.verify(encoded, tbs, ec.ECDSA(SHA256() if half == 32 else SHA384()))
+    elif isinstance(public, ed25519.Ed25519PublicKey):
+        public.verify(raw, tbs)
     else:
         public.verify(raw, tbs, padding.PKCS1v15(), SHA256())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed448
 
 from quash.errors import Kind, QuashError
 from quash.keys import KeyUnavailable, generate_pem_key, open_key
@@ -77,7 +77,7 @@ def test_files_that_open_with_nothing(tmp_path: Path, secret: Path) -> None:
     wrong, empty = tmp_path / "wrong", tmp_path / "empty"
     wrong.write_text("something else\n")
     empty.write_text("\n")
-    edwards = ed25519.Ed25519PrivateKey.generate()
+    edwards = ed448.Ed448PrivateKey.generate()
     formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
     (tmp_path / "plain.pem").write_bytes(edwards.private_bytes(*formats, serialization.NoEncryption()))
     locked = serialization.BestAvailableEncryption(SECRET.encode())

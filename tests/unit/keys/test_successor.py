@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from quash.errors import QuashError
@@ -15,8 +15,9 @@ from quash.keys import KeyKind, ensure_successor, generate_pem_key, kind_of, ope
 from quash.keys.uri import parse_pkcs11_uri, renamed_uri
 from quash.pki.csr import certification_request, proven_key, request_info
 from quash.pki.names import build_name
+from tests.support.softhsm import Token
 
-KINDS: tuple[KeyKind, ...] = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096")
+KINDS: tuple[KeyKind, ...] = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
 
 
 def request_of(ref: str, folder: Path, secret: Path) -> tuple[bytes, bytes]:
@@ -45,15 +46,15 @@ def test_a_file_beside_a_file(kind: KeyKind, keys_dir: Path, tmp_path: Path) -> 
     assert (tmp_path / "ocsp" / "new.pem").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "rsa-2048"])
+@pytest.mark.parametrize("kind", ["ec-p256", "ec-p384", "rsa-2048", "ed25519"])
 def test_a_token_key_beside_a_token_key(
-    kind: KeyKind, keys_dir: Path, softhsm: Path, token_ref: Callable[..., str]
+    kind: KeyKind, keys_dir: Path, softhsm: Token, token_ref: Callable[..., str]
 ) -> None:
     """Made on the token of the old one, which it never leaves; asked again the same key."""
     old = token_ref("signer 1", keys_dir / "pin")
     refs = {ensure_successor(old, f"signer 2 {kind}", kind, keys_dir, None) for _ in range(2)}
     (new,) = refs
-    assert parse_pkcs11_uri(new).token == "quash-test"
+    assert parse_pkcs11_uri(new).token == (("token", softhsm.label),)
     csr, spki = request_of(new, keys_dir, keys_dir / "pin")
     assert proven_key(csr) == spki
     assert kind_of(spki) == kind
@@ -63,7 +64,7 @@ def test_a_renamed_reference_forgets_the_old_id() -> None:
     """`id` names the old key; token, library and PIN file stay."""
     new = renamed_uri("pkcs11:token=a%20b;id=%01?module-path=/m.so&pin-source=file:/pin", "new key")
     where = parse_pkcs11_uri(new)
-    assert (where.token, where.label, where.id, where.module) == ("a b", "new key", None, "/m.so")
+    assert (where.token, where.label, where.id, where.module) == ((("token", "a b"),), "new key", None, "/m.so")
     assert where.pin_source == Path("/pin")
 
 
@@ -83,7 +84,7 @@ def test_a_spoilt_request_proves_nothing(keys_dir: Path, tmp_path: Path) -> None
 
 
 def test_a_key_that_we_do_not_make() -> None:
-    """Ed25519 keys are read but not made by rotation."""
-    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    """P-521 keys are read but not made by rotation."""
+    public = ec.generate_private_key(ec.SECP521R1()).public_key()
     with pytest.raises(QuashError, match=r"key\.type_not_allowed"):
         kind_of(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))

@@ -20,9 +20,11 @@ OIDS = {
     "postalCode": NameOID.POSTAL_CODE,
     "street": NameOID.STREET_ADDRESS,
     "O": NameOID.ORGANIZATION_NAME,
+    "SN": NameOID.SURNAME,
+    "GN": NameOID.GIVEN_NAME,
     "CN": NameOID.COMMON_NAME,
 }
-LIMITS = {"ST": 128, "L": 128, "postalCode": 40, "street": 128, "O": 64, "CN": 64}
+LIMITS = {"ST": 128, "L": 128, "postalCode": 40, "street": 128, "O": 64, "SN": 64, "GN": 64, "CN": 64}
 # pyca counts octets of UTF-8 where RFC 5280 counts characters: 16 characters stay below 64 either way.
 TEXT = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=16).filter(
     lambda text: any(map(str.isalnum, text))
@@ -78,11 +80,22 @@ def test_countries_are_two_capitals(country: str) -> None:
         build_name({"C": country})
 
 
-@pytest.mark.parametrize("attribute", ["OU", "SN", "GN", "emailAddress", "cn", ""])
+@pytest.mark.parametrize("attribute", ["OU", "serialNumber", "emailAddress", "cn", ""])
 def test_other_attributes_are_refused(attribute: str) -> None:
-    """No OU, no person, nothing that no profile of ours carries (D6, G26)."""
+    """No OU, nothing that no profile of ours carries (D6, G26)."""
     with pytest.raises(QuashError, match=r"name\.attribute_unknown"):
         build_name({"CN": "Essai", attribute: "any"})
+
+
+@pytest.mark.parametrize(
+    "value", ["NTRTN-B12345", "VATDE-123", "NTRUS+CA-1", "GOVTN", "INTXG", "LEIXG-" + "A1" * 9 + "42"]
+)
+def test_registrations_have_a_form(value: str) -> None:
+    """D49: organizationIdentifier names a register by SBR appendix A; anything else says nothing."""
+    assert name_attributes(build_name({"organizationIdentifier": value})) == [("organizationIdentifier", value)]
+    for wrong in (value.lower(), f"X{value}", "12345", "NTR-1"):
+        with pytest.raises(QuashError, match=r"name\.attribute_value"):
+            build_name({"organizationIdentifier": wrong})
 
 
 def test_an_attribute_twice_is_refused() -> None:

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from quash.errors import QuashError
 from quash.pki import der
 from quash.pki.certid import CertId, CertIdHash, encode_certid
-from quash.pki.ocsp_request import _SHAPES, OcspRequest, build_request, parse_any_request, parse_request
+from quash.pki.ocsp_request import (
+    _SHAPES,
+    OcspRequest,
+    build_request,
+    parse_any_request,
+    parse_plain_request,
+    parse_request,
+)
 from tests.support.authority import Authority, refuses_only
 
 NONCE_OID = "1.3.6.1.5.5.7.48.1.2"
@@ -87,13 +94,33 @@ def outcome(read: object, data: bytes) -> object:
 
 
 def test_every_shape_has_its_own_beginning() -> None:
-    """No two shapes begin alike: 2 hashes, 20 serial sizes, 5 nonce sizes."""
-    assert len(_SHAPES) == 200
+    """No two shapes begin alike: 2 hashes, 21 serial sizes, 5 nonce sizes."""
+    assert len(_SHAPES) == 210
     for h in CertIdHash:
-        for serial, nonce in itertools.product(range(1, 21), (None, 8, 16, 20, 32)):
+        for serial, nonce in itertools.product(range(1, 22), (None, 8, 16, 20, 32)):
             cert_id = CertId(h, b"n" * h.size, b"k" * h.size, b"s" * serial)
             data = build_request(cert_id, b"o" * nonce if nonce else None)
             assert (_SHAPES[data[:19]].hash, _SHAPES[data[:19]].size) == (h, len(data))
+
+
+@pytest.mark.parametrize(
+    ("serial", "plain"),
+    [
+        ("7f", True),
+        ("80", False),
+        ("0080", True),
+        ("00" + "ff" * 20, True),
+        ("007f", False),
+        ("00", False),
+        ("0000", False),
+    ],
+)
+def test_a_serial_with_a_leading_zero_is_plain_when_it_needs_it(serial: str, plain: bool) -> None:
+    """Half of other CAs' serials have one; zero, negative and padded ones are left to the strict reader."""
+    data = build_request(SHA256_ID._replace(serial=bytes.fromhex(serial)))
+    assert (parse_plain_request(data) is not None) == plain
+    if plain:
+        assert parse_plain_request(data) == parse_any_request(data)
 
 
 @pytest.mark.parametrize("h", [hashes.SHA1(), hashes.SHA256()])

@@ -350,7 +350,7 @@ def test_absent_signer_is_refused(p256: Authority) -> None:
 
 
 def test_ed25519_signers_are_refused(p256: Authority) -> None:
-    """EdDSA is for S/MIME keys alone: no response may be signed with it (A18)."""
+    """No response about a public CA's certificates may be signed with EdDSA (A18)."""
     key = ed25519.Ed25519PrivateKey.generate()
     ca = replace(p256, signer_key=key).with_signer()
     refused(foreign(ca, digest=None), p256.der, "A18")

@@ -103,3 +103,17 @@ def test_never_raises_and_accounts_for_every_line(data: bytes) -> None:
     seen = {entry.line for entry in read.entries} | {bad.line for bad in read.bad}
     lines = data.split(b"\n")
     assert seen == {n for n, line in enumerate(lines, 1) if line.strip() and not line.startswith(b"#")}
+
+
+@pytest.mark.parametrize("lines", [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)])
+def test_of_two_lines_of_one_serial_the_graver_counts(lines: tuple[int, int]) -> None:
+    """In any order: revoked before valid, for keyCompromise before any other reason; reported in any case."""
+    texts = (
+        b"R\t301121000000Z\t261101000000Z,keyCompromise\t1000\tunknown\t/CN=a\n",
+        b"R\t301121000000Z\t261101000000Z,superseded\t1000\tunknown\t/CN=a\n",
+        b"V\t301121000000Z\t\t1000\tunknown\t/CN=a\n",
+    )
+    index = read_index(b"".join(texts[line] for line in lines))
+    wanted = {0: Reason.keyCompromise, 1: Reason.superseded}
+    assert [entry.reason for entry in index.entries] == [wanted[min(lines)]]
+    assert [bad.line for bad in index.bad] == [2]

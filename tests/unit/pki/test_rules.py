@@ -143,6 +143,15 @@ def test_keys_outside_the_rules_are_refused(what: str) -> None:
     assert (caught.value.code, caught.value.kind) == (code, Kind.REFUSED)
 
 
+def test_a_private_pki_may_have_ed25519() -> None:
+    """It alone, and nothing else that D40 leaves out."""
+    check_public_key(spki(ed25519.Ed25519PrivateKey.generate().public_key()), private=True)
+    for what in ("Ed448", "secp256k1", "compressed point", "exponent 3"):
+        code, make = REFUSED_KEYS[what]
+        with pytest.raises(QuashError, match=code):
+            check_public_key(make(), private=True)
+
+
 @pytest.mark.parametrize(
     "name",
     ["example.com", "EXAMPLE.Com", "a.b.c.example.tn", "1a.example", "x-y.example.org", "4.example", "a" * 63 + ".tn"],

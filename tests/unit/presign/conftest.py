@@ -51,13 +51,14 @@ class MemoryKey:
         self._world = world
 
     def sign(self, tbs: bytes) -> bytes:
+        if self._world.key_fault == "away":
+            raise KeyUnavailable("the token was pulled out: put it back")
+        tbs += b"!" * (self._world.key_fault == "lies")
         if isinstance(self._key, rsa.RSAPrivateKey):
             return self._key.sign(tbs, padding.PKCS1v15(), hashes.SHA256())
         return self.algorithm.decode(self._key.sign(tbs, ec.ECDSA(hashes.SHA256())))
 
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
-        if self._world.key_fault == "away":
-            raise KeyUnavailable("the token was pulled out: put it back")
         signed = [self.sign(tbs) for tbs in many]
         return signed[::-1] if self._world.key_fault == "mixed up" else signed
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from quash.cache import layout
 from quash.errors import QuashError
 from quash.runtime.clock import FakeClock
 from responder.presign.agreement import ClockAgreement
@@ -54,6 +55,35 @@ async def test_a_tolerated_lead_cannot_shadow_a_later_revocation(world: Any) -> 
     revoked = (await world.cache())[authority.id, serial]
     assert revoked.this_update < good.this_update
     assert (revoked.version, revoked.reason) == (1, 1)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_was_signed_ahead_of_time_is_signed_again(world: Any, restarted: bool) -> None:
+    """Ours and the database's clock both ran 10 days ahead: nodes refused it all as from the future, for good."""
+    authority = await world.authority()
+    await world.clock.advance(60)
+    old, revoked = await world.issue(authority), await world.issue(authority)
+    presigner = await world.presigner()
+    await presigner.step()
+    world.clock.step(10 * 86_400)
+    await presigner.step()  # a refresh
+    await world.revoke(authority, revoked, at=world.now)
+    await presigner.step()
+    world.clock.step(-10 * 86_400)
+    if restarted:
+        await presigner.close()
+        presigner = await world.presigner()
+    before = set(await world.feed("records"))
+    await world.clock.advance(2)
+    await presigner.step()
+    fed = set(await world.feed("records")) - before
+    again = [item for payload in fed for item in layout.decode_batch(payload)]
+    records = {serial: layout.decode_record(record) for _, serial, record in again}
+    assert {old, revoked} <= records.keys()
+    assert (records[revoked].version, records[revoked].reason) == (1, 1)
+    assert all(record.this_update <= world.now for record in records.values())
+    # and the refresh goes on from today, not from the day that was not
+    assert await world.database.owner.fetchval("select max(due_at) from bucket") <= world.now + 86_400
 
 
 @pytest.mark.parametrize("off", [-2.1, 2.1])

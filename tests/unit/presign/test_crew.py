@@ -17,13 +17,14 @@ from quash.errors import QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Presign
 from quash.runtime.state import State
-from quash.store import ocsp_signers
+from quash.store import ocsp_signers, outbox
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
 from responder.presign.crew import SigningCrew
 from responder.presign.desk import SigningDesk
 from responder.presign.key_places import opener
 from responder.presign.pipeline import LARGE
+from responder.presign.throughput import Throughput
 
 NOW = 1_800_000_000
 VALIDITY = 172_799
@@ -155,3 +156,45 @@ async def test_a_small_refresh_wakes_nobody(world: Any, crew: SigningCrew) -> No
     presigner = await world.presigner(crew=crew, settings=Presign(workers=2))
     assert await presigner.step() == 100
     assert crew._pool is None
+
+
+async def test_bulk_news_go_to_the_crew_and_urgent_ones_overtake_them(
+    world: Any, state: State, crew: SigningCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """News of a mass revocation, certificate by certificate: in slices, and a single one is fed before them."""
+    authority = await world.authority()
+    write_keys(world, state)
+    serials = await world.imported(authority, 1300)
+    presigner = await world.presigner(crew=crew)
+    await presigner.step()
+    keys = [(authority.id, serial) for serial in serials]
+    async with world.database.owner.acquire() as conn:
+        await outbox.add_certificates(conn, keys[1:], lane=outbox.BULK)
+    last, slices, sign = await world.database.owner.fetchval("select max(id) from feed"), 0, SigningCrew.sign
+
+    async def counted(crew: SigningCrew, *arguments: Any) -> Any:
+        nonlocal slices
+        slices += 1
+        if slices == 1:
+            await world.revoke(authority, serials[0], 4)
+        await asyncio.sleep(0.3)  # so that there is time to look away
+        return await sign(crew, *arguments)
+
+    monkeypatch.setattr(SigningCrew, "sign", counted)
+    await world.clock.advance(2)
+    assert await presigner.step() == 1299  # the urgent one was fed on the way
+    assert slices == 3
+    rows = await world.database.owner.fetch(
+        "select lane, payload from feed where kind = 'records' and id > $1 order by id", last
+    )
+    assert [(row["lane"], len(list(decode_batch(row["payload"])))) for row in rows] == [(0, 1), (1, 1299)]
+    assert (await world.cache())[authority.id, serials[0]].version == 1
+
+
+def test_throughput_is_of_what_was_busy() -> None:
+    """No span has a pause in it, and none is shorter than two seconds."""
+    measured = Throughput()
+    assert [measured.add(1000, at) for at in (0.0, 0.5, 1.0, 1.5)] == [None] * 4
+    assert measured.add(1000, 2.0) == 2000
+    assert [measured.add(1000, at) for at in (10.0, 10.9, 11.8)] == [None] * 3
+    assert measured.add(1000, 12.5) == pytest.approx(1200)

@@ -38,7 +38,7 @@ async def test_a_lease_lost_while_signing_inserts_nothing(world: Any, monkeypatc
         signed = await real(desk, *arguments)
         executioner = await world.database.connection("quash_presigner")
         await executioner.execute(
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
+            "select pg_terminate_backend(pid, 5000) from pg_locks where locktype = 'advisory'"
             " and database = (select oid from pg_database where datname = current_database())"
         )
         await world.clock.advance(1)

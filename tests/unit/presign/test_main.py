@@ -101,7 +101,7 @@ async def test_it_outlives_a_lost_database_session(world: Any, state: State) -> 
         await eventually(ready)
         executioner = await world.database.connection(ROLE)
         await executioner.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity"
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
             " where usename = current_user and datname = current_database() and pid <> pg_backend_pid()"
         )
         serial = await world.issue(authority)

@@ -10,7 +10,8 @@ from cryptography import x509
 
 from quash.errors import QuashError
 from quash.pki import crl
-from quash.pki.serials import new_serial
+from quash.pki.serials import format_serial, new_serial
+from responder.presign.published import NAMED
 
 
 def publish(world: Any, authority: Any, serials: list[bytes], *, by: Any = None) -> Path:
@@ -33,11 +34,15 @@ def publish(world: Any, authority: Any, serials: list[bytes], *, by: Any = None)
     return path
 
 
-async def refused(world: Any) -> str:
+async def refusal(world: Any) -> QuashError:
     with pytest.raises(QuashError) as error:
         await (await world.presigner()).step()
     assert await world.database.owner.fetchval("select count(*) from feed") == 0
-    return error.value.code
+    return error.value
+
+
+async def refused(world: Any) -> str:
+    return (await refusal(world)).code
 
 
 async def test_signs_when_every_entry_is_revoked(world: Any) -> None:
@@ -56,10 +61,26 @@ async def test_refuses_when_a_revocation_is_lost(world: Any) -> None:
     kept, lost = await world.issue(authority), await world.issue(authority)
     await world.revoke(authority, kept)
     publish(world, authority, [kept, lost])
-    assert await refused(world) == "presign.revocations_lost"
+    told = await refusal(world)
+    assert told.code == "presign.revocations_lost"
+    assert format_serial(lost) in told.message
+    assert format_serial(kept) not in told.message
     await world.revoke(authority, lost)
     await (await world.presigner()).step()
     assert (await world.cache())[authority.id, lost].version == 1
+
+
+async def test_tells_of_all_that_is_missing(world: Any) -> None:
+    """Of every CRL: how many there are, and the first ones by issuer, serial and file."""
+    first, second = await world.authority(), await world.authority("tls-ov")
+    publish(world, first, [new_serial() for _ in range(NAMED)])
+    (last,) = serials = [new_serial()]
+    publish(world, second, serials)
+    told = (await refusal(world)).message
+    assert f"show {NAMED + 1} revocations" in told
+    assert told.count("tls-dv/full.crl") == NAMED
+    assert told.endswith(" and 1 more")
+    assert format_serial(last) not in told
 
 
 async def test_refuses_an_entry_of_a_serial_nobody_knows(world: Any) -> None:

@@ -273,13 +273,30 @@ async def test_crl_list_and_builds(world: World, api: Client) -> None:
     assert [row["subject"]["scopes"] for row in acts] == [["alpha/full", "beta/full"], ["beta/full"]]
 
 
+async def test_replacing_a_crl_from_the_future_is_an_officers_order_with_a_reason(world: World, api: Client) -> None:
+    """Nobody else may order it, nor anybody without saying why; the act keeps who and why."""
+    body = {"issuer": "alpha", "why": "the clock ran ahead by a year"}
+    refused = await api.post("/v1/crls/replacements", body, as_="operator")
+    assert (refused.status, refused.code) == (403, "operator.role")
+    silent = await api.post("/v1/crls/replacements", {"issuer": "alpha", "why": ""}, as_="officer")
+    assert (silent.status, silent.code) == (400, "request.invalid")
+    done = await api.post("/v1/crls/replacements", body, as_="officer")
+    assert (done.status, done.body["scopes"]) == (202, [{"issuer": "alpha", "scope": "full"}])
+    sql = "select d.replaces_future, a.actor, a.subject from crl_demand d join act a on a.id = d.act_id"
+    (row,) = await world.owner.fetch(sql)
+    assert row["replaces_future"]
+    assert row["actor"].endswith("officer")
+    assert row["subject"] == {"scopes": ["alpha/full"], "why": body["why"]}
+
+
 async def test_lost_database_connections(world: World, api: Client, cluster: Any) -> None:
     """Cut off from the database, requests end as 503 with a code until the pool has connected again."""
     assert (await api.get("/v1/crls")).status == 200
     admin = await cluster.admin()
     try:
         await admin.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'quash_admin' and datname = $1",
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where usename = 'quash_admin' and datname = $1",
             await world.owner.fetchval("select current_database()"),
         )
     finally:
@@ -297,3 +314,22 @@ async def test_unforeseen_fault_is_told_without_detail(world: World, api: Client
     assert "permission" not in broken.body["detail"]
     await world.owner.execute("grant select on crl to quash_admin")
     assert (await api.get("/v1/crls")).status == 200
+
+
+async def test_nobody_revokes_a_ca_alone(world: World, api: Client) -> None:
+    """A root's certificates are of CAs, its OCSP signers apart; other issuers' say so. A preview is anybody's."""
+    sub_ca = await world.certificate("top")
+    signer = await world.certificate("top")
+    await world.owner.execute("update certificate set profile = 'ocsp-signer' where serial = $1", signer[1])
+    below = await world.certificate("alpha", der=world.authorities["beta"].der)
+    leaf = await world.leaf("alpha")
+    for issuer, serial in (("top", sub_ca[1]), ("alpha", below[1])):
+        body = {"issuer": issuer, "serial": format_serial(serial), "reason": "cessationOfOperation"}
+        for role in ("operator", "officer"):
+            said = await api.post("/v1/revocations", body, as_=role)
+            assert (said.status, said.code) == (422, "revocation.two_officers")
+        assert (await api.post("/v1/revocations", {**body, "dry_run": True})).body["changed"]
+    assert (await world.counts())["revocation"] == 0
+    for issuer, serial in (("top", signer[1]), ("alpha", _serial(leaf))):
+        body = {"issuer": issuer, "serial": format_serial(serial), "reason": "superseded"}
+        assert (await api.post("/v1/revocations", body)).status == 201

@@ -21,11 +21,11 @@ from quash.errors import QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
-from quash.store import blocked_keys, key_evidence
+from quash.store import acts, blocked_keys, key_evidence
 from quash.store.database import acquire
 from tests.support.edge import Client, Edge
 from tests.support.proofs import csr, jws, pem
-from tests.support.revoking import DAY, World, key_hash, spki_of
+from tests.support.revoking import ACTOR, DAY, World, key_hash, spki_of
 
 COMPROMISES = "/v1/key-compromises"
 
@@ -66,6 +66,8 @@ async def test_a_private_key_revokes_its_certificates_everywhere(world: World, a
     body = {"private_key": pem(key), "serial": format_serial(live[0][1]), "revoked_at": "2027-01-14T08:00:00Z"}
     dry = await api.post(COMPROMISES, {**body, "dry_run": True})
     assert (dry.status, dry.body["changed"], dry.body["issuers"]) == (200, False, {"alpha": 1, "beta": 1})
+    assert (dry.body["accounts"], dry.body["signing_seconds"]) == ({"": 2}, None)
+    assert dry.body["scopes"] == {"alpha full": 1, "beta full": 1}
     assert await reasons(world, *live) == [[], []]
     done = await api.post(COMPROMISES, body)
     assert (done.status, done.body["revoked"], done.body["to_revoke"]) == (201, 2, 2)
@@ -269,3 +271,29 @@ async def test_a_sweep_that_was_cut_off_is_done_again(world: World, monkeypatch:
         await sweep.step()
     assert await sweeper(world).step() == 2
     assert [len(history) for history in await reasons(world, *live)] == [1, 1, 1]
+
+
+async def test_what_the_sweep_finds_is_a_case(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the shortest clock, with every unexpired certificate of the key; once, also when it was cut off in between."""
+    spki = key_hash()
+    found = [await world.certificate(issuer, spki=spki) for issuer in ("alpha", "beta")]
+    await world.certificate(spki=spki, not_after=world.now - 1)
+    async with acquire(world.pool) as conn:
+        for key in (spki, key_hash()):
+            act_id = await acts.record(conn, at=world.now, actor=ACTOR, action="list", subject={})
+            await blocked_keys.block(conn, key, reason="list: leaked", added_at=world.now, act_id=act_id)
+
+    async def crash(*_: Any) -> int:
+        raise RuntimeError("here the process ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("issuer.revocation.sweep.add_key", crash)
+        with pytest.raises(RuntimeError):
+            await sweeper(world).step()
+    for _ in range(2):
+        await sweeper(world).step()
+    (case,) = await world.owner.fetch("select id, trigger, reporter, summary from revocation_case")
+    assert tuple(case)[1:] == ("br-3", "sweep", "certificates of ours have a blocked key (list: leaked)")
+    members = await world.owner.fetch("select issuer_id, serial from case_certificate")
+    assert {tuple(row) for row in members} == set(found)
+    assert [len(await world.history(key)) for key in found] == [1, 1]

@@ -37,9 +37,15 @@ ROUTES = {
     ("POST", "/v1/revocations"): {"operator", "officer"},
     ("GET", "/v1/revocations/{act_id}"): EVERYONE,
     ("GET", "/v1/certificates/{issuer}/{serial}"): EVERYONE,
+    ("GET", "/v1/certificates/{issuer}/{serial}/evidence"): EVERYONE,
+    ("GET", "/v1/certificates/{issuer}/{serial}/incidents"): EVERYONE,
+    ("GET", "/v1/certificates"): EVERYONE,
     ("POST", "/v1/certificates/lookup"): EVERYONE,
+    ("POST", "/v1/certificates/statements"): EVERYONE,
     ("GET", "/v1/crls"): EVERYONE,
     ("POST", "/v1/crls/builds"): {"operator", "officer"},
+    ("POST", "/v1/crls/replacements"): {"officer"},
+    ("POST", "/v1/crls/disclosures"): {"operator", "officer"},
     ("GET", "/v1/openapi.json"): EVERYONE,
     ("GET", "/v1/signers"): EVERYONE,
     ("POST", "/v1/signers/switches"): {"officer"},
@@ -58,17 +64,47 @@ ROUTES = {
     ("POST", "/v1/blocked-keys/{spki_sha256}/notes"): {"operator", "officer"},
     ("POST", "/v1/key-compromises/challenges"): {"operator", "officer"},
     ("POST", "/v1/key-compromises"): {"operator", "officer"},
+    ("GET", "/v1/acts"): {"officer", "auditor"},
+    ("GET", "/v1/acts/{id}"): {"officer", "auditor"},
+    ("GET", "/v1/jobs"): EVERYONE,
+    ("GET", "/v1/jobs/{id}"): EVERYONE,
     ("GET", "/v1/triggers"): EVERYONE,
     ("GET", "/v1/cases"): EVERYONE,
     ("POST", "/v1/cases"): {"operator", "officer"},
     ("GET", "/v1/cases/{id}"): EVERYONE,
     ("GET", "/v1/cases/{id}/certificates"): EVERYONE,
     ("POST", "/v1/cases/{id}/certificates"): {"operator", "officer"},
+    ("GET", "/v1/cases/{id}/exemptions"): EVERYONE,
     ("GET", "/v1/cases/{id}/timeline"): EVERYONE,
     ("POST", "/v1/cases/{id}/notes"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/evidence"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/preliminary-report"): {"operator", "officer"},
+    ("POST", "/v1/cases/{id}/pick-up"): {"operator", "officer"},
+    ("POST", "/v1/cases/{id}/judgement"): {"operator", "officer"},
+    ("POST", "/v1/cases/{id}/closure"): {"officer"},
+    ("POST", "/v1/cases/{id}/reopening"): {"officer"},
+    ("GET", "/v1/cases/{id}/forecast"): EVERYONE,
+    ("GET", "/v1/cases/{id}/files"): EVERYONE,
+    ("PUT", "/v1/cases/{id}/files/{name}"): {"operator", "officer"},
+    ("GET", "/v1/cases/{id}/files/{sha256}"): EVERYONE,
+    ("GET", "/v1/cases/{id}/notices"): EVERYONE,
+    ("POST", "/v1/cases/{id}/notices"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/revocation"): {"operator", "officer"},
+    ("GET", "/v1/exemptions"): EVERYONE,
+    ("POST", "/v1/exemptions"): {"officer"},
+    ("POST", "/v1/exemptions/{id}/end"): {"officer"},
+    ("GET", "/v1/mass-revocations"): EVERYONE,
+    ("POST", "/v1/mass-revocations"): {"operator", "officer"},
+    ("GET", "/v1/mass-revocations/{id}"): EVERYONE,
+    ("GET", "/v1/mass-revocations/{id}/certificates"): EVERYONE,
+    ("POST", "/v1/mass-revocations/{id}/certificates"): {"operator", "officer"},
+    ("GET", "/v1/mass-revocations/{id}/exemptions"): EVERYONE,
+    ("POST", "/v1/mass-revocations/{id}/pace"): {"operator", "officer"},
+    ("POST", "/v1/mass-revocations/{id}/gather"): {"operator", "officer"},
+    ("POST", "/v1/mass-revocations/{id}/start"): {"operator", "officer"},
+    ("POST", "/v1/mass-revocations/{id}/pause"): {"operator", "officer"},
+    ("POST", "/v1/mass-revocations/{id}/resume"): {"operator", "officer"},
+    ("POST", "/v1/mass-revocations/{id}/abort"): {"operator", "officer"},
 }
 
 
@@ -117,7 +153,9 @@ async def test_every_role_against_every_route(app: Any, api: Client) -> None:
     }
     assert found == set(ROUTES)
     for (method, path), allowed in ROUTES.items():
-        url = path.format(act_id=1, issuer="alpha", serial="1", name="nobody", id=1, spki_sha256="0" * 64)
+        url = path.format(
+            act_id=1, issuer="alpha", serial="1", name="nobody", id=1, spki_sha256="0" * 64, sha256="0" * 64
+        )
         for role in sorted(EVERYONE):
             said = await api.ask(method, url, as_=role, json={} if method == "POST" else None)
             refused = said.status == 403 and said.code == "operator.role"

@@ -99,7 +99,7 @@ async def test_job_process_outlives_a_lost_database(world: World, database: Any,
         admin = await cluster.admin()
         try:
             await admin.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1 and datname = $2",
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = $1 and datname = $2",
                 JOBS,
                 await world.owner.fetchval("select current_database()"),
             )

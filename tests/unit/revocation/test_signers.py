@@ -78,7 +78,7 @@ async def test_listed(deployment: Deployment) -> None:
 
 
 async def test_a_switch_is_an_officers_order(world: World, deployment: Deployment) -> None:
-    """One row, its act and news for the presigner; refused to others, and where no process has the key."""
+    """One row, its act, news for the presigner and a case; refused to others, and where no process has the key."""
     refused = await deployment.client.post("/v1/signers/switches", {"issuer": "alpha"})
     assert refused.status == 403
     done = await deployment.quash("switch", "--issuer", "alpha", "--json")
@@ -88,6 +88,11 @@ async def test_a_switch_is_an_officers_order(world: World, deployment: Deploymen
     )
     assert tuple(row) == ("operator:officer", "signer.switch", done.json["act_id"])
     assert await world.owner.fetchval("select count(*) from outbox where kind = 'signer'") == 1
+    case = await world.owner.fetchrow("select id, trigger, summary from revocation_case")
+    assert (case["id"], case["trigger"]) == (done.json["case"], "br-3")
+    assert "until 2027-02-14T07:59:59Z" in case["summary"]
+    member = await world.owner.fetchrow("select serial from case_certificate where case_id = $1", case["id"])
+    assert member["serial"].hex().lstrip("0") == (await deployment.quash("list", "--json")).json["serial"]
     offline = await deployment.quash("switch", "--issuer", "top")
     assert offline.status == 3
     assert "signer.offline" in offline.err

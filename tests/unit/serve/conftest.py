@@ -84,13 +84,17 @@ class Served:
             connection.sendall(request)
             return read_all(connection)
 
-    def readiness(self, name: str = "responder-1") -> dict[str, Any]:
-        """A worker's own health endpoint."""
+    def ask_worker(self, path: str, name: str = "responder-1") -> bytes:
+        """What a worker's own health endpoint answers, header and all."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self.state.run / f"{name}.health"))
-            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-            result: dict[str, Any] = json.loads(read_all(connection).partition(b"\r\n\r\n")[2])
-            return result
+            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            return read_all(connection)
+
+    def readiness(self, name: str = "responder-1") -> dict[str, Any]:
+        """What it says of its readiness."""
+        result: dict[str, Any] = json.loads(self.ask_worker("/readyz", name).partition(b"\r\n\r\n")[2])
+        return result
 
     def wait_ready(self, ready: bool = True, name: str = "responder-1") -> None:
         """Waits until a worker's readiness is as wanted."""

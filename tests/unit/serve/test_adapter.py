@@ -122,3 +122,35 @@ async def test_a_server_that_shuts_down_closes_its_fast_connections() -> None:
     await site.server.shutdown(1)
     assert wire.closed
     assert len(answers(wire.written)) == 1
+
+
+@pytest.mark.parametrize("method", [b"FOO", b"get", b"BREW", b"GETT", b"A_B"])
+async def test_an_unknown_method_is_405_in_pieces_too(method: bytes) -> None:
+    """A38: cut at every octet, and octet by octet, though the parser refuses it before it has seen the line."""
+    site = Site()
+    request = get(build_request(DV.cert_id(GOOD))).replace(b"GET", method, 1)
+    pieces = [[request[:at], request[at:]] for at in range(1, len(request))]
+    for segments in ([request], *pieces, [request[at : at + 1] for at in range(len(request))]):
+        said = await site.exchange(segments)
+        assert (said.octets[9:12], said.octets.count(b"Allow: GET, HEAD, POST"), said.closed) == (b"405", 1, True)
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [b"\x16\x03\x01\x02\x00\x01\x00"],
+        [b"\x16\x03\x01\x02\x00\x01\x00\r\n"],
+        [b"FO\0"],
+        [b"FOO\t/ HTTP/1.1\r\n\r\n"],
+        [b"FOO /M\r\n\r\n"],
+        [b"FOO / HTTP/2.0\r\n\r\n"],
+        [b"FOO / SIP"],
+        [b"EHLO x\r\n"],
+        [b"SSH-2.0-OpenSSH_9.2\r\n"],
+        [b"GE", b"\xff"],
+    ],
+)
+async def test_what_is_no_http_is_400(segments: list[bytes]) -> None:
+    """Not the method alone is wrong with it."""
+    said = await Site().exchange(segments)
+    assert (said.octets[9:12], said.closed) == (b"400", True)

@@ -112,7 +112,7 @@ ODD_FIELDS = [
 ]
 ODD_VERSIONS = ["HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1.1 ", "HTTP/01.1", " HTTP/1.1", "HTTP/1.1\0", ""]
 ODD_METHODS = ["HEAD", "PUT", "OPTIONS", "get", "CONNECT", "M-SEARCH", " GET", "GET ", ""]
-PREFIXES = ["", "/tls-dv", "/tls-dv", "/root/ca1"]
+PREFIXES = ["", "/tls-dv", "/tls-dv", "/demo/ca1"]
 ODD_PREFIXES = ["/", "/tls-dv/", "/nowhere", "http://h", "/tls-dv/..", "/.", "/tls-dv?", "/tls-dv#", "/%74ls-dv", "*"]
 ODD_KINDS = ("method", "prefix", "version", "field", "field", "spelling", "body", "length", "line end", "DER")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quash.cache import layout
@@ -20,8 +21,8 @@ from quash.pki.ocsp_request import build_request
 from quash.pki.ocsp_response import ERRORS, Status, verify_response
 from responder.serve import fast
 from responder.serve.httpdate import http_date
+from responder.serve.metrics import ANSWERS
 from responder.serve.plain import MAX_HEAD, MAX_LINE, NO_BODY, body_length, get_target, post_target
-from responder.serve.worker import ANSWERS
 from tests.unit.serve.in_memory import CATALOG, DV, GOOD, NOW, OV, REVOKED, Pair, Site
 from tests.unit.serve.test_differential import get, post
 
@@ -29,16 +30,16 @@ KEY = layout.record_key(1, GOOD)
 ASK = get(build_request(DV.cert_id(GOOD)))
 
 
+async def make_pair(loop: asyncio.AbstractEventLoop) -> Pair:
+    return Pair(loop, Site(), Site(fast=False))
+
+
 @pytest.fixture
 def own() -> Iterator[Pair]:
     """A pair that a test may change."""
     loop = asyncio.new_event_loop()
-
-    async def make() -> Pair:
-        return Pair(loop, Site(), Site(fast=False))
-
     try:
-        yield loop.run_until_complete(make())
+        yield loop.run_until_complete(make_pair(loop))
     finally:
         loop.close()
 
@@ -85,7 +86,8 @@ def test_a_refreshed_record_is_answered_by_the_next_request(own: Pair) -> None:
     assert f"Last-Modified: {http_date(NOW - 3600)}".encode() in before.octets
 
 
-def test_headers_follow_the_clock_on_both_paths(own: Pair) -> None:
+@pytest.mark.parametrize("set_back", [False, True])
+def test_headers_follow_the_clock_on_both_paths(own: Pair, set_back: bool) -> None:
     """max-age second by second before the refresh and before nextUpdate, and nothing from nextUpdate on (A35, A36)."""
     signed, seen = NOW - 3600, []
     moments = [0, *range(72_000 - 1803, 72_000 - 1797), 71_999, 72_000, *range(172_799 - 63, 172_799 + 2)]
@@ -93,9 +95,10 @@ def test_headers_follow_the_clock_on_both_paths(own: Pair) -> None:
         for site in (own.fast, own.full):
             site.clock.step(signed + moment + 0.5 - site.clock.now())
         seen.append(own.agree([ASK, ASK]).fast)
-        for site in (own.fast, own.full):  # a clock that is set back
-            site.clock.step(NOW - site.clock.now())
-        assert own.agree([ASK]).fast == 1
+        if set_back:
+            for site in (own.fast, own.full):
+                site.clock.step(NOW - site.clock.now())
+            assert own.agree([ASK]).fast == 1
     assert seen == [2 if moment < 172_799 else 0 for moment in moments]
 
 
@@ -163,9 +166,60 @@ def test_a_record_that_is_none_is_left_to_the_full_path(own: Pair, record: bytes
     assert status(own, fast_answers=0) == ERRORS["internal_error"]
 
 
+def sign(pair: Pair, ago: int, reason: int | None) -> None:
+    """Another record, as if signed a while ago."""
+    at = int(pair.fast.clock.now()) - ago
+    revoked = None if reason is None else (reason, at - 100)
+    put(pair, DV.record(GOOD, at, revoked=revoked, version=0 if reason is None else 1))
+
+
+def wait(pair: Pair, seconds: float) -> None:
+    """Both clocks move, or are set back."""
+    for site in (pair.fast, pair.full):
+        site.clock.step(seconds)
+
+
+def hear(pair: Pair, ago: int, max_age: int) -> None:
+    """Another freshness, another catalog."""
+    catalog = Catalog({1: replace(DV.row, max_age=max_age), 2: OV.row}, CATALOG.templates)
+    change(pair, heartbeat=int(pair.fast.clock.now()) - ago, catalog=catalog)
+
+
+def ask(pair: Pair, request: bytes) -> None:
+    pair.agree([request, request])
+
+
+REQUESTS = [  # all of one certificate, so that what is remembered meets what has changed
+    method(build_request(DV.cert_id(GOOD, h), nonce))
+    for method in (get, post)
+    for h in CertIdHash
+    for nonce in (None, b"n" * 16)
+]
+STEPS: list[Callable[[Pair], None]] = [
+    *(partial(sign, ago=ago, reason=reason) for ago in (0, 59, 72_000 - 1805, 172_790) for reason in (None, 0, 1)),
+    partial(put, record=b"\x09" * 145),
+    *(partial(wait, seconds=seconds) for seconds in (0.4, 1, 2, 60, 1800, -0.4, -1, -1800)),
+    *(partial(hear, ago=ago, max_age=max_age) for ago in (0, 61, 90_000) for max_age in (60, 1800)),
+    *(partial(ask, request=request) for request in REQUESTS * 3),
+]
+
+
+@given(st.lists(st.sampled_from(STEPS), min_size=20, max_size=60))
+@settings(max_examples=120, deadline=None)
+def test_whatever_happens_between_requests_both_paths_say_the_same(steps: list[Callable[[Pair], None]]) -> None:
+    """Records signed and replaced, clocks that move and are set back, caches that age: nothing outlives its truth."""
+    loop = asyncio.new_event_loop()
+    pair = loop.run_until_complete(make_pair(loop))
+    try:
+        for step in steps:
+            step(pair)
+    finally:
+        loop.close()
+
+
 def test_an_issuers_path_answers_for_that_issuer_alone(own: Pair) -> None:
     """G45: neither with another issuer's CertID before nor after."""
-    elsewhere = get(build_request(DV.cert_id(GOOD)), prefix="/root/ca1")
+    elsewhere = get(build_request(DV.cert_id(GOOD)), prefix="/demo/ca1")
     assert own.agree([ASK]).fast == 1
     assert status(own, elsewhere, fast_answers=0) == ERRORS["unauthorized"]
     assert status(own, get(build_request(DV.cert_id(GOOD)), prefix=""), fast_answers=1) == Status(None, 0)
@@ -185,7 +239,7 @@ def test_the_memos_are_bounded(own: Pair, monkeypatch: pytest.MonkeyPatch) -> No
         for request in (get(der, headers=f"Host: {number}\r\n"), post(der)):
             said = own.agree([request])
             assert said.fast == 1
-            assert len(path._whole) <= 3
+            assert len(path._known) <= 3
             assert len(path._lines) <= 3
             assert len(path._made) <= 3
             assert len(path._heads) <= 2
@@ -195,7 +249,7 @@ def test_nonces_are_not_remembered(own: Pair) -> None:
     """Each is another text, so a memo of them would push out what comes again; A27: the answer carries none."""
     for number in range(5):
         assert own.agree([post(build_request(DV.cert_id(GOOD), b"%016d" % number))]).fast == 1
-    assert own.fast.worker.fast._lines == own.fast.worker.fast._whole == {}
+    assert own.fast.worker.fast._lines == own.fast.worker.fast._known == {}
     assert len(own.fast.worker.fast._made) == 1
 
 
@@ -219,7 +273,7 @@ def test_answers_are_counted_once(own: Pair) -> None:
     """By path, method, outcome and hash (A20), when the worker hands them over."""
 
     def counted(source: str, method: str, outcome: str, h: str) -> float:
-        return ANSWERS.labels(source, method, 200, outcome, h)._value.get()  # type: ignore[no-any-return]
+        return ANSWERS.labels(source, method, 200, outcome, h, "tls-dv")._value.get()  # type: ignore[no-any-return]
 
     labels = [("fast", m, o, h) for m in ("GET", "POST") for o in ("good", "revoked") for h in ("sha1", "sha256")]
     before = [counted(*label) for label in labels]

@@ -42,7 +42,9 @@ ISSUER = Issuer(
     profiles=("tls-dv",),
     created_at=NOW,
 )
-AUTHORITY = Authority(ISSUER, ALGORITHM, KEY_ID, NOW + 1000 * DAY, frozenset())
+AUTHORITY = Authority(
+    ISSUER, ALGORITHM, KEY_ID, NOW + 1000 * DAY, purposes=frozenset({oids.SERVER_AUTH}), path_length=0
+)
 SERIAL = bytes(range(1, 17))
 FRAME = Frame(SERIAL, ALGORITHM, ISSUER.subject, NOW, NOW + 199 * DAY - 1, b"\x30\x00", spki_of(private_key(LEAF_KEY)))
 EXPECTED = Expected("tls-dv", SERIAL, hashlib.sha256(FRAME.spki).digest(), NOW, FRAME.not_after, URL)

@@ -14,6 +14,7 @@ from issuer.signer.offline import renew_crl, renew_ocsp_signer
 from issuer.signer.service import CaSigner
 from quash.errors import QuashError
 from quash.pki.crl import read_crl, read_entry
+from quash.runtime.config import Config
 from quash.store import acts, certificates, crls, issuers, ocsp_signers, outbox, revocations
 from quash.store.revocations import Revocation
 from tests.support.initialising import Made
@@ -237,6 +238,18 @@ async def test_a_root_crl_never_loses_an_entry(deployment: Made, database: Any) 
 
 
 @pytest.mark.usefixtures("no_lint")
+async def test_another_number_of_shards_is_refused(deployment: Made) -> None:
+    """B16: a changed configuration alone does not move certificates to other CRLs; the message names the command."""
+    await deployment.make()
+    dump = deployment.deployment.config.model_dump()
+    for each in dump["issuers"]:
+        each["shards"] += each["name"] == "tls-dv"
+    with pytest.raises(QuashError, match="quash ca shards --issuer tls-dv --count 5") as caught:
+        await deployment.make(Config.model_validate(dump))
+    assert caught.value.code == "hierarchy.shards_changed"
+    assert await deployment.fetch("select shard_count from issuer where name = 'tls-dv'") == [(4,)]
+
+
 async def test_operators_are_left_alone(deployment: Made) -> None:
     """A disabled operator stays disabled, one whose files moved away is not made again, an old one is renewed."""
     await deployment.make()

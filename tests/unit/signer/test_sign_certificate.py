@@ -396,7 +396,7 @@ async def test_what_was_signed_is_handed_out_when_stopped(desk: Desk) -> None:
 
 
 async def test_keys_that_fail(desk: Desk) -> None:
-    """A key of somebody else is never used; a key that comes back is opened again; a refused PIN is not tried again."""
+    """A key of somebody else is never used; a key that comes back is opened again."""
     issuer_id, serial = desk.hierarchy["tls-dv"].id, await desk.reserve(await desk.leaf())
     answers: list[object] = []
     opened: list[str] = []
@@ -421,14 +421,7 @@ async def test_keys_that_fail(desk: Desk) -> None:
         assert caught.value.code == code
     answers.append(right)
     assert await signer.sign_certificate(issuer_id, serial)
-
-    signer = desk.new_signer(opener)
-    second = await desk.reserve(await desk.leaf())
-    answers.append(KeyUnavailable("wrong PIN", "key.login_failed"))
-    for _ in range(3):
-        with pytest.raises(KeyUnavailable):
-            await signer.sign_certificate(issuer_id, second)
-    assert len(opened) == 4
+    assert len(opened) == 3
 
 
 async def test_a_key_that_fails_while_signing_is_opened_again(desk: Desk) -> None:
@@ -476,5 +469,34 @@ async def test_a_faulty_signature_is_not_handed_out(desk: Desk) -> None:
 async def test_an_issuer_without_certificate(desk: Desk) -> None:
     """An issuer that has no certificate yet signs nothing."""
     serial = await desk.reserve(await desk.leaf())
+    await desk.fetch("alter table issuer_certificate disable trigger kept")
     await desk.fetch("delete from issuer_certificate where issuer_id = $1", desk.hierarchy["tls-dv"].id)
     assert (await refused(desk, serial)).code == "signer.issuer_certificate"
+
+
+async def test_revoked_issuer_issues_nothing_but_answers_and_lists(desk: Desk) -> None:
+    """C3: no leaf below a revoked CA; its CRLs go on, since relying parties may not know of it yet (B6, C10)."""
+    own, root = desk.hierarchy["tls-dv"], desk.hierarchy["root"]
+    serial = await desk.reserve(await desk.leaf())
+    crl = await desk.crl(number=1)
+    async with desk.owner.acquire() as conn:
+        await conn.execute("update issuer set parent = $2 where id = $1", own.id, root.id)
+        await conn.execute(
+            "insert into certificate"
+            " (issuer_id, serial, state, profile, der, not_after, bucket, created_at, spki_sha256)"
+            " values ($1, '\\x05', 'issued', 'sub-ca', $2, $3, 0, 0, $4)",
+            root.id, await desk.certificate_of("tls-dv"), desk.now + 1000 * DAY, hashlib.sha256(own.spki).digest(),
+        )  # fmt: skip
+        act = await conn.fetchval(
+            "insert into act (at, actor, action, subject) values (0, 'test', 'revoke', '{}') returning id"
+        )
+        await conn.execute(
+            "insert into revocation (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id)"
+            " values ($1, '\\x05', 1, 1, $2, $2, $3)", root.id, desk.now, act,
+        )  # fmt: skip
+    with pytest.raises(QuashError) as caught:
+        await desk.signer.sign_certificate(own.id, serial)
+    assert (caught.value.code, caught.value.kind) == ("signer.issuer_revoked", Kind.REFUSED)
+    assert await desk.signer.sign_crl(own.id, "1", crl)
+    other = await desk.reserve(await desk.leaf("tls-ov"), "tls-ov")
+    assert await desk.signer.sign_certificate(desk.hierarchy["tls-ov"].id, other)

@@ -22,6 +22,8 @@ from quash.store import signing_log
 from tests.support.issuing import CRL_BASE, DAY, SoftwareKey, private_key
 from tests.support.reserving import Desk
 
+MALFORMED = "crl.malformed"
+
 
 async def sign(desk: Desk, tbs: bytes, name: str = "tls-dv", scope: str = "1") -> bytes:
     return await desk.signer.sign_crl(desk.hierarchy[name].id, scope, tbs)
@@ -46,6 +48,22 @@ async def test_signs_the_next_crl(desk: Desk, name: str, scope: str) -> None:
     assert len(read_crl(certificate_list(tbs, algorithm, raw)).entries) == 100
     rows = [tuple(row) for row in await desk.fetch("select kind, issuer_id, scope, number, at from signing_log")]
     assert rows == [("crl", issuer.id, scope, 7, desk.now)]
+
+
+async def test_entries_matched_before_are_not_matched_again_and_others_are(desk: Desk) -> None:
+    """What was appended is always looked at, and so is everything when any octet before it has changed (B8-B11)."""
+    old = [entry(bytes([1, number]), desk.now, 1) for number in range(100)]
+    bad = b"".join(old[:-1]) + old[-1][:-1] + b"\x06"  # certificateHold
+    await sign(desk, await desk.crl(number=1, entries=old))
+    await sign(desk, await desk.crl(number=2, entries=[*old, entry(b"\x02", desk.now, 4)]))
+    more = [*old, entry(b"\x02", desk.now, 4), bad]
+    assert await code_of(sign(desk, await desk.crl(number=3, entries=more))) == MALFORMED
+    assert await code_of(sign(desk, await desk.crl(number=3, entries=[bad, entry(b"\x02", desk.now, 4)]))) == MALFORMED
+    assert await code_of(sign(desk, await desk.crl(number=3, entries=[b"".join(old)[:-7]]))) == MALFORMED
+    await sign(desk, await desk.crl(number=3, entries=old[:50]))
+    await sign(desk, await desk.crl(number=4, entries=[]))
+    await sign(desk, await desk.crl(number=5, entries=[*old[:50], *old]))
+    assert await code_of(sign(desk, await desk.crl(number=6, entries=[*old[:50], bad]))) == MALFORMED
 
 
 async def test_numbers_rise(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from quash.pki.crl import ENTRIES, cut_entries, entry
@@ -100,3 +101,54 @@ async def test_what_may_go_is_counted_and_not_listed(database: Any) -> None:
     assert cut_entries(found.encoded) == [entry(b"\x02", 5, 4), entry(b"\x03", 5, 4)]
     assert (found.count, found.gone) == (2, 1)
     assert await listed(database) == crls.Listing(b"".join(entry(bytes((n,)), 5, 4) for n in (1, 2, 3)), 3, 0)
+
+
+async def test_idle_scope_does_not_read_the_revocations_of_others(database: Any) -> None:
+    """An old CRL of a quiet scope makes nobody walk through a mass revocation that came since, at any look."""
+    await prepare(database.owner)
+    await database.owner.execute("""
+        insert into issuer
+            (name, kind, subject, spki, signature_algorithm, key_ref, ocsp_path, max_age, bucket_count, created_at)
+            values ('quiet', 'root', '', '', 'x', 'pem:x', 'quiet', 1, 1, 1);
+        insert into crl_scope (issuer_id, scope, url, path, idp) values (2, 'full', 'u', 'quiet.crl', false);
+        insert into crl (issuer_id, scope, number, this_update, next_update, entries, covers, scheduled, published_at)
+            values (2, 'full', 1, 1, 2, 0, pg_current_snapshot(), true, 1);
+        insert into certificate (issuer_id, serial, state, profile, not_after, bucket, created_at)
+            select 1, int4send(n), 'imported', 'x', 9, 0, 0 from generate_series(1, 20000) n;
+        insert into revocation (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id)
+            select 1, int4send(n), 1, 4, 5, 0, 1 from generate_series(1, 20000) n;
+        analyze;
+    """)
+    plan = "\n".join(row[0] for row in await database.owner.fetch(f"explain {crls._STATES}", False))
+    assert "revocation_order on revocation" in plan
+    assert "revocation_tx" not in plan
+    async with acquire(database.owner) as conn:
+        (state,) = await crls.states(conn)
+    assert (state.scope.path, state.dirty_since) == ("quiet.crl", None)
+
+
+async def test_look_at_one_shard_ends_where_the_next_begins(database: Any) -> None:
+    """A mass revocation of one shard is not walked through for the others of its issuer either."""
+    await prepare(database.owner)
+    await database.owner.execute("""
+        insert into certificate (issuer_id, serial, state, profile, not_after, bucket, created_at)
+            select 1, int4send(n), 'imported', 'x', 9, 0, 0 from generate_series(1, 5000) n;
+        insert into revocation (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id, shard)
+            select 1, int4send(n), 1, 4, 5, 0, 1, 7 from generate_series(1, 5000) n;
+    """)
+    async with acquire(database.owner) as conn, conn.transaction():
+        await crls._in_index_order(conn)
+        plan = "\n".join(row[0] for row in await conn.fetch(f"explain (analyze) select 1{crls._NEW}", 1, 3, "1:1:"))
+        assert await crls.changes(conn, SCOPE, "1:1:") == []
+    assert "Index Scan using revocation_order" in plan
+    (buffers,) = re.findall(r"Index Scan using revocation_order.*?Buffers: shared hit=(\d+)", plan, re.DOTALL)
+    assert int(buffers) < 10
+
+
+async def test_plan_made_while_all_was_small_uses_the_index(database: Any) -> None:
+    """A builder keeps its plan from before a mass revocation: reading and sorting would grow with the table."""
+    await prepare(database.owner)
+    async with acquire(database.owner) as conn, conn.transaction():
+        await crls._in_index_order(conn)
+        plan = "\n".join(row[0] for row in await conn.fetch(f"explain {crls._STATES}", False))
+    assert "Index Scan using revocation_order on revocation" in plan

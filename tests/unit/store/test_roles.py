@@ -36,6 +36,20 @@ APPEND_ONLY = {
     "case_certificate": "act_id",
     "case_sighting": "seen_at",
     "case_event": "text",
+    "sighting": "seen_at",
+    "case_file": "name",
+    "system_event": "kind",
+    "report": "body",
+    "report_challenge": "at",
+    "report_case": "at",
+    "report_done": "at",
+    "notice": "body",
+    "notice_attempt": "detail",
+    "mass_job_certificate": "serial",
+    "mass_job_bucket": "certificates",
+    "mass_job_exempt": "exemption_id",
+    "exemption": "why",
+    "exemption_end": "why",
 }
 CHANGES = ("update {0} set {1} = {1}", "delete from {0}", "truncate {0} cascade")
 
@@ -86,6 +100,15 @@ DENIED = [
     (roles.ADMIN, "insert into act (tx, at, actor, action, subject) values ('3', 1, 'a', 'b', '{}')"),
     (roles.JOBS, "insert into certificate (issuer_id) values (1)"),
     (roles.ADMIN, "insert into ledger (position) values (1)"),
+    (roles.CRL_BUILDER, "insert into system_event (at) values (1)"),
+    (roles.PRESIGNER, "insert into system_event (at) values (1)"),
+    (roles.INTAKE, "select * from report"),
+    (roles.INTAKE, "select * from report_challenge"),
+    (roles.INTAKE, "select * from certificate"),
+    (roles.INTAKE, "insert into act (at) values (1)"),
+    (roles.INTAKE, "insert into revocation_case (trigger) values ('br-3')"),
+    (roles.INTAKE, "insert into report_case (report_id) values (1)"),
+    (roles.INTAKE, "insert into revocation (issuer_id) values (1)"),
     (roles.LEDGER, "insert into act (at) values (1)"),
     (roles.LEDGER, "select * from certificate"),
     (roles.CRL_BUILDER, "insert into revocation (issuer_id) values (1)"),
@@ -150,9 +173,24 @@ async def _add_one_of_each(owner: Any) -> None:
             select 1, 'csr', '', '', spki_sha256, 1 from blocked_key;
         insert into revocation_case (trigger, received_at, opened_at, reporter, summary, act_id)
             values ('br-3', 1, 1, 'r', 's', 1);
+        insert into sighting (issuer_id, serial, version, kind, place, hash, seen_at, signed_at, sha256)
+            select 1, '\\x01', 1, 'feed', '', '', 1, 1, spki_sha256 from blocked_key;
+        insert into case_file (case_id, sha256, name, at, body, act_id) values (1, sha256('x'), 'n', 1, 'x', 1);
+        insert into system_event (at, kind, subject) values (1, 'ocsp.pass', '{}');
+        insert into report (reference, received_at, kind, source, contact, body)
+            values (gen_random_uuid(), 1, 'problem', 's', 'c', '{}');
+        insert into report_challenge (challenge, at, expires_at) values ('c', 1, 1);
+        insert into report_case (report_id, case_id, at) values (1, 1, 1);
+        insert into report_done (report_id, at) values (1, 1);
+        insert into notice (at, template, channel, recipient, subject, body) values (1, 't', 'mail', 'r', 's', 'b');
+        insert into notice_attempt (notice_id, at, sent, detail) values (1, 1, true, 'd');
         insert into case_certificate (case_id, issuer_id, serial, act_id) values (1, 1, '\\x01', 1);
         insert into case_sighting (case_id, issuer_id, serial, seen_at) values (1, 1, '\\x01', 1);
         insert into case_event (case_id, at, kind, text, act_id) values (1, 1, 'note', 't', 1);
+        insert into mass_job (state, selection, reason, act_id, created_at, updated_at)
+            values ('draft', '{}', 4, 1, 1, 1);
+        insert into mass_job_certificate (job_id, issuer_id, rank, serial) values (1, 1, 0, '\\x01');
+        insert into mass_job_bucket (job_id, issuer_id, rank, certificates, whole) values (1, 1, 0, 1, true);
     """)
 
 

@@ -1,0 +1,131 @@
+"""The self-audit (F12, G50): who is sampled, who looks, what is kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from issuer.checks.lint import LintGate
+from issuer.checks.workers import Inline
+from issuer.issuance.self_audit import audit, read_quarter, sample_size
+from quash.errors import QuashError
+from quash.runtime.clock import FakeClock
+from quash.runtime.config import Config
+from tests.support.issuing import OV_SUBJECT, World, make_csr, private_key
+
+ZLINT = Path(sys.executable).with_name("zlint")
+SAYS = "import sys, json; sys.stdin.buffer.read(); print(json.dumps({{'{code}': {{'result': '{result}'}}}}))"
+
+
+def program(name: str, result: str) -> dict[str, Any]:
+    """A linter that says the same of everything."""
+    return {
+        "name": name,
+        "command": [sys.executable, "-c", SAYS.format(code=f"e_{name}", result=result)],
+        "version_command": [sys.executable, "-c", f"print('{name} 7')"],
+        "output": "zlint",
+    }
+
+
+def config_of(world: World, *linters: dict[str, Any], gate: tuple[dict[str, Any], ...] = ()) -> Config:
+    changes = {"self_audit": {"linters": list(linters)}, "lint": {"external": list(gate)}}
+    return Config.model_validate(world.config.model_dump() | changes)
+
+
+async def order(world: World, count: int, profile: str = "tls-dv", config: Config | None = None) -> None:
+    """Issues; with a configuration, behind its gate."""
+    linting = {"linting": LintGate(config.lint, Inline())} if config else {}
+    issuance = world.issuance(config=config, **linting)  # type: ignore[arg-type]
+    subject = OV_SUBJECT if profile == "tls-ov" else ()
+    for number in range(count):
+        request = make_csr([f"www{number}.example.org"], key=private_key("leaf"), subject=subject)
+        made = await issuance.submit("operator:ann", profile, request)
+        assert (await issuance.finish(made.id, timeout=0)).state == "issued"
+
+
+@pytest.mark.parametrize(
+    ("population", "size"), [(0, 0), (1, 1), (33, 1), (34, 2), (100, 3), (101, 4), (1_000_000, 30_000)]
+)
+def test_a_sample_is_three_percent_and_at_least_one(population: int, size: int) -> None:
+    """F12: max(1, 3 %), rounded up."""
+    assert sample_size(population) == size
+
+
+def test_a_quarter_is_of_the_calendar() -> None:
+    """UTC, the end exclusive; anything else is refused."""
+    start, end = (datetime.fromtimestamp(at, UTC).isoformat() for at in read_quarter("2026-Q4"))
+    assert (start, end) == ("2026-10-01T00:00:00+00:00", "2027-01-01T00:00:00+00:00")
+    for text in ("2026", "2026-Q5", "Q1", "0000-Q1", "9999-Q4", "2026-Q1 "):
+        with pytest.raises(QuashError, match=r"self_audit\.period|no quarter"):
+            read_quarter(text)
+
+
+async def test_each_issuer_s_sample_is_linted_by_who_did_not_gate_it(world: World, clock: FakeClock) -> None:
+    """What gated a certificate does not audit it; another linter does, and its findings are kept with an act."""
+    gate = (program("gate", "pass"),)
+    config = config_of(world, program("gate", "error"), program("stranger", "error"), gate=gate)
+    await order(world, 2, config=config)
+    await order(world, 1, "tls-ov")  # nothing gated this one
+    await clock.advance(1)
+    outcome = await audit(world.owner, config, clock)
+    said = [(each.certificate.issuer, each.report.linter) for each in outcome.audited]
+    assert sorted(said) == [("tls-dv", "stranger"), ("tls-ov", "gate"), ("tls-ov", "stranger")]
+    assert (outcome.population, outcome.sample, len(outcome.refused)) == (3, 2, 3)
+    rows = await world.fetch("select linter, version, findings, refused from self_audit_result order by linter")
+    assert [(row["linter"], row["version"], row["refused"]) for row in rows] == [
+        ("gate", "gate 7", True),
+        *[("stranger", "stranger 7", True)] * 2,
+    ]
+    assert rows[1]["findings"] == [{"severity": "error", "code": "e_stranger", "message": ""}]
+    (act,) = await world.fetch("select actor, subject from act where action = 'self-audit'")
+    subject = act["subject"] if isinstance(act["subject"], dict) else json.loads(act["subject"])
+    assert (act["actor"], subject["population"], subject["sample"], subject["refused"]) == (
+        *("command:self-audit", 3, 2), 3,
+    )  # fmt: skip
+
+
+async def test_a_period_begins_where_the_last_one_ended(world: World, clock: FakeClock) -> None:
+    """BR 8.7: nothing is left between two samples; without anything new there is nothing to audit."""
+    config = config_of(world, program("stranger", "pass"))
+    await order(world, 2)
+    await clock.advance(1)
+    first = await audit(world.owner, config, clock)
+    with pytest.raises(QuashError, match="nothing was issued"):
+        await audit(world.owner, config, clock)
+    await order(world, 1)
+    await clock.advance(1)
+    second = await audit(world.owner, config, clock)
+    assert (first.population, second.population, second.since) == (2, 1, first.until)
+    moment = datetime.fromtimestamp(clock.now(), UTC)
+    whole = await audit(world.owner, config, clock, f"{moment.year}-Q{(moment.month + 2) // 3}")
+    assert whole.population == 3
+
+
+async def test_without_a_linter_that_had_no_say_nothing_is_audited(world: World, clock: FakeClock) -> None:
+    """An audit by the gate itself, or by a program that is missing, is none."""
+    gate = (program("gate", "pass"),)
+    missing = {**program("missing", "pass"), "command": ["no-such-linter"]}
+    config = config_of(world, *gate, missing, gate=gate)
+    await order(world, 1, config=config)
+    await clock.advance(1)
+    with pytest.raises(QuashError, match="had no say") as error:
+        await audit(world.owner, config, clock)
+    assert error.value.code == "self_audit.no_linter"
+    assert await world.fetch("select from self_audit") == []
+
+
+async def test_debian_s_zlint_finds_nothing_in_what_we_issue(world: World, clock: FakeClock) -> None:
+    """The default linter, on real certificates of both profiles that pkilint gated."""
+    await order(world, 1, config=world.config)
+    await order(world, 1, "tls-ov", config=world.config)
+    await clock.advance(1)
+    outcome = await audit(world.owner, world.config, clock)
+    assert [each.report.linter for each in outcome.audited] == ["zlint", "zlint"]
+    assert [each.report.refusing for each in outcome.audited] == [(), ()]
+    assert all(each.certificate.gated_by == ("pkilint",) for each in outcome.audited)
+    assert ZLINT.exists()

@@ -1,0 +1,184 @@
+"""Identifiers that officers mark as validated: for whom, by which method, since when, and for how long that counts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from issuer.api import application, listening
+from issuer.checks.validation import Identifier, check_validated, proofs
+from issuer.issuance import validation_api
+from issuer.issuance.validations import record, withdraw
+from quash.errors import QuashError
+from quash.runtime.clock import FakeClock
+from quash.store.orders import Order
+from quash.store.validations import Validation
+from tests.support.edge import Client, Edge
+from tests.support.issuing import OV_SUBJECT, World, make_config, make_csr
+
+DAY = 86_400
+ANN, BOB = "operator:ann", "operator:bob"
+DNS = {"kind": "dns", "value": "example.org"}
+ORGANIZATION = {"kind": "organization", "value": "TN/Société d'Essai"}
+
+
+async def _mark(
+    world: World, identifier: dict[str, str] = DNS, method: str = "3.2.2.4.7", **changes: Any
+) -> Validation:
+    now = int(world.clock.now())
+    given = {"method": method, "validated_at": now, "now": now} | changes
+    async with world.pool.acquire() as conn:
+        return await record(conn, BOB, ANN, identifier, **given)
+
+
+async def _order(world: World, profile: str = "tls-dv", who: str = ANN) -> Order:
+    """A name below example.org, for real: identifiers count, only logs are left out."""
+    config = make_config(world.config, require_validation=True)
+    config = config.model_copy(update={"ct": config.ct.model_copy(update={"required": False})})
+    issuance = world.issuance(config=config)
+    order = await issuance.submit(who, profile, make_csr(["www.example.org"], subject=OV_SUBJECT))
+    return await issuance.finish(order.id, timeout=0)
+
+
+async def test_what_an_officer_marked_is_issued(world: World) -> None:
+    """For the applicant and nobody else; the act names all of it (F2); withdrawn, it counts no more."""
+    await _mark(world)
+    assert (await _order(world)).state == "issued"
+    with pytest.raises(QuashError, match=r"validation\.required.*www\.example\.org"):
+        await _order(world, who="operator:carol")
+    (act,) = await world.fetch("select actor, action, subject from act where action like 'validation%'")
+    assert (act["actor"], act["action"]) == (BOB, "validation.record")
+    assert act["subject"] == {
+        "applicant": ANN,
+        "kind": "dns",
+        "value": "example.org",
+        "method": "3.2.2.4.7",
+        "validated_at": int(world.clock.now()),
+    }
+    async with world.pool.acquire() as conn:
+        await withdraw(conn, BOB, ANN, DNS, int(world.clock.now()))
+        with pytest.raises(QuashError, match=r"validation\.unknown"):
+            await withdraw(conn, BOB, ANN, DNS, int(world.clock.now()))
+    with pytest.raises(QuashError, match=r"validation\.required"):
+        await _order(world)
+
+
+async def test_an_organization_is_validated_too(world: World) -> None:
+    """D22, G46: an OV certificate needs the names and the body behind them."""
+    await _mark(world)
+    with pytest.raises(QuashError, match=r"validation\.required.*TN/Société d'Essai"):
+        await _order(world, "tls-ov")
+    await _mark(world, ORGANIZATION, "3.2.2.1")
+    assert (await _order(world, "tls-ov")).state == "issued"
+
+
+@pytest.mark.parametrize(
+    ("identifier", "changes", "code"),
+    [
+        (DNS, {"method": "3.2.2.4.2"}, "validation.method"),
+        (DNS, {"method": "3.2.2.1"}, "validation.method"),
+        (ORGANIZATION, {"method": "3.2.2.4.7"}, "validation.method"),
+        ({"kind": "email", "value": "a@example.org"}, {"method": "3.2.2.4.7"}, "validation.method"),
+        (DNS, {"validated_at": 1_800_000_000 - 30 * DAY - 1}, "validation.time"),
+        (DNS, {"validated_at": 1_800_000_061}, "validation.time"),
+        ({"kind": "dns", "value": "co.uk"}, {}, "name.public_suffix"),
+        ({"kind": "dns", "value": "*.example.org"}, {}, "name.wildcard"),
+        ({"kind": "organization", "value": "Essai"}, {"method": "3.2.2.1"}, "validation.organization"),
+        ({"kind": "organization", "value": "tn/Essai"}, {"method": "3.2.2.1"}, "name.attribute_value"),
+    ],
+)
+async def test_marks_that_prove_nothing(
+    world: World, identifier: dict[str, str], changes: dict[str, Any], code: str
+) -> None:
+    """D21-D24: a retired or foreign method, an old time, a name that nobody could hold; nothing is stored."""
+    with pytest.raises(QuashError) as error:
+        await _mark(world, identifier, **changes)
+    assert error.value.code == code
+    assert await world.fetch("select from validated_identifier union all select from act") == []
+
+
+async def test_nobody_marks_for_oneself(world: World) -> None:
+    """Four eyes."""
+    async with world.pool.acquire() as conn:
+        with pytest.raises(QuashError, match=r"validation\.own"):
+            await record(conn, ANN, ANN, DNS, method="3.2.2.4.7", validated_at=1_800_000_000, now=1_800_000_000)
+
+
+def _at(day: str) -> int:
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
+
+
+# (wanted, row's kind, value, method number, age in days, on this day, whether it proves)
+CASES = [
+    (("dns", "a.b.example.org"), "dns", "example.org", "3.2.2.4.7", 0, "2026-11-22", True),
+    (("dns", "example.org"), "dns", "www.example.org", "3.2.2.4.7", 0, "2026-11-22", False),
+    (("dns", "notexample.org"), "dns", "example.org", "3.2.2.4.7", 0, "2026-11-22", False),
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.19", 0, "2026-11-22", True),
+    (("dns", "www.example.org"), "dns", "example.org", "3.2.2.4.19", 0, "2026-11-22", False),  # D25
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.7", 30, "2026-11-22", True),
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.7", 31, "2026-11-22", False),  # G13
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.7", 30, "2029-03-14", True),
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.7", 10, "2029-03-15", True),
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.7", 11, "2029-03-15", False),  # D21
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.22", 10, "2026-11-22", True),
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.22", 11, "2026-11-22", False),  # D21
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.4", 1, "2028-03-14", True),
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.4", 1, "2028-03-15", False),  # D24
+    (("dns", "example.org"), "dns", "example.org", "3.2.2.4.7", -1, "2026-11-22", False),
+    (("email", "a@example.org"), "email", "a@example.org", "3.2.2.2", 30, "2026-11-22", True),
+    (("email", "a@example.org"), "email", "a@example.org", "3.2.2.2", 31, "2026-11-22", False),  # D50
+    (("email", "b@example.org"), "email", "a@example.org", "3.2.2.2", 0, "2026-11-22", False),
+    (("email", "a@example.org"), "dns", "example.org", "3.2.2.4.7", 0, "2026-11-22", True),
+    (("email", "a@mail.example.org"), "dns", "example.org", "3.2.2.4.7", 0, "2026-11-22", True),
+    (("dns", "example.org"), "email", "a@example.org", "3.2.2.2", 0, "2026-11-22", False),
+    (("organization", "TN/Essai"), "organization", "TN/Essai", "3.2.2.1", 365, "2026-11-22", True),
+    (("organization", "TN/Essai"), "organization", "TN/Essai", "3.2.2.1", 366, "2026-11-22", False),  # D22, G14
+    (("organization", "FR/Essai"), "organization", "TN/Essai", "3.2.2.1", 0, "2026-11-22", False),
+]
+
+
+@pytest.mark.parametrize(("wanted", "kind", "value", "method", "age", "day", "enough"), CASES)
+def test_what_proves_what_and_for_how_long(
+    wanted: tuple[str, str], kind: str, value: str, method: str, age: int, day: str, enough: bool
+) -> None:
+    """The clock is moved over each switch date of reuse and methods (D-4)."""
+    now = _at(day)
+    row = Validation(ANN, kind, value, method, now - age * DAY, now, False, 1)
+    identifier = Identifier(*wanted)
+    # What the database is asked for holds every row that could prove it.
+    assert (kind, value) in proofs([identifier]) or not enough
+    if enough:
+        check_validated([identifier], [row], now)
+        return
+    with pytest.raises(QuashError, match=r"validation\.required"):
+        check_validated([identifier], [row], now)
+
+
+@pytest.fixture
+async def client(world: World, tmp_path: Path) -> AsyncIterator[Client]:
+    edge = await Edge(tmp_path / "state", world.owner).set_up()
+    app = application(world.pool, world.clock)
+    validation_api.add_routes(app, world.pool, world.issuance())
+    async with listening(app, edge.tls, "127.0.0.1", 0) as port:
+        yield Client(edge, port)
+
+
+async def test_the_api(client: Client, clock: FakeClock) -> None:
+    """Officers record and withdraw, auditors look, operators neither."""
+    path, body = "/v1/validations", {"applicant": "operator:operator", **DNS, "method": "3.2.2.4.7"}
+    assert (await client.post(path, body)).status == 403
+    made = await client.post(path, body | {"validated_at": "2027-01-15T00:00:00Z"}, as_="officer")
+    told = {**body, "validated_at": "2027-01-15T00:00:00Z", "recorded_at": "2027-01-15T08:00:00Z"}
+    assert (made.status, made.body) == (201, told)
+    assert (await client.get(f"{path}?applicant=operator:operator", as_="auditor")).body == {"validations": [told]}
+    assert (await client.get(f"{path}?applicant=operator:other", as_="officer")).body == {"validations": []}
+    assert (await client.post(path, body | {"applicant": "operator:officer"}, as_="officer")).status == 403
+    assert (await client.post(path, body | {"method": "phone"}, as_="officer")).status == 400
+    gone = {key: body[key] for key in ("applicant", "kind", "value")}
+    assert (await client.post(f"{path}/withdrawals", gone, as_="officer")).status == 200
+    assert (await client.post(f"{path}/withdrawals", gone, as_="officer")).status == 404
+    assert clock.now() == 1_800_000_000

@@ -1,0 +1,169 @@
+"""CAs of others below ECA-1: signed from their CSRs, bound by names, and refused whenever they would not be (G17)."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from issuer.checks import csr
+from issuer.signer.external import External, sign_sub_ca
+from issuer.signer.lint import findings
+from quash.errors import QuashError
+from quash.pki.serials import parse_serial
+from quash.runtime.clock import FakeClock
+from quash.runtime.config import Config, Permitted
+from quash.store import acts, blocked_keys
+from tests.support.initialising import Made
+from tests.support.issuing import PrivateKey, make_csr, private_key, spki_of
+from tests.support.shipped import openssl_says, shipped_config, signed_by
+
+Subject = tuple[tuple[x509.ObjectIdentifier, str], ...]
+SUBJECT: Subject = (
+    (NameOID.COUNTRY_NAME, "DE"),
+    (NameOID.ORGANIZATION_NAME, "Example GmbH"),
+    (NameOID.COMMON_NAME, "Example TLS CA 1"),
+)
+PERMITTED = {"dns": ["example.org"], "directory": [{"C": "DE"}]}
+MAIL = {"email": ["example.org", ".example.org"], "directory": [{"C": "DE"}]}
+POLICY = "smime-mailbox-strict"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Now, for openssl."""
+    return FakeClock(int(time.time()) - 60)
+
+
+@pytest.fixture
+async def eca(database: Any, clock: FakeClock, tmp_path: Path, no_lint: None) -> Made:
+    """TrustCor's ECA-1 alone, and CA-1 for TLS beside it."""
+    names = ("eca1", "eca1-tls", "eca1-mail", "ca1", "ca1-tls")
+    config = shipped_config("trustcor", database.config)
+    cut = config.model_copy(
+        update={"issuers": tuple(each for each in config.issuers if each.name in names), "profiles": ()}
+    )
+    made = Made.of(Config.model_validate(cut.model_dump()), tmp_path / "var", database.owner, clock)
+    await made.make()
+    return made
+
+
+def asked(key: PrivateKey | None = None, subject: Subject = SUBJECT, **changes: Any) -> External:
+    """A TLS CA for example.org, as it should be."""
+    right = External("eca1-tls", csr.decode(make_csr((), subject=subject, key=key)), ("ov",), _permit(PERMITTED), 1095)
+    return replace(right, **changes)
+
+
+def _permit(what: dict[str, Any]) -> Permitted:
+    return Permitted.model_validate(what)
+
+
+async def test_constraints_bind_what_others_sign(eca: Made, tmp_path: Path) -> None:
+    """D16, D17: openssl takes a leaf inside the constraints, none outside; the CA has its status from its parent."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    der, pem = await sign_sub_ca(eca.deployment, asked(key))
+    assert list(findings(der, "sub-ca-constrained")) == []
+    external = x509.load_der_x509_certificate(der)
+    above = [eca.certificate("eca1-tls"), eca.certificate("eca1")]
+    assert [x509.load_pem_x509_certificate(each.encode()) for each in pem] == above
+
+    def says(*names: x509.GeneralName) -> str:
+        return openssl_says(signed_by(external, key, *names), [external, *above], "sslserver", tmp_path)
+
+    assert says(x509.DNSName("www.example.org"), x509.DNSName("example.org")) == "leaf.pem: OK"
+    assert "permitted subtree violation" in says(x509.DNSName("www.example.net"))
+    assert "permitted subtree violation" in says(x509.DNSName("www.example.org"), x509.DNSName("notexample.org"))
+    assert "excluded subtree violation" in says(x509.IPAddress(ipaddress.ip_address("192.0.2.1")))
+    assert "excluded subtree violation" in says(x509.IPAddress(ipaddress.ip_address("2001:db8::1")))
+    assert "unsuitable certificate purpose" in says(x509.RFC822Name("a@example.org"))
+
+    rows = await eca.fetch(
+        "select i.name, c.profile, c.state, c.serial from certificate c join issuer i on i.id ="
+        " c.issuer_id where c.profile like '%constrained'"
+    )
+    serial = parse_serial(f"{external.serial_number:x}")
+    assert rows == [("eca1-tls", "sub-ca-constrained", "issued", serial)]
+    assert await eca.fetch("select kind from outbox where serial = $1", serial) == [("certificate",)]
+    ((actor,),) = await eca.fetch("select actor from act where action = 'certificate.issued' order by id desc limit 1")
+    assert actor == "command:sign-sub-ca"
+    point = external.extensions.get_extension_for_class(x509.CRLDistributionPoints).value[0]
+    assert point.full_name[0].value == "http://crl.trustcor.ca/eca1-tls.crl"
+
+
+async def test_mail_constraints_bind(eca: Made, tmp_path: Path) -> None:
+    """D17: mailboxes at the permitted hosts, and no TLS whatever the leaf says."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = replace(asked(key), parent="eca1-mail", policies=(POLICY,), permitted=_permit(MAIL))
+    external = x509.load_der_x509_certificate((await sign_sub_ca(eca.deployment, request))[0])
+    above = [external, eca.certificate("eca1-mail"), eca.certificate("eca1")]
+
+    def says(purpose: str, *names: x509.GeneralName) -> str:
+        return openssl_says(signed_by(external, key, *names), above, purpose, tmp_path)
+
+    assert says("smimesign", x509.RFC822Name("a@example.org")) == "leaf.pem: OK"
+    assert says("smimesign", x509.RFC822Name("a@mail.example.org")) == "leaf.pem: OK"
+    assert "permitted subtree violation" in says("smimesign", x509.RFC822Name("a@example.net"))
+    assert "OK" not in says("sslserver", x509.DNSName("www.example.org"))
+
+
+def subject(**changes: str | None) -> Subject:
+    """The right subject with these attributes changed, added or (None) left out."""
+    oids = {"C": NameOID.COUNTRY_NAME, "O": NameOID.ORGANIZATION_NAME, "CN": NameOID.COMMON_NAME,
+            "L": NameOID.LOCALITY_NAME}  # fmt: skip
+    values = {"C": "DE", "O": "Example GmbH", "CN": "Example TLS CA 1", **changes}
+    return tuple((oids[key], value) for key, value in values.items() if value is not None)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a root as parent": ({"parent": "eca1"}, "external.parent"),
+    "a CA for leaves as parent": ({"parent": "ca1-tls"}, "external.parent"),
+    "nobody as parent": ({"parent": "eca2"}, "hierarchy.parent"),
+    "no constraints (D16)": ({"permitted": _permit({})}, "external.profile"),
+    "no directory name (D16)": ({"permitted": _permit({"dns": ["example.org"]})}, "external.profile"),
+    "mail hosts for TLS (D17)": ({"permitted": _permit(MAIL)}, "external.profile"),
+    "both purposes (D17)": ({"permitted": _permit(PERMITTED | MAIL)}, "external.profile"),
+    "any policy (D15)": ({"policies": ("any",)}, "external.profile"),
+    "no policy (D15)": ({"policies": ()}, "external.profile"),
+    "an S/MIME policy (D15)": ({"policies": (POLICY,)}, "external.profile"),
+    "too long (D16)": ({"days": 1096}, "external.profile"),
+    "an internal name (D11)": ({"permitted": _permit(PERMITTED | {"dns": ["corp"]})}, "name.single_label"),
+    "a registry's suffix (D12)": ({"permitted": _permit(PERMITTED | {"dns": ["co.uk"]})}, "name.public_suffix"),
+    "no organization (D15)": ({"subject": subject(O=None)}, "external.subject"),
+    "a locality (D15)": ({"subject": subject(L="Berlin")}, "external.subject"),
+    "a generic name (G35)": ({"subject": subject(CN="TLS CA 1")}, "external.subject"),
+    "our own name": ({"subject": "eca1-tls"}, "external.ours"),
+    "a key of P-521 (D40)": ({"key": ec.generate_private_key(ec.SECP521R1())}, "key.outside_profile"),
+    "an RSA key too small for S/MIME (D51)": (
+        {"parent": "eca1-mail", "policies": (POLICY,), "permitted": _permit(MAIL), "key": private_key("rsa-any")},
+        "key.outside_profile",
+    ),
+    "a blocked key (C9)": ({"key": private_key("blocked")}, "key.blocked"),
+}
+
+
+async def test_what_is_not_signed(eca: Made) -> None:
+    """One broken thing per case, each with its code; no key signs, and no serial is taken."""
+    async with eca.deployment.pool.acquire() as conn, conn.transaction():
+        act = await acts.record(conn, at=0, actor="test", action="test", subject={})
+        digest = hashlib.sha256(spki_of(private_key("blocked"))).digest()
+        await blocked_keys.block(conn, digest, reason="test", added_at=0, act_id=act)
+    counts = "select (select count(*) from signing_log), (select count(*) from certificate)"
+    before = await eca.fetch(counts)
+    for case, (wrong, code) in WRONG.items():
+        changes = dict(wrong)
+        key, name = changes.pop("key", None), changes.pop("subject", SUBJECT)
+        if name == "eca1-tls":
+            name = tuple((each.oid, str(each.value)) for each in eca.certificate(name).subject)
+        with pytest.raises(QuashError) as error:
+            await sign_sub_ca(eca.deployment, asked(key, name, **changes))
+        assert error.value.code == code, case
+    assert len(WRONG) == 20
+    assert await eca.fetch(counts) == before

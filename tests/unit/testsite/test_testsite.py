@@ -1,0 +1,167 @@
+"""Test sites (F13): what they order, when they renew, and what a TLS client meets."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from issuer.revocation.find import Target
+from issuer.revocation.revoke import Request, revoke
+from issuer.signer.service import CaSigner
+from issuer.testsite.server import Sites
+from issuer.testsite.sites import TestCertificates
+from quash.errors import Kind, QuashError
+from quash.pki.reasons import Reason
+from quash.runtime.clock import FakeClock
+from quash.runtime.config import Config
+from quash.runtime.state import State
+from quash.store.roles import ADMIN, CA_SIGNER, ISSUING
+from tests.support.issuing import World, add_hierarchy, key_ring, make_config
+
+DAY = 86_400
+NO_HANDSHAKE = (ConnectionError, ssl.SSLError)
+SITE = {"root": "root", "profile": "tls-dv", "expired_profile": "day", "domain": "test.example.org"}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Ten days ago: TLS clients live now."""
+    return FakeClock(int(time.time()) - 10 * DAY)
+
+
+@pytest.fixture
+async def world(database: Any, clock: FakeClock) -> AsyncIterator[World]:
+    config = make_config(database.config)
+    more = {
+        "profiles": [*config.model_dump()["profiles"], {"name": "day", "issuer": "tls-dv", "kind": "dv", "days": 1}]
+    }
+    config = Config.model_validate(config.model_dump() | more | {"testsite": {"sites": [SITE]}})
+    hierarchy = await add_hierarchy(database.owner, clock)
+    async with database.owner.acquire() as conn:
+        await conn.execute("update issuer set profiles = profiles || array['day'] where name = 'tls-dv'")
+    keys = key_ring()
+    signer = CaSigner(await database.pool(CA_SIGNER), keys, clock)
+    yield World(config, clock, database.owner, await database.pool(ISSUING), hierarchy, signer)
+    await keys.close()
+
+
+class Desk:
+    """An `Authority` in process: flow 1 and flow 2, each in its own role."""
+
+    def __init__(self, world: World, admin: Any) -> None:
+        self.world, self.admin = world, admin
+        self.orders: list[str] = []
+        self.revoking = True
+
+    async def order(self, profile: str, csr: str) -> str:
+        issuance = self.world.issuance()
+        order = await issuance.submit("operator:ann", profile, csr)
+        order = await issuance.finish(order.id, timeout=0)
+        assert order.state == "issued"
+        self.orders.append(profile)
+        (row,) = await self.world.fetch("select der from certificate where serial = $1", order.serial)
+        chain = [row["der"], await self.world.certificate_of("tls-dv")]
+        return "".join(x509.load_der_x509_certificate(each).public_bytes(Encoding.PEM).decode() for each in chain)
+
+    async def revoke(self, certificate: str) -> None:
+        if not self.revoking:
+            raise QuashError("api.unavailable", "down", Kind.UNAVAILABLE)
+        asked = Request(Target(None, None, certificate), Reason.cessationOfOperation, None)
+        async with self.admin.acquire() as conn:
+            await revoke(conn, self.world.clock, asked, actor="operator:ann", batch=10)
+
+
+@pytest.fixture
+async def desk(world: World, database: Any) -> Desk:
+    return Desk(world, await database.pool(ADMIN))
+
+
+def kept(world: World, desk: Desk, tmp_path: Path) -> TestCertificates:
+    return TestCertificates(world.config.testsite, State(tmp_path), desk, world.clock)
+
+
+def leaf_of(certificates: TestCertificates, kind: str) -> x509.Certificate:
+    (site,) = (each for each in certificates.sites if each.kind == kind)
+    return x509.load_pem_x509_certificates(certificates.file(site).read_bytes())[0]
+
+
+async def greet(port: int, host: str, trusted: bytes) -> str:
+    """What a TLS client that checks everything gets."""
+    context = ssl.create_default_context(cadata=trusted)  # type: ignore[arg-type]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=host)
+    writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    said = await reader.read()
+    writer.close()
+    return said.rpartition(b"\r\n\r\n")[2].decode()
+
+
+async def test_each_site_shows_what_its_name_says(world: World, desk: Desk, clock: FakeClock, tmp_path: Path) -> None:
+    """F13: the valid one verifies, the revoked one too but is revoked, the expired one fails for just that."""
+    certificates, root = kept(world, desk, tmp_path), await world.certificate_of("root")
+    assert await certificates.step() == 3
+    assert desk.orders == ["tls-dv", "tls-dv", "day"]
+    sites = Sites(certificates)
+    async with sites.serving("127.0.0.1", 0) as port:
+        sites.load()
+        assert sites.hosts == ("valid.test.example.org", "revoked.test.example.org")  # not expired yet: not shown
+        with pytest.raises(NO_HANDSHAKE):
+            await greet(port, "expired.test.example.org", root)
+        await clock.advance(2 * DAY)
+        assert await certificates.step() == 0
+        sites.load()
+        assert await greet(port, "valid.test.example.org", root) == (
+            "This site shows the valid test certificate of root.\n"
+        )
+        assert "revoked" in await greet(port, "revoked.test.example.org", root)
+        with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+            await greet(port, "expired.test.example.org", root)
+        for unknown in ("www.example.org", "test.example.org"):
+            with pytest.raises(NO_HANDSHAKE):
+                await greet(port, unknown, root)
+    (row,) = await world.fetch("select serial, reason from revocation")
+    assert int.from_bytes(row["serial"], "big") == leaf_of(certificates, "revoked").serial_number
+    assert row["reason"] == Reason.cessationOfOperation
+    assert all(certificates.file(each).stat().st_mode & 0o777 == 0o600 for each in certificates.sites)
+
+
+async def test_sites_are_renewed_each_month_and_the_expired_one_stays(
+    world: World, desk: Desk, clock: FakeClock, tmp_path: Path
+) -> None:
+    """F13: at most 30 days; the key is new each time, and the new revoked one is revoked before it is shown."""
+    certificates = kept(world, desk, tmp_path)
+    await certificates.step()
+    before = {kind: leaf_of(certificates, kind) for kind in ("valid", "revoked", "expired")}
+    await clock.advance(30 * DAY - 60)
+    assert await certificates.step() == 0
+    await clock.advance(60)
+    desk.revoking = False
+    with pytest.raises(QuashError):
+        await certificates.step()
+    assert leaf_of(certificates, "valid") != before["valid"]
+    assert leaf_of(certificates, "revoked") == before["revoked"]
+    desk.revoking = True
+    assert await certificates.step() == 1  # what was ordered before the fault, not another one
+    assert desk.orders == ["tls-dv", "tls-dv", "day", "tls-dv", "tls-dv"]
+    after = {kind: leaf_of(certificates, kind) for kind in before}
+    assert after["expired"] == before["expired"]
+    assert after["revoked"] != before["revoked"]
+    assert after["valid"].public_key() != before["valid"].public_key()
+    revoked = {int.from_bytes(row["serial"], "big") for row in await world.fetch("select serial from revocation")}
+    assert revoked == {before["revoked"].serial_number, after["revoked"].serial_number}
+
+
+def test_a_site_is_of_a_ca_below_its_root() -> None:
+    """A profile of another root, or none, is refused at load."""
+    config = make_config(Config()).model_dump()
+    for wrong in ({"profile": "nope"}, {"root": "tls-ov"}, {"expired_profile": "nope"}):
+        site = {**SITE, "expired_profile": "tls-dv", **wrong}
+        with pytest.raises(ValueError, match="F13"):
+            Config.model_validate(config | {"testsite": {"sites": [site]}})
