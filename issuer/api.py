@@ -32,7 +32,8 @@ from quash.store.operators import Operator
 
 MAX_BODY = 64 * 1024
 OPERATOR = web.RequestKey("operator", Operator)
-_CODE = "X-Quash-Code"
+CODE = "X-Quash-Code"
+"""The header that carries a problem's code, so that metrics and the log need not read bodies."""
 PRECONDITION = "precondition.failed"
 
 STATUS = {
@@ -244,7 +245,7 @@ def problem(error: QuashError, status: int | None = None) -> web.Response:
         body=orjson.dumps(document),
         status=status,
         content_type="application/problem+json",
-        headers={"Cache-Control": "no-store", _CODE: error.code},
+        headers={"Cache-Control": "no-store", CODE: error.code},
     )
 
 
@@ -256,7 +257,7 @@ def _observe(clock: Clock) -> Any:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
         response = await handler(request)
-        code = response.headers.get(_CODE, "ok")
+        code = response.headers.get(CODE, "ok")
         seconds = clock.monotonic() - began
         _REQUESTS.labels(route, request.method, code).inc()
         _SECONDS.labels(route, request.method).observe(seconds)

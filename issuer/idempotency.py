@@ -1,17 +1,20 @@
 """Idempotency keys: a change with the header `Idempotency-Key` is done once, and answered again as it was.
 
-For a day and per operator. A refusal is not kept, since nothing was done: the same key may try again. When the process
-died between the change and the end of its answer, the outcome is not known, and it is said so rather than done twice.
+For a day and per operator. A refusal is kept like any answer: some come after a part was done, as an order's does, so
+trying anew takes a new key. Where no answer says how it ended (a fault of ours, a lost database, a process that died),
+the outcome is not known, and it is said so rather than done twice.
 """
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
-from issuer.api import OPERATOR, Handler
+from issuer.api import CODE, OPERATOR, Handler, problem
 from quash.errors import Kind, QuashError
 from quash.pki.rules import DAY
 from quash.runtime.clock import Clock
@@ -33,43 +36,49 @@ def middleware(pool: Pool, clock: Clock) -> Any:
     async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
         key = request.headers.get(HEADER)
         resource = request.match_info.route.resource
-        path = resource.canonical if resource is not None else ""
-        if key is None or request.method != "POST" or path in BY_NATURE:
+        if key is None or request.method != "POST" or resource is None or resource.canonical in BY_NATURE:
             return await handler(request)
         if not 0 < len(key) <= _LONGEST or not key.isascii() or not key.isprintable():
             raise QuashError("idempotency.malformed", f"{HEADER} has 1 to {_LONGEST} printable ASCII characters")
         operator = request[OPERATOR].fingerprint
-        digest = hashlib.sha256(request.path_qs.encode() + b"\n" + await request.read()).digest()
+        digest = await _digest(request)
         async with acquire(pool) as conn:
             kept = await idempotency.begin(conn, operator, key, digest, now=int(clock.now()), keep=DAY)
         if kept is not None:
             return _again(kept, digest)
-        done = False
         try:
             response = await handler(request)
-            done = response.status < 300
-        finally:
-            if not done:
-                async with acquire(pool) as conn:
-                    await idempotency.forget(conn, operator, key)
+        except QuashError as error:
+            response = problem(error)
         assert isinstance(response, web.Response)  # noqa: S101 - every answer of a POST is a whole one
-        async with acquire(pool) as conn:
-            await idempotency.finish(conn, operator, key, response.status, bytes(response.body or b""))  # type: ignore[arg-type]
+        if response.status < 500:
+            # What was done is told even where it cannot be kept: the next one to ask hears that it is not known.
+            with suppress(QuashError):
+                async with acquire(pool) as conn:
+                    await idempotency.finish(conn, operator, key, response.status, bytes(response.body or b""))  # type: ignore[arg-type]
         return response
 
     return once
 
 
+async def _digest(request: web.Request) -> bytes:
+    """Of all that the handler looks at."""
+    digest = hashlib.sha256()
+    for part in (request.path_qs.encode(), request.headers.get("If-Match", "").encode(), await request.read()):
+        digest.update(b"%d:" % len(part) + part)
+    return digest.digest()
+
+
 def _again(kept: Kept, digest: bytes) -> web.Response:
     if kept.request_sha256 != digest:
         raise QuashError("idempotency.reused", "this key was used for another request: take a new one", Kind.REFUSED)
-    if kept.status is None:
+    if kept.status is None or kept.body is None:
         raise QuashError(
-            "idempotency.unknown", "the first request is under way or was cut off: look what it did", Kind.CONFLICT
+            "idempotency.unknown",
+            "the first request is under way or was cut off: look what it did (quash acts), then take a new key",
+            Kind.CONFLICT,
         )
-    return web.Response(
-        body=kept.body,
-        status=kept.status,
-        content_type="application/json",
-        headers={"Cache-Control": "no-store", REPLAYED: "true"},
-    )
+    headers, content_type = {"Cache-Control": "no-store", REPLAYED: "true"}, "application/json"
+    if kept.status >= 400:
+        headers[CODE], content_type = orjson.loads(kept.body)["code"], "application/problem+json"
+    return web.Response(body=kept.body, status=kept.status, content_type=content_type, headers=headers)

@@ -15,7 +15,7 @@ from issuer.revocation.search_api import PageQuery
 from issuer.revocation.triggers import TRIGGERS
 from quash.runtime.clock import Clock
 from quash.store import cases, rates
-from quash.store.database import Pool, acquire
+from quash.store.database import Connection, Pool, acquire
 
 _EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -105,7 +105,7 @@ class CaseApi:
         body = await read(request, CaseBody)
         now = self._now
         received = now if body.received_at is None else int(body.received_at.timestamp())
-        async with acquire(self._pool) as conn:
+        async with acquire(self._pool) as conn, conn.transaction():
             case_id = await open_case(
                 conn,
                 operator.actor,
@@ -115,12 +115,13 @@ class CaseApi:
                 summary=body.summary,
                 now=now,
             )
-        return await self._shown(case_id, 201)
+            return await self._shown(conn, case_id, 201)
 
     async def get(self, request: web.Request) -> web.Response:
         """A case, with an ETag: `If-Match` on a change refuses it when the case is not as it was shown."""
         require(request, *_EVERYONE)
-        said = await self._shown(number(request))
+        async with acquire(self._pool) as conn:
+            said = await self._shown(conn, number(request))
         if said.headers["ETag"] in tags(request.headers.get("If-None-Match", "")):
             return web.Response(status=304, headers={"ETag": said.headers["ETag"], "Cache-Control": "no-store"})
         return said
@@ -181,11 +182,11 @@ class CaseApi:
             await record_event(
                 conn, operator.actor, number(request), kind=kind, text=text, sha256=sha256, now=self._now
             )
-        return await self._shown(number(request), 201)
+            return await self._shown(conn, number(request), 201)
 
-    async def _shown(self, case_id: int, status: int = 200) -> web.Response:
-        async with acquire(self._pool) as conn:
-            case = shown(standing(await find_case(conn, case_id), self._now))
+    async def _shown(self, conn: Connection, case_id: int, status: int = 200) -> web.Response:
+        """As it stands in the transaction: after the commit nothing is left that could fail."""
+        case = shown(standing(await find_case(conn, case_id), self._now))
         response = answer(case, status)
         response.headers["ETag"] = tag(case)
         return response

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation import exemption_api
 from issuer.revocation.case_view import number, unchanged
-from issuer.revocation.cases import MAX_CERTIFICATES, add_certificates, find_case, revoke_members
+from issuer.revocation.cases import MAX_CERTIFICATES, add_certificates, find_case, judged, revoke_members
 from issuer.revocation.find import Target
 from issuer.revocation.search_api import MemberQuery
 from quash.pki.reasons import Reason
@@ -86,10 +86,12 @@ class CaseCertificatesApi:
     async def revoke(self, request: web.Request) -> web.Response:
         """Some of the certificates, with the trigger's reason; `left` says how many more: ask again."""
         operator = require(request, "operator", "officer")
-        async with unchanged(self._pool, self._now, request):
-            pass  # each certificate is a transaction of its own
-        async with acquire(self._pool) as conn:
-            done, left = await revoke_members(conn, self._clock, operator, number(request), batch=_REVOKED_AT_ONCE)
+        async with unchanged(self._pool, self._now, request) as conn:
+            reason = (await judged(conn, number(request))).reason
+        async with acquire(self._pool) as conn:  # each certificate is a transaction of its own
+            done, left = await revoke_members(
+                conn, self._clock, operator, number(request), reason, batch=_REVOKED_AT_ONCE
+            )
         return answer({"revoked": done, "left": left})
 
     async def list_exemptions(self, request: web.Request) -> web.Response:

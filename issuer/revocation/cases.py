@@ -196,15 +196,19 @@ async def record_event(
         await cases.add_event(conn, case_id, at=now, kind=kind, text=text, sha256=sha256, act_id=act_id)
 
 
+async def judged(conn: Connection, case_id: int) -> Trigger:
+    """Which trigger a case is, as judged last. Raises `case.unknown`."""
+    return find_trigger((await find_case(conn, case_id)).trigger)
+
+
 async def revoke_members(
-    conn: Connection, clock: Clock, operator: Operator, case_id: int, *, batch: int
+    conn: Connection, clock: Clock, operator: Operator, case_id: int, reason: Reason, *, batch: int
 ) -> tuple[int, int]:
-    """Revokes some certificates of a case with its trigger's reason; (how many, how many are left).
+    """Revokes some certificates of a case; (how many, how many are left). `reason`: its trigger's, as it was shown.
 
     What has expired, is revoked or is exempt is left as it is. Call again until none is left. Raises
     `revocation.two_officers`: a mass revocation of the case asks them.
     """
-    reason = find_trigger((await find_case(conn, case_id)).trigger).reason
     names = {each.id: each.name for each in await issuers.all_issuers(conn)}
     due = await _due(conn, case_id, reason, int(clock.now()))
     for member in due[:batch]:

@@ -45,8 +45,3 @@ async def finish(conn: Connection, operator: bytes, key: str, status: int, body:
         status,
         body,
     )
-
-
-async def forget(conn: Connection, operator: bytes, key: str) -> None:
-    """Nothing was done: it may be asked anew."""
-    await conn.execute("delete from idempotent_request where operator = $1 and key = $2", operator, key)

@@ -171,7 +171,7 @@ async def test_everything_else_is_closed_to_resellers(admin: Client, issuing: Cl
 
 
 async def test_an_order_with_an_idempotency_key_is_one_order(issuing: Client, world: World) -> None:
-    """Sent again, with the answer lost perhaps, it gets the same certificate; a refusal may be tried anew."""
+    """Sent again, with the answer lost perhaps, it gets the same certificate, or the same refusal."""
     body = {"profile": "tls-dv", "csr": make_csr(key=private_key("once"))}
     first = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "one"})
     again = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "one"})
@@ -187,6 +187,7 @@ async def test_an_order_with_an_idempotency_key_is_one_order(issuing: Client, wo
     for _ in range(2):
         said = await issuing.post("/v1/orders", wrong, as_="acme-1", headers={"Idempotency-Key": "two"})
         assert said.code == "name.wildcard"
+    assert said.headers["Idempotency-Replayed"] == "true"
     assert len(await world.fetch("select from certificate where state = 'issued'")) == 2
 
 

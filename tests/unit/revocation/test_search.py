@@ -1,4 +1,4 @@
-"""Looking around over the admin API: certificates, acts, jobs; idempotency keys and ETags."""
+"""Looking around over the admin API: certificates, acts, jobs; ETags."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from issuer import idempotency
 from issuer.api import application, listening
+from issuer.revocation import case_certificates_api
+from issuer.revocation.cases import revoke_members
 from issuer.revocation.main import add_routes
 from issuer.revocation.visible import Watches
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, new_serial
 from quash.runtime.clock import FakeClock
-from quash.store import idempotency as kept
-from quash.store.database import acquire
 from tests.support.command_line import CommandLine
 from tests.support.edge import Client, Edge
 from tests.support.revoking import DAY, Key, World, key_hash
@@ -40,7 +39,6 @@ async def api(world: World, database: Any, edge: Edge, clock: FakeClock) -> Asyn
     async with Watches(world.pool, database.config, clock) as watches:
         app = application(world.pool, clock)
         add_routes(app, world.pool, database.config, clock, watches)
-        app.middlewares.append(idempotency.middleware(world.pool, clock))
         async with listening(app, edge.tls, "127.0.0.1", 0) as port:
             yield Client(edge, port)
 
@@ -168,48 +166,6 @@ async def test_acts_and_jobs(world: World, api: Client) -> None:
     assert (await api.get(f"/v1/jobs/{job['id'] + 1}")).code == "job.unknown"
 
 
-async def test_a_named_change_is_done_once(world: World, api: Client, clock: FakeClock) -> None:
-    """Again: the same answer and no second case; another body is refused, another operator's key is its own."""
-    key = {"headers": {"Idempotency-Key": "k-1"}}
-    first = await api.post("/v1/cases", OPEN, **key)
-    again = await api.post("/v1/cases", OPEN, **key)
-    assert (first.status, again.status, first.body) == (201, 201, again.body)
-    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
-    assert (await api.post("/v1/cases", {**OPEN, "summary": "x"}, **key)).code == "idempotency.reused"
-    other = await api.post("/v1/cases", OPEN, as_="officer", **key)
-    assert other.body["id"] != first.body["id"]
-    assert (await api.post("/v1/cases", OPEN, headers={"Idempotency-Key": "é"})).code == "idempotency.malformed"
-    wrong = {"headers": {"Idempotency-Key": "k-2"}}
-    assert (await api.post("/v1/cases", {**OPEN, "trigger": "x"}, **wrong)).code == "case.trigger_unknown"
-    assert (await api.post("/v1/cases", OPEN, **wrong)).status == 201  # nothing had been done
-    clock.step(DAY + 1)
-    assert (await api.post("/v1/cases", OPEN, **key)).body["id"] != first.body["id"]
-    assert len((await api.get("/v1/cases")).body["cases"]) == 4
-
-
-async def test_what_was_cut_off_is_not_done_twice(world: World, api: Client, edge: Edge) -> None:
-    """A process that died in between leaves a key whose outcome nobody knows: it is said so. Ten at once do it once."""
-    said = await asyncio.gather(*(api.post("/v1/cases", OPEN, headers={"Idempotency-Key": "many"}) for _ in range(10)))
-    assert {each.status for each in said} <= {201, 409}
-    assert len((await api.get("/v1/cases")).body["cases"]) == 1
-    await world.owner.execute("update idempotent_request set status = null, body = null")
-    assert (await api.post("/v1/cases", OPEN, headers={"Idempotency-Key": "many"})).code == "idempotency.unknown"
-    async with acquire(world.pool) as conn:
-        assert await kept.begin(conn, bytes(32), "k", b"", now=world.now, keep=DAY) is None
-        await kept.forget(conn, bytes(32), "k")
-        assert await kept.begin(conn, bytes(32), "k", b"", now=world.now, keep=DAY) is None
-
-
-async def test_a_large_list_may_name_itself_too(world: World, api: Client) -> None:
-    """Adding to a list is the same when done again, and its body is larger than others: the header is no matter."""
-    key = await world.certificate(spki=key_hash())
-    opened = await api.post("/v1/mass-revocations", {"reason": "superseded", "list": True})
-    body = {"issuer": "alpha", "serials": [format_serial(key[1])] * 3000}
-    path = f"/v1/mass-revocations/{opened.body['id']}/certificates"
-    for _ in range(2):
-        assert (await api.post(path, body, headers={"Idempotency-Key": "k"})).status == 201
-
-
 async def test_a_case_is_changed_only_as_it_was_seen(world: World, api: Client) -> None:
     """`If-Match` with an older ETag is 412 and does nothing; of two at once one wins; `If-None-Match` spares a body."""
     path = f"/v1/cases/{(await api.post('/v1/cases', OPEN)).body['id']}"
@@ -230,6 +186,25 @@ async def test_a_case_is_changed_only_as_it_was_seen(world: World, api: Client) 
     assert (await api.post(f"{path}/notes", {"text": "x"}, headers={"If-Match": "*"})).status == 201
     pages = [(await api.get(f"/v1/cases?limit=1{more}")).body for more in ("", "&before=1")]
     assert [len(page["cases"]) for page in pages] == [1, 0]
+
+
+async def test_a_judgement_in_between_changes_no_reason(
+    world: World, api: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is that of the case as it was shown: a judgement after the comparison counts for the next request."""
+    path = f"/v1/cases/{(await api.post('/v1/cases', OPEN)).body['id']}"
+    key = await world.certificate(spki=key_hash())
+    named = {"certificates": [{"issuer": "alpha", "serial": format_serial(key[1])}]}
+    tag = (await api.post(f"{path}/certificates", named)).status == 201 and (await api.get(path)).headers["ETag"]
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        assert (await api.post(f"{path}/judgement", {"trigger": "br-5"}, as_="officer")).status == 201
+        return await revoke_members(*args, **kwargs)
+
+    monkeypatch.setattr(case_certificates_api, "revoke_members", late)
+    said = await api.post(f"{path}/revocation", {}, headers={"If-Match": tag})
+    assert said.body == {"revoked": 1, "left": 0}
+    assert [Reason(each.reason) for each in await world.history(key)] == [Reason.keyCompromise]
 
 
 async def test_the_command_line_looks_around(world: World, api: Client, edge: Edge, tmp_path: Path) -> None:
