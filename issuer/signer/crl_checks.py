@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from issuer.signer.certificate_checks import Authority
+from issuer.signer.authority import Authority
 from quash.errors import Kind, QuashError
 from quash.pki import der
 from quash.pki.crl import ENTRIES, NUMBER_LIMIT, Crl, certificate_list, read_crl

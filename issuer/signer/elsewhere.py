@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from issuer.signer.certificate_checks import authority_of
+from issuer.signer.authority import authority_of
 from issuer.signer.crl_checks import MAX_CLOCK_STEP, check_frame, read_tbs_crl
 from issuer.signer.deployment import Deployment
 from issuer.signer.offline import Plan, check_nothing_lost, offline_issuer, plan_of, reserve_tbs

@@ -18,8 +18,9 @@ from issuer.checks.names import check_name
 from issuer.checks.registries import Registries
 from issuer.checks.weak_keys import check_key
 from issuer.signer import ca_profiles, oids
+from issuer.signer.authority import authority_of
 from issuer.signer.ceremony import Ceremony, Wanted
-from issuer.signer.certificate_checks import CONSTRAINED_EMAIL_SUB_CA, CONSTRAINED_SUB_CA, authority_of
+from issuer.signer.certificate_profiles import CONSTRAINED_EMAIL_SUB_CA, CONSTRAINED_SUB_CA
 from issuer.signer.deployment import Deployment
 from issuer.signer.hierarchy import read_parent, sub_ca_shape
 from issuer.signer.key_files import ceremony_opener

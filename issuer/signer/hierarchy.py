@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from issuer.signer import ca_profiles, oids
+from issuer.signer.authority import authority_of
 from issuer.signer.ca_profiles import SubCa
 from issuer.signer.ceremony import ACTOR, Ceremony, Wanted
-from issuer.signer.certificate_checks import authority_of
 from issuer.signer.checkpoint_key import ensure_checkpoint_key
 from issuer.signer.deployment import Deployment
 from issuer.signer.key_files import ceremony_opener

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from issuer.signer import ca_profiles
+from issuer.signer.authority import authority_of
 from issuer.signer.ceremony import Ceremony, Wanted
-from issuer.signer.certificate_checks import OCSP_SIGNER, authority_of
+from issuer.signer.certificate_profiles import OCSP_SIGNER
 from issuer.signer.key_files import KeyFiles
 from quash.keys import KeyKind
 from quash.pki.algorithms import algorithm_for_spki

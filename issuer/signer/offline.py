@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from issuer.signer.authority import authority_of
 from issuer.signer.ceremony import Ceremony
-from issuer.signer.certificate_checks import authority_of
 from issuer.signer.deployment import Deployment
 from issuer.signer.key_files import ceremony_opener
 from issuer.signer.key_ring import KeyRing

@@ -12,7 +12,9 @@ import hashlib
 from prometheus_client import Counter
 
 from issuer.signer import ca_profiles
-from issuer.signer.certificate_checks import MAX_BACKDATING, OCSP_SIGNER, authority_of
+from issuer.signer.authority import authority_of
+from issuer.signer.certificate_checks import MAX_BACKDATING
+from issuer.signer.certificate_profiles import OCSP_SIGNER
 from issuer.signer.lint import lint_before_signing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame, key_identifier

@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from prometheus_client import Counter, Histogram
 
 from issuer.ct.tbs import check_match, is_poisoned, plain
-from issuer.signer.certificate_checks import OCSP_SIGNER, Authority, Expected, authority_of, check_certificate
+from issuer.signer.authority import Authority, authority_of
+from issuer.signer.certificate_checks import check_certificate
+from issuer.signer.certificate_profiles import OCSP_SIGNER
 from issuer.signer.crl_checks import Matched, check_crl, read_tbs_crl
+from issuer.signer.extension_rules import Expected
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.tbs import read_tbs_certificate, tbs_of
 from issuer.signer.tbs_writer import write_certificate

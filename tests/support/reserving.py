@@ -9,7 +9,7 @@ from typing import Any
 
 from issuer.signer import oids
 from issuer.signer import tbs_writer as write
-from issuer.signer.certificate_checks import authority_of
+from issuer.signer.authority import authority_of
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from issuer.signer import oids
 from issuer.signer import tbs_writer as write
-from issuer.signer.certificate_checks import Authority, Expected, check_certificate
+from issuer.signer.authority import Authority
+from issuer.signer.certificate_checks import check_certificate
+from issuer.signer.extension_rules import Expected
 from issuer.signer.tbs import read_tbs_certificate
 from issuer.signer.tbs_writer import Frame
 from quash.errors import QuashError

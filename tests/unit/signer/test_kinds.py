@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from issuer.signer import ca_profiles, oids
 from issuer.signer import tbs_writer as write
+from issuer.signer.authority import Authority
 from issuer.signer.ca_profiles import SubCa
-from issuer.signer.certificate_checks import Authority, Expected, check_certificate
+from issuer.signer.certificate_checks import check_certificate
+from issuer.signer.extension_rules import Expected
 from issuer.signer.tbs import read_tbs_certificate
 from issuer.signer.tbs_writer import Frame
 from quash.errors import QuashError
