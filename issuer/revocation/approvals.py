@@ -18,13 +18,13 @@ from issuer.revocation.blocklists import IMPORT
 from issuer.revocation.exemptions import DECIDE, check_decision, decide
 from issuer.revocation.kill_switch import LIFT, lift
 from issuer.revocation.mass import START, check_start, start_approved
-from issuer.revocation.staff import ADD, DISABLE, approve_certificate, check_addition, check_disabling, disable
+from issuer.staff import ADD, DISABLE, approve_certificate, check_addition, check_disabling, disable
 from quash.errors import Kind, QuashError
 from quash.pki.rules import DAY
-from quash.store import acts, proposals
+from quash.store import acts, operators, proposals
 from quash.store.database import Connection
-from quash.store.locks import kill_switch_lock
-from quash.store.operators import Operator
+from quash.store.locks import kill_switch_lock, operators_lock
+from quash.store.operators import Operator, same_person
 from quash.store.proposals import Proposal
 
 PROPOSE: Final = "proposal.add"
@@ -53,7 +53,7 @@ class _Action:
 ACTIONS: Final[Mapping[str, _Action]] = {
     LIFT: _Action(lift, lock=lambda conn: kill_switch_lock(conn, stop=True)),
     ADD: _Action(approve_certificate, check=check_addition),
-    DISABLE: _Action(disable, check=check_disabling),
+    DISABLE: _Action(disable, check=check_disabling, lock=operators_lock),
     BLOCK: _Action(block),
     IMPORT: _Action(allow_import),
     DECIDE: _Action(decide, check=check_decision),
@@ -91,14 +91,15 @@ async def find(conn: Connection, proposal_id: int) -> Proposal:
     """Raises `proposal.unknown`."""
     found = await proposals.get(conn, proposal_id)
     if found is None:
-        raise QuashError("proposal.unknown", "no proposal has this number: see quash approve --list", Kind.NOT_FOUND)
+        raise QuashError("proposal.unknown", "no proposal has this number: see quash approve", Kind.NOT_FOUND)
     return found
 
 
 async def approve(conn: Connection, operator: Operator, proposal_id: int, sha256: bytes, now: int) -> Proposal:
     """Approves a proposal as it was shown (`sha256`) and does it, both in one transaction.
 
-    Raises `proposal.unknown`, `.changed`, `.expired`, `.same_person`, `.approved`, and what its check raises.
+    Raises `proposal.unknown`, `.changed`, `.expired`, `.same_person`, `.proposer_disabled`, `.approved`, and what its
+    check raises.
     """
     proposal = await find(conn, proposal_id)
     if sha256 != proposal.sha256 or digest(proposal.action, proposal.payload) != proposal.sha256:
@@ -107,10 +108,11 @@ async def approve(conn: Connection, operator: Operator, proposal_id: int, sha256
         raise QuashError("proposal.approved", f"{proposal.approved_by} approved it already", Kind.CONFLICT)
     if now >= proposal.expires_at:
         raise QuashError("proposal.expired", "the proposal has expired: propose it again", Kind.REFUSED)
-    if _same(operator.person, proposal.person) or operator.fingerprint == proposal.operator:
+    if same_person(operator.person, proposal.person) or operator.fingerprint == proposal.operator:
         raise QuashError("proposal.same_person", "another person must approve what you proposed", Kind.FORBIDDEN)
     action = ACTIONS[proposal.action]
     async with action.lock(conn), conn.transaction():
+        await _check_proposer(conn, proposal)
         await action.check(conn, proposal.payload)
         subject = {"proposal": proposal.id, "proposed_by": proposal.person, "sha256": sha256.hex()}
         subject |= {"payload": proposal.payload}
@@ -124,6 +126,9 @@ async def approve(conn: Connection, operator: Operator, proposal_id: int, sha256
     return await find(conn, proposal_id)
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two names are of one person: written alike but for case and spaces."""
-    return "".join(one.split()).casefold() == "".join(other.split()).casefold()
+async def _check_proposer(conn: Connection, proposal: Proposal) -> None:
+    """Two officers stand for an action when it takes effect: one who was disabled meanwhile no longer does (F9)."""
+    proposer = await operators.find(conn, proposal.operator)
+    if proposer is None or not proposer.active:
+        message = f"{proposal.person} is disabled: propose it yourself, and let a third officer approve"
+        raise QuashError("proposal.proposer_disabled", message, Kind.REFUSED)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from issuer import staff
 from issuer.api import answer, read, require, timestamp
-from issuer.revocation import approvals, kill_switch, staff
+from issuer.revocation import approvals, kill_switch
 from issuer.revocation.find import issuer_by_name
 from quash.runtime.clock import Clock
 from quash.store import issuers, operators, proposals

@@ -22,6 +22,7 @@ from issuer.signer import tbs_writer as write
 from issuer.signer.deployment import Deployment
 from issuer.signer.publish_files import to_pem, write_file
 from issuer.signer.tbs_writer import Frame
+from issuer.staff import ADD, check_addition, key_of
 from quash.errors import Kind, QuashError
 from quash.keys import KeyHandle
 from quash.pki import der
@@ -33,7 +34,9 @@ from quash.runtime.config import Config
 from quash.runtime.state import State
 from quash.store import acts, operators, proposals
 from quash.store.database import Connection
-from quash.store.operators import ROLES, Operator
+from quash.store.locks import operators_lock
+from quash.store.operators import ROLES, Operator, same_person
+from quash.store.proposals import Proposal
 
 _CA_NAME: Final = "operators"
 # Name, role, person. Two officers, or nothing that needs two persons could be done in a new deployment.
@@ -41,7 +44,6 @@ _FIRST: Final = (
     *((role, role, "made by quash init") for role in ROLES),
     ("officer2", "officer", "made by quash init as the second officer"),
 )
-_ADD: Final = "operator.add"  # the action of issuer.revocation.staff
 _ACTOR: Final = "operators-ca"
 _CA_DAYS, _RENEW_DAYS = 3652, 30
 _PROFILE: Final = "operator-client"
@@ -94,35 +96,35 @@ async def ensure_operators(deployment: Deployment, conn: Connection, say: Callab
 async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: int) -> bytes:
     """The client certificate (DER) that two officers approved; the same again for the same proposal.
 
-    Raises `proposal.unknown`, `proposal.not_approved`, and what keeps the operators' CA key from being opened.
+    What was checked when it was approved is checked again, since it may have been signed for, or disabled, since then.
+    Raises `proposal.unknown`, `proposal.not_approved`, what `check_addition` raises, and what keeps the operators' CA
+    key from being opened.
     """
     proposal = await proposals.get(conn, proposal_id)
-    if proposal is None or proposal.action != _ADD:
+    if proposal is None or proposal.action != ADD:
         raise QuashError("proposal.unknown", "no proposal of an operator has this number", Kind.NOT_FOUND)
-    if proposal.approved_at is None or proposal.approved_by in (None, proposal.person):
+    if proposal.approved_by is None or same_person(proposal.approved_by, proposal.person):
         raise QuashError("proposal.not_approved", "a second officer must approve it first: quash approve", Kind.REFUSED)
-    made = await proposals.certificate(conn, proposal_id)
-    if made is not None:
-        return made
+    async with operators_lock(conn):
+        made = await proposals.certificate(conn, proposal_id)
+        return await _sign(deployment, conn, proposal) if made is None else made
+
+
+async def _sign(deployment: Deployment, conn: Connection, proposal: Proposal) -> bytes:
     now, asked = deployment.now(), proposal.payload
-    request = x509.load_pem_x509_csr(asked["csr"].encode())
-    if not request.is_signature_valid:
-        raise QuashError("csr.bad_signature", "the request's signature does not fit its key", Kind.REFUSED)
-    spki = request.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    await check_addition(conn, asked)
     key = deployment.files.open("ca", deployment.files.ref("ca", _CA_NAME))
     try:
         ca = _ensure_ca(deployment.config, deployment.state, key, now)
-        certificate = ca.issue(asked["name"], spki, now, write.extended_key_usage(oids.CLIENT_AUTH))
+        certificate = ca.issue(asked["name"], key_of(asked), now, write.extended_key_usage(oids.CLIENT_AUTH))
     finally:
         key.close()
     fingerprint = hashlib.sha256(certificate).digest()
     async with conn.transaction():
         operator = Operator(fingerprint, asked["name"], asked["person"], asked["role"], "active", asked.get("account"))
         await operators.add(conn, operator, now)
-        await proposals.add_certificate(conn, proposal_id, fingerprint, certificate, now)
-        subject = {"proposal": proposal_id, "name": operator.name, "fingerprint": fingerprint.hex()}
+        await proposals.add_certificate(conn, proposal.id, fingerprint, certificate, now)
+        subject = {"proposal": proposal.id, "name": operator.name, "fingerprint": fingerprint.hex()}
         await acts.record(conn, at=now, actor=_ACTOR, action="operator.certificate", subject=subject)
     return certificate
 

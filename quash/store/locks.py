@@ -2,7 +2,7 @@
 
 A session that dies drops its locks, so whoever acts under one commits on the same connection: a lost lock is then a
 lost commit, never a second holder's mistake. No transaction needs to be open while a lock is held. Take them in the
-order order, kill switch, key. Behind a pooler they need session pooling.
+order order, kill switch, operators, key. Behind a pooler they need session pooling.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ async def kill_switch_lock(conn: Connection, *, stop: bool) -> AsyncIterator[Non
     shared = "" if stop else "_shared"
     key = _key("kill-switch", b"")
     async with _held(conn, f"pg_advisory_lock{shared}($1)", f"pg_advisory_unlock{shared}($1)", key):
+        yield
+
+
+@asynccontextmanager
+async def operators_lock(conn: Connection) -> AsyncIterator[None]:
+    """Changes of who may do what follow each other: of two that leave too few officers, one is refused (F9)."""
+    async with _held(conn, "pg_advisory_lock($1)", "pg_advisory_unlock($1)", _key("operators", b"")):
         yield
 
 

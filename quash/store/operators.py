@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from quash.store.database import Connection
@@ -36,6 +37,17 @@ class Operator:
     def applicant(self) -> str:
         """For whom this operator orders, as orders and validations say it."""
         return self.actor if self.account is None else f"account:{self.account}"
+
+
+def person_key(name: str) -> str:
+    """What two spellings of one person's name have in common: case, width, ligatures and spaces tell nobody apart."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names are of one person, wherever two persons are needed (F9)."""
+    return person_key(one) == person_key(other)
 
 
 _COLUMNS = "fingerprint, name, person, role, state, account"

@@ -68,7 +68,11 @@ async def get(conn: Connection, proposal_id: int) -> Proposal | None:
 
 async def waiting(conn: Connection, now: int) -> list[Proposal]:
     """Those that may still be approved, oldest first."""
-    rows = await conn.fetch(f"{_SELECT} where a.at is null and p.expires_at > $1 order by p.id", now)
+    rows = await conn.fetch(
+        f"{_SELECT} join operator o on o.fingerprint = p.operator and o.state = 'active'"
+        " where a.at is null and p.expires_at > $1 order by p.id",
+        now,
+    )
     return [Proposal(**row) for row in rows]
 
 

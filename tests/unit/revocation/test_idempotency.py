@@ -19,6 +19,7 @@ from issuer.revocation.visible import Watches
 from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
 from tests.support.edge import Client, Edge, Said
+from tests.support.held_tables import held, waiting
 from tests.support.revoking import DAY, World, key_hash
 
 OPEN = {"trigger": "br-3", "reporter": "Example", "summary": "key on a forum"}
@@ -54,26 +55,6 @@ async def api(world: World, database: Any, edge: Edge) -> AsyncIterator[Client]:
 
 async def count(world: World) -> int:
     return int(await world.owner.fetchval("select count(*) from revocation_case"))
-
-
-@asynccontextmanager
-async def held(world: World, table: str) -> AsyncIterator[None]:
-    """Nobody else gets at the table inside the block."""
-    async with world.owner.acquire() as conn, conn.transaction():
-        await conn.execute(f"lock table {table} in access exclusive mode")
-        yield
-
-
-async def waiting(world: World, table: str) -> int:
-    """The backend that waits for a table which is held."""
-    async with asyncio.timeout(15):
-        while True:
-            found = await world.owner.fetchval(
-                "select pid from pg_locks where relation = $1::regclass and not granted", table
-            )
-            if found is not None:
-                return int(found)
-            await asyncio.sleep(0.01)
 
 
 async def cut_off(cluster: Any, backend: int) -> None:
@@ -128,9 +109,9 @@ async def test_ten_at_once_do_it_once(world: World, api: Client) -> None:
 
 async def test_a_database_lost_before_the_commit(world: World, api: Client, cluster: Any) -> None:
     """Whoever lost the connection cannot tell whether its commit arrived: a repeat does nothing."""
-    async with held(world, "revocation_case"):
+    async with held(world.owner, "revocation_case"):
         asked = asyncio.ensure_future(api.post("/v1/cases", OPEN, **KEY))
-        await cut_off(cluster, await waiting(world, "revocation_case"))
+        await cut_off(cluster, await waiting(world.owner, "revocation_case"))
         assert (await asked).code == "store.unavailable"
     said = await api.post("/v1/cases", OPEN, **KEY)
     assert (said.status, said.code) == (409, "idempotency.unknown")
@@ -139,12 +120,12 @@ async def test_a_database_lost_before_the_commit(world: World, api: Client, clus
 
 async def test_a_database_lost_after_the_commit(world: World, api: Client, cluster: Any) -> None:
     """The change is told as it was done, though its answer could not be kept; a repeat opens no second case."""
-    async with held(world, "revocation_case"):
+    async with held(world.owner, "revocation_case"):
         asked = asyncio.ensure_future(api.post("/v1/cases", OPEN, **KEY))
-        await waiting(world, "revocation_case")
-        keeping = held(world, "idempotent_request")
+        await waiting(world.owner, "revocation_case")
+        keeping = held(world.owner, "idempotent_request")
         await keeping.__aenter__()
-    await cut_off(cluster, await waiting(world, "idempotent_request"))
+    await cut_off(cluster, await waiting(world.owner, "idempotent_request"))
     assert (await asked).status == 201
     await keeping.__aexit__(None, None, None)
     assert (await api.post("/v1/cases", OPEN, **KEY)).code == "idempotency.unknown"
@@ -153,10 +134,10 @@ async def test_a_database_lost_after_the_commit(world: World, api: Client, clust
 
 async def test_a_server_that_ends_in_between(world: World, database: Any, edge: Edge) -> None:
     """Cut off with its client waiting: the next process does not do it again."""
-    async with held(world, "revocation_case"):
+    async with held(world.owner, "revocation_case"):
         async with serving(world, database, edge, patience=0.1) as api:
             asked = asyncio.ensure_future(api.post("/v1/cases", OPEN, **KEY))
-            await waiting(world, "revocation_case")
+            await waiting(world.owner, "revocation_case")
         with pytest.raises(aiohttp.ClientError):
             await asked
     async with serving(world, database, edge) as api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
 from collections.abc import AsyncIterator
@@ -29,27 +30,28 @@ from quash.runtime.state import State
 from quash.store import issuers, operators
 from quash.store.database import acquire
 from tests.support.edge import Client, Edge
+from tests.support.held_tables import all_wait, held
 from tests.support.revoking import DAY, World, key_hash
+from tests.support.role_matrix import ALL, STAFF, check_roles
 
-EVERYONE = {"viewer", "operator", "officer", "auditor"}
 # Every route of the admin API and who may ask it; a route that is not here fails the test.
 ROUTES = {
-    ("POST", "/v1/revocations"): {"operator", "officer"},
-    ("GET", "/v1/revocations/{act_id}"): EVERYONE,
-    ("GET", "/v1/certificates/{issuer}/{serial}"): EVERYONE,
-    ("GET", "/v1/certificates/{issuer}/{serial}/evidence"): EVERYONE,
-    ("GET", "/v1/certificates/{issuer}/{serial}/incidents"): EVERYONE,
-    ("GET", "/v1/certificates"): EVERYONE,
-    ("POST", "/v1/certificates/lookup"): EVERYONE,
-    ("POST", "/v1/certificates/statements"): EVERYONE,
-    ("GET", "/v1/crls"): EVERYONE,
+    ("POST", "/v1/revocations"): {"operator", "officer", "reseller"},
+    ("GET", "/v1/revocations/{act_id}"): ALL,
+    ("GET", "/v1/certificates/{issuer}/{serial}"): ALL,
+    ("GET", "/v1/certificates/{issuer}/{serial}/evidence"): STAFF,
+    ("GET", "/v1/certificates/{issuer}/{serial}/incidents"): STAFF,
+    ("GET", "/v1/certificates"): STAFF,
+    ("POST", "/v1/certificates/lookup"): ALL,
+    ("POST", "/v1/certificates/statements"): STAFF,
+    ("GET", "/v1/crls"): STAFF,
     ("POST", "/v1/crls/builds"): {"operator", "officer"},
     ("POST", "/v1/crls/replacements"): {"officer"},
     ("POST", "/v1/crls/disclosures"): {"operator", "officer"},
-    ("GET", "/v1/openapi.json"): EVERYONE,
-    ("GET", "/v1/signers"): EVERYONE,
+    ("GET", "/v1/openapi.json"): STAFF,
+    ("GET", "/v1/signers"): STAFF,
     ("POST", "/v1/signers/switches"): {"officer"},
-    ("GET", "/v1/kill-switch"): EVERYONE,
+    ("GET", "/v1/kill-switch"): STAFF,
     ("POST", "/v1/kill-switch"): {"operator", "officer"},
     ("GET", "/v1/operators"): {"officer", "auditor"},
     ("POST", "/v1/operators"): {"officer"},
@@ -57,25 +59,25 @@ ROUTES = {
     ("GET", "/v1/proposals"): {"officer", "auditor"},
     ("GET", "/v1/proposals/{id}"): {"officer", "auditor"},
     ("POST", "/v1/proposals/{id}/approval"): {"officer"},
-    ("GET", "/v1/blocked-keys"): EVERYONE,
+    ("GET", "/v1/blocked-keys"): STAFF,
     ("POST", "/v1/blocked-keys"): {"officer"},
     ("POST", "/v1/blocked-keys/imports"): {"officer"},
-    ("GET", "/v1/blocked-keys/{spki_sha256}"): EVERYONE,
+    ("GET", "/v1/blocked-keys/{spki_sha256}"): STAFF,
     ("POST", "/v1/blocked-keys/{spki_sha256}/notes"): {"operator", "officer"},
     ("POST", "/v1/key-compromises/challenges"): {"operator", "officer"},
     ("POST", "/v1/key-compromises"): {"operator", "officer"},
     ("GET", "/v1/acts"): {"officer", "auditor"},
     ("GET", "/v1/acts/{id}"): {"officer", "auditor"},
-    ("GET", "/v1/jobs"): EVERYONE,
-    ("GET", "/v1/jobs/{id}"): EVERYONE,
-    ("GET", "/v1/triggers"): EVERYONE,
-    ("GET", "/v1/cases"): EVERYONE,
+    ("GET", "/v1/jobs"): STAFF,
+    ("GET", "/v1/jobs/{id}"): STAFF,
+    ("GET", "/v1/triggers"): STAFF,
+    ("GET", "/v1/cases"): STAFF,
     ("POST", "/v1/cases"): {"operator", "officer"},
-    ("GET", "/v1/cases/{id}"): EVERYONE,
-    ("GET", "/v1/cases/{id}/certificates"): EVERYONE,
+    ("GET", "/v1/cases/{id}"): STAFF,
+    ("GET", "/v1/cases/{id}/certificates"): STAFF,
     ("POST", "/v1/cases/{id}/certificates"): {"operator", "officer"},
-    ("GET", "/v1/cases/{id}/exemptions"): EVERYONE,
-    ("GET", "/v1/cases/{id}/timeline"): EVERYONE,
+    ("GET", "/v1/cases/{id}/exemptions"): STAFF,
+    ("GET", "/v1/cases/{id}/timeline"): STAFF,
     ("POST", "/v1/cases/{id}/notes"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/evidence"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/preliminary-report"): {"operator", "officer"},
@@ -83,22 +85,22 @@ ROUTES = {
     ("POST", "/v1/cases/{id}/judgement"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/closure"): {"officer"},
     ("POST", "/v1/cases/{id}/reopening"): {"officer"},
-    ("GET", "/v1/cases/{id}/forecast"): EVERYONE,
-    ("GET", "/v1/cases/{id}/files"): EVERYONE,
+    ("GET", "/v1/cases/{id}/forecast"): STAFF,
+    ("GET", "/v1/cases/{id}/files"): STAFF,
     ("PUT", "/v1/cases/{id}/files/{name}"): {"operator", "officer"},
-    ("GET", "/v1/cases/{id}/files/{sha256}"): EVERYONE,
-    ("GET", "/v1/cases/{id}/notices"): EVERYONE,
+    ("GET", "/v1/cases/{id}/files/{sha256}"): STAFF,
+    ("GET", "/v1/cases/{id}/notices"): STAFF,
     ("POST", "/v1/cases/{id}/notices"): {"operator", "officer"},
     ("POST", "/v1/cases/{id}/revocation"): {"operator", "officer"},
-    ("GET", "/v1/exemptions"): EVERYONE,
+    ("GET", "/v1/exemptions"): STAFF,
     ("POST", "/v1/exemptions"): {"officer"},
     ("POST", "/v1/exemptions/{id}/end"): {"officer"},
-    ("GET", "/v1/mass-revocations"): EVERYONE,
+    ("GET", "/v1/mass-revocations"): STAFF,
     ("POST", "/v1/mass-revocations"): {"operator", "officer"},
-    ("GET", "/v1/mass-revocations/{id}"): EVERYONE,
-    ("GET", "/v1/mass-revocations/{id}/certificates"): EVERYONE,
+    ("GET", "/v1/mass-revocations/{id}"): STAFF,
+    ("GET", "/v1/mass-revocations/{id}/certificates"): STAFF,
     ("POST", "/v1/mass-revocations/{id}/certificates"): {"operator", "officer"},
-    ("GET", "/v1/mass-revocations/{id}/exemptions"): EVERYONE,
+    ("GET", "/v1/mass-revocations/{id}/exemptions"): STAFF,
     ("POST", "/v1/mass-revocations/{id}/pace"): {"operator", "officer"},
     ("POST", "/v1/mass-revocations/{id}/gather"): {"operator", "officer"},
     ("POST", "/v1/mass-revocations/{id}/start"): {"operator", "officer"},
@@ -144,22 +146,10 @@ async def approve(api: Client, proposal: dict[str, Any], as_: str = "second") ->
     return await api.post(f"/v1/proposals/{proposal['id']}/approval", {"sha256": proposal["sha256"]}, as_=as_)
 
 
-async def test_every_role_against_every_route(app: Any, api: Client) -> None:
-    """A role that may not is told so before anything else is looked at; one that may gets further."""
-    found = {
-        (route.method, route.resource.canonical)
-        for route in app.router.routes()
-        if route.method != "HEAD" and route.resource is not None
-    }
-    assert found == set(ROUTES)
-    for (method, path), allowed in ROUTES.items():
-        url = path.format(
-            act_id=1, issuer="alpha", serial="1", name="nobody", id=1, spki_sha256="0" * 64, sha256="0" * 64
-        )
-        for role in sorted(EVERYONE):
-            said = await api.ask(method, url, as_=role, json={} if method == "POST" else None)
-            refused = said.status == 403 and said.code == "operator.role"
-            assert refused == (role not in allowed), (method, path, role, said.status)
+async def test_every_role_against_every_route(app: Any, api: Client, edge: Edge) -> None:
+    """A route that the router, the OpenAPI document or the table above does not have fails it."""
+    await edge.add_operator("reseller", "reseller", account="acme")
+    await check_roles(app, api, ROUTES)
 
 
 async def test_one_stops_and_two_lift(world: World, api: Client) -> None:
@@ -277,6 +267,38 @@ async def test_an_operator_is_added_by_two_and_signed_apart(
     assert (await api.post("/v1/operators", new_operator(), as_="officer")).code == "operator.exists"
 
 
+async def test_what_no_longer_holds_is_not_signed(
+    world: World, api: Client, database: Any, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Two additions of one name, both approved: one is signed. A renewal of who was disabled meanwhile: never."""
+    deployment = Deployment(database.config, State(tmp_path / "offline"), world.owner, clock)
+    deployment.files.ensure("ca", "operators", "ec-p256")
+
+    async def approved(path: str, body: dict[str, Any]) -> int:
+        asked = (await api.post(path, body, as_="officer")).body
+        assert (await approve(api, asked)).status == 200
+        return int(asked["id"])
+
+    async def signed(proposal_id: int) -> str:
+        async with acquire(world.owner) as conn:
+            try:
+                await sign_operator(deployment, conn, proposal_id)
+            except QuashError as error:
+                return error.code
+        return "signed"
+
+    first, second = [await approved("/v1/operators", new_operator(role=role)) for role in ("operator", "officer")]
+    assert [await signed(first), await signed(second)] == ["signed", "operator.exists"]
+    renewal = await approved("/v1/operators", new_operator(renews=True))
+    kept = await approved("/v1/operators", new_operator(renews=True))
+    assert await signed(kept) == "signed"
+    await approved("/v1/operators/anna/disable", {})
+    assert await signed(renewal) == "operator.unknown_name"
+    assert await signed(kept) == "signed"  # the same again, and of no use
+    listed = (await api.get("/v1/operators", as_="officer")).body["operators"]
+    assert {each["state"] for each in listed if each["name"] == "anna"} == {"disabled"}
+
+
 async def test_operators_that_are_refused(api: Client) -> None:
     """Each fault of a new operator has its code."""
     small = request_for(rsa.generate_private_key(65537, 1024))
@@ -312,6 +334,62 @@ async def test_a_disabled_operator_is_out_and_two_officers_remain(api: Client, e
     assert (await approve(api, proposed.body, "third")).status == 200
     listed = (await api.get("/v1/operators", as_="auditor")).body["operators"]
     assert {each["name"] for each in listed if each["state"] == "disabled"} == {"operator", "second"}
+
+
+async def test_of_two_disablings_at_once_one_is_refused(world: World, api: Client, edge: Edge) -> None:
+    """Each alone would leave two officers, both together one: whichever comes second finds that out."""
+    await edge.add_operator("third", "officer")
+    asked = {
+        name: (await api.post(f"/v1/operators/{name}/disable", {}, as_="officer")).body for name in ("second", "third")
+    }
+    async with held(world.owner, "approval"):
+        both = asyncio.gather(approve(api, asked["second"], "third"), approve(api, asked["third"], "second"))
+        await all_wait(world.owner, 2)
+    said = await both
+    assert sorted(each.status for each in said) == [200, 422]
+    assert "operator.last_officers" in {each.body.get("code") for each in said}
+    listed = (await api.get("/v1/operators", as_="officer")).body["operators"]
+    assert len([each for each in listed if (each["role"], each["state"]) == ("officer", "active")]) == 2
+
+
+async def test_who_was_disabled_stands_for_nothing(api: Client, edge: Edge) -> None:
+    """What a disabled officer proposed is listed no more and cannot be approved: nobody else stands for it (F9)."""
+    await edge.add_operator("third", "officer")
+    lift = {"stopped": False, "why": "x"}
+    pending = (await api.post("/v1/kill-switch", lift, as_="third")).body
+    disabling = (await api.post("/v1/operators/third/disable", {}, as_="officer")).body
+    assert (await approve(api, disabling)).status == 200
+    assert (await api.get("/v1/proposals", as_="auditor")).body["proposals"] == []
+    assert (await approve(api, pending)).code == "proposal.proposer_disabled"
+    assert (await api.get(f"/v1/proposals/{pending['id']}", as_="auditor")).body["approved_by"] is None
+
+
+def wide(text: str) -> str:
+    """In the full-width letters that look alike."""
+    return "".join(chr(ord(each) + 0xFEE0) for each in text)
+
+
+def test_one_notion_of_a_person() -> None:
+    """Case, width, ligatures, composition and spaces tell no two persons apart; another name does."""
+    for one, other in (
+        ("Anna Example", "  ANNA\u00a0 example "),
+        (wide("Officer"), "officer"),
+        ("\ufb01ona Strauß", "Fiona STRAUSS"),
+        ("Zoe\u0308", "ZOË"),
+    ):
+        assert operators.same_person(one, other), (one, other)
+    assert not operators.same_person("Anna Example", "Anne Example")
+    assert not operators.same_person("Anna Example", "")
+
+
+async def test_officers_are_counted_as_persons(api: Client, edge: Edge) -> None:
+    """A second certificate of an officer, written otherwise, is no second officer."""
+    async with acquire(edge.owner) as conn:
+        alias = operators.Operator(
+            edge.make_client("alias"), "alias", wide("OFFICER") + "  person", "officer", "active"
+        )
+        await operators.add(conn, alias, 0)
+    assert (await api.post("/v1/operators/second/disable", {}, as_="officer")).code == "operator.last_officers"
 
 
 async def test_a_loop_gone_wild_is_slowed_down(app: Any, edge: Edge, clock: FakeClock) -> None:

@@ -15,7 +15,7 @@ from quash.pki.csr import proven_key
 from quash.pki.rules import check_public_key
 from quash.store import operators
 from quash.store.database import Connection
-from quash.store.operators import RESELLER, ROLES, Operator
+from quash.store.operators import RESELLER, ROLES, Operator, person_key, same_person
 
 ADD: Final = "operator.add"
 DISABLE: Final = "operator.disable"
@@ -44,7 +44,12 @@ async def check_addition(conn: Connection, payload: Payload) -> None:
         _check_renewal(known, person, role, payload.get("account"))
     elif known:
         raise QuashError("operator.exists", "an operator has this name: renew it, or choose another", Kind.CONFLICT)
-    check_public_key(proven_key(_request(payload["csr"])))
+    check_public_key(key_of(payload))
+
+
+def key_of(payload: Payload) -> bytes:
+    """The operator's own key (DER SPKI); raises what its request and its signature raise."""
+    return proven_key(_request(payload["csr"]))
 
 
 def _request(text: str) -> bytes:
@@ -61,7 +66,8 @@ def _check_renewal(known: list[Operator], person: str, role: str, account: str |
     active = [each for each in known if each.active]
     if not active:
         raise QuashError("operator.unknown_name", "no active operator has this name: add it", Kind.NOT_FOUND)
-    if any((each.person, each.role, each.account) != (person, role, account) for each in active):
+    kept = [same_person(each.person, person) and (each.role, each.account) == (role, account) for each in active]
+    if not all(kept):
         message = "a renewal keeps person, role and account: disable and add instead"
         raise QuashError("operator.changed", message, Kind.REFUSED)
 
@@ -76,7 +82,7 @@ async def check_disabling(conn: Connection, payload: Payload) -> None:
     if not any(each.name == payload["name"] for each in everyone):
         raise QuashError("operator.unknown_name", "no active operator has this name", Kind.NOT_FOUND)
     before, after = (
-        {each.person.casefold() for each in everyone if each.role == "officer" and each.name != without}
+        {person_key(each.person) for each in everyone if each.role == "officer" and each.name != without}
         for without in (None, payload["name"])
     )
     if len(after) < min(len(before), _FEWEST_OFFICERS):
