@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quash.store import crls
+from quash.store import crl_entries, crls
 from quash.store.database import Connection, Pool, acquire
 
 
@@ -35,8 +35,8 @@ where the table was not vacuumed; there the new ones are counted, and all whenev
 
 async def _expected(conn: Connection, scope: crls.Scope, known: EntrySet) -> int:
     if known.count <= _COUNTED_EACH_TIME:
-        return await crls.total(conn, scope) - known.gone
-    return known.expected + await crls.count_new(conn, scope, known.covers)
+        return await crl_entries.total(conn, scope) - known.gone
+    return known.expected + await crl_entries.count_new(conn, scope, known.covers)
 
 
 async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known: EntrySet | None) -> EntrySet:
@@ -45,10 +45,10 @@ async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known
     One read-only transaction, over before anything is signed.
     """
     async with acquire(pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-        covers = await crls.snapshot(conn)
+        covers = await crl_entries.snapshot(conn)
         number = regular.number if regular else None
         if known is not None and known.regular == number:
-            changes = await crls.changes(conn, scope, known.covers)
+            changes = await crl_entries.changes(conn, scope, known.covers)
             if all(version == 1 for version, _ in changes):
                 added = [entry for _, entry in changes]
                 expected = await _expected(conn, scope, known)
@@ -59,6 +59,6 @@ async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known
 
 async def read_all(conn: Connection, scope: crls.Scope, regular: crls.Crl | None, covers: str) -> EntrySet:
     """The whole set, in the caller's transaction, whose snapshot is `covers`."""
-    found = await crls.listing(conn, scope, regular)
-    expected = await crls.total(conn, scope) - found.gone
+    found = await crl_entries.listing(conn, scope, regular)
+    expected = await crl_entries.total(conn, scope) - found.gone
     return EntrySet(covers, regular.number if regular else None, found.encoded, found.count, expected, found.gone)

@@ -15,7 +15,7 @@ from quash.pki.algorithms import verify
 from quash.pki.crl import cut_entries, read_crl, serial_of
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
-from quash.store import crls
+from quash.store import crl_entries, crls
 from quash.store.database import Pool, acquire
 
 LOST_REVOCATIONS = "crl.database_lost_revocations"
@@ -73,12 +73,12 @@ async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
     published, scope = memory.published, state.scope
     async with acquire(pool) as conn:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            listing = await entries.read_all(conn, scope, state.regular, await crls.snapshot(conn))
-            news = [] if state.published is None else await crls.changes(conn, scope, state.published.covers)
-        settled = state.published is not None and await crls.is_past(conn, state.published.covers)
+            listing = await entries.read_all(conn, scope, state.regular, await crl_entries.snapshot(conn))
+            news = [] if state.published is None else await crl_entries.changes(conn, scope, state.published.covers)
+        settled = state.published is not None and await crl_entries.is_past(conn, state.published.covers)
         extra, absent = await asyncio.to_thread(_differences, published.entries, listing.encoded)
-        missing = await crls.unrevoked(conn, scope.issuer_id, extra)
-        stray = set(extra) - set(absent) - await crls.may_go(conn, scope, state.regular, extra)
+        missing = await crl_entries.unrevoked(conn, scope.issuer_id, extra)
+        stray = set(extra) - set(absent) - await crl_entries.may_go(conn, scope, state.regular, extra)
     if missing:
         raise _lost(scope.path, missing)
     new = {serial_of(entry) for _, entry in news}
@@ -103,7 +103,7 @@ async def check_misfit(pool: Pool, publisher: Publisher, state: crls.ScopeState,
     async with acquire(pool) as conn:
         terms = await terms_of(conn, state.scope)
         serials = await asyncio.to_thread(_signed_serials, found[0], terms)
-        missing = await crls.unrevoked(conn, state.scope.issuer_id, serials)
+        missing = await crl_entries.unrevoked(conn, state.scope.issuer_id, serials)
     if missing:
         raise _lost(state.scope.path, missing)
 

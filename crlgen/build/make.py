@@ -19,7 +19,7 @@ from quash.errors import Kind, QuashError
 from quash.pki.crl import certificate_list, tbs_cert_list
 from quash.runtime.clock import Clock
 from quash.runtime.config import Crl as CrlConfig
-from quash.store import crls
+from quash.store import crl_entries, crls
 from quash.store.database import Pool, acquire
 from quash.store.leases import Lease
 
@@ -133,7 +133,7 @@ class Workshop:
             lost = await asyncio.to_thread(gate.check, crl, expected, memory.published)
             if lost:
                 async with acquire(self.pool) as conn:
-                    gate.refuse_lost(lost, await crls.may_go(conn, state.scope, state.regular, lost))
+                    gate.refuse_lost(lost, await crl_entries.may_go(conn, state.scope, state.regular, lost))
         except QuashError:
             memory.entries = None  # what is kept encoded may be what is wrong: the next try reads everything anew
             raise

@@ -21,8 +21,9 @@ from issuer.signer.service import CaSigner
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, certificate_list, read_crl, read_entry, tbs_cert_list
-from quash.store import crls, issuers, signing_log
-from quash.store.crls import Listing, ScopeState
+from quash.store import crl_entries, crls, issuers, signing_log
+from quash.store.crl_entries import Listing
+from quash.store.crls import ScopeState
 from quash.store.database import Pool, acquire
 from quash.store.issuers import Issuer
 
@@ -123,8 +124,8 @@ async def plan_of(pool: Pool, issuer: Issuer) -> Plan:
             raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
         return Plan(
             state=state,
-            listing=await crls.listing(conn, state.scope, state.regular),
-            covers=await crls.snapshot(conn),
+            listing=await crl_entries.listing(conn, state.scope, state.regular),
+            covers=await crl_entries.snapshot(conn),
             last_signed=await signing_log.last_crl_number(conn, issuer.id, state.scope.scope) or 0,
             key_id=authority_of(issuer, own.der).key_id,
         )
@@ -136,7 +137,7 @@ async def check_nothing_lost(pool: Pool, plan: Plan, published: Crl | None, crl:
         return
     gone = {read_entry(each)[0] for each in published.entries} - {read_entry(each)[0] for each in crl.entries}
     async with acquire(pool) as conn:
-        gone -= await crls.may_go(conn, plan.state.scope, plan.state.regular, list(gone))
+        gone -= await crl_entries.may_go(conn, plan.state.scope, plan.state.regular, list(gone))
     if gone:
         raise QuashError(
             "crl.entries_lost",

@@ -1,25 +1,21 @@
-"""CRL scopes, the CRLs made for them, and what a scope's CRL must contain.
+"""CRL scopes and the CRLs made for them; `crl_entries` has what these must contain.
 
 What a CRL covers is a snapshot of PostgreSQL, kept as its text (`pg_snapshot`): a revocation is covered when its
 transaction is visible in it. So a transaction that took its number early and committed late is never taken for covered,
 and nobody marks anything: whether a scope is dirty is derived.
-
-Functions that read several things which must agree (`snapshot`, `listing`, `changes`, `total`) are called in one
-transaction of isolation `repeatable_read`, where they all see the same snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from quash.errors import Kind, QuashError
 from quash.pki import der
+from quash.store.crl_order import IN_ORDER, in_index_order, since
 from quash.store.database import Connection
 
-_BATCH = 10_000
 # Shared with the index revocation_scope: no shard and shard null are one value there.
 _FULL = -1
 _URI = 0x86  # GeneralName uniformResourceIdentifier
@@ -47,7 +43,8 @@ class Scope:
         return (self.url, *self.former_urls) if self.idp else ()
 
     @property
-    def _shard(self) -> int:
+    def shard_key(self) -> int:
+        """The shard as the indexes of revocations have it."""
         return _FULL if self.shard is None else self.shard
 
 
@@ -162,27 +159,11 @@ def _newest(alias: str, condition: str) -> str:
     )
 
 
-def _since(issuer_id: str, shard: str, covers: str) -> str:
-    """SQL of the revocations `r` of a scope that a snapshot does not show, for the index revocation_order alone.
-
-    Said as a range of shard and transaction, not as an equality: then nothing but this index gives the order, and the
-    planner cannot take that on (tx, id), where a mass revocation of one scope lies in the way of all others'. The end
-    of the shard is a condition of its own, which ends the scan. `_in_index_order` comes before it.
-    """
-    return (
-        f" from revocation r where r.issuer_id = {issuer_id}"
-        f" and (coalesce(r.shard, -1), r.tx) >= ({shard}, pg_snapshot_xmin({covers}::pg_snapshot))"
-        f" and coalesce(r.shard, -1) <= {shard} and not pg_visible_in_snapshot(r.tx, {covers}::pg_snapshot)"
-    )
-
-
-_IN_ORDER = " order by coalesce(r.shard, -1), r.tx, r.id"
-_NEW = _since("$1::smallint", "$2::integer", "$3::text")
 _STATES = (
     "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.former_urls, s.path, s.idp,"
     f" {_of('newest')}, {_of('published')}, {_of('regular')},"
-    f" least((select r.recorded_at {_since('s.issuer_id', 'coalesce(s.shard, -1)', 'published.covers')}"
-    f"   {_IN_ORDER} limit 1),"
+    f" least((select r.recorded_at {since('s.issuer_id', 'coalesce(s.shard, -1)', 'published.covers')}"
+    f"   {IN_ORDER} limit 1),"
     "  (select d.at from crl_demand d where d.issuer_id = s.issuer_id and d.scope = s.scope"
     "   and d.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
     "   and not pg_visible_in_snapshot(d.tx, published.covers::pg_snapshot)"
@@ -204,13 +185,8 @@ async def states(conn: Connection, *, offline: bool = False) -> list[ScopeState]
     Each scope costs a few index look-ups, whatever the number of revocations.
     """
     async with conn.transaction():
-        await _in_index_order(conn)
+        await in_index_order(conn)
         return [_state(row) for row in await conn.fetch(_STATES, offline)]
-
-
-async def _in_index_order(conn: Connection) -> None:
-    """Until the transaction ends: a plan made while the table was small must not read and sort it when it is large."""
-    await conn.execute("set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off")
 
 
 async def find_scope(conn: Connection, issuer_id: int, shard: int | None) -> Scope | None:
@@ -247,136 +223,6 @@ def _crl(row: Any, prefix: str) -> Crl | None:
     return Crl(**{**fields, "number": int(fields["number"])})
 
 
-async def snapshot(conn: Connection) -> str:
-    """What this transaction sees, for `covers`."""
-    return str(await conn.fetchval("select pg_current_snapshot()::text"))
-
-
-async def is_past(conn: Connection, covers: str) -> bool:
-    """Whether every transaction that `covers` knows of is over in this database."""
-    past = await conn.fetchval(
-        "select pg_snapshot_xmax($1::text::pg_snapshot) <= pg_snapshot_xmin(pg_current_snapshot())", covers
-    )
-    return bool(past)
-
-
-# It may go when a regularly scheduled CRL issued after notAfter has shown it (B13): $3 is the thisUpdate of the newest
-# such CRL, $4 what it covers.
-_MAY_GO = "coalesce(r.not_after < $3 and pg_visible_in_snapshot(r.tx, $4::text::pg_snapshot), false)"
-# The greatest version of each revocation counts. Upgrades are few, so their serials are kept beside while all go by.
-_CURRENT = (
-    " from revocation r where r.issuer_id = $1 and coalesce(r.shard, -1) = $2 and not exists"
-    " (select from revocation n"
-    "  where n.issuer_id = $1 and n.serial = r.serial and n.version > 1 and n.version > r.version)"
-)
-
-
-def _horizon(regular: Crl | None) -> tuple[int | None, str | None]:
-    return (regular.this_update, regular.covers) if regular else (None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What a scope's CRL must list: `encoded`, whole entries joined in the order of their transactions; how many.
-
-    `gone`: revoked certificates of the scope that need no entry any more (B13); `total` counts them too.
-    """
-
-    encoded: bytes
-    count: int
-    gone: int
-
-
-async def listing(conn: Connection, scope: Scope, regular: Crl | None) -> Listing:
-    """Everything revoked except what may go (B13), joined by PostgreSQL: a million entries are one value of 49 MB.
-
-    Called in a transaction, whose settings it changes. Upgrades, where there are any, are handed over as constants,
-    which are looked up in a hash while the rows go by in the order of their index; a join costs five times as much
-    where estimates are wrong.
-    """
-    upgraded = await conn.fetch(
-        "select serial, (array_agg(id order by version desc))[1] as id from revocation where issuer_id = $1"
-        " and serial in (select serial from revocation where issuer_id = $1 and version > 1) group by serial",
-        scope.issuer_id,
-    )
-    await conn.execute("set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off")
-    newest, versions = "", []
-    if upgraded:
-        newest = " and (r.serial <> all ($5::bytea[]) or r.id = any ($6::bigint[]))"
-        versions = [[each["serial"] for each in upgraded], [each["id"] for each in upgraded]]
-    row = await conn.fetchrow(
-        "select count(*) filter (where not may_go) as count, count(*) filter (where may_go) as gone,"
-        " string_agg(entry, ''::bytea) filter (where not may_go) as encoded"
-        f" from (select r.entry, {_MAY_GO} as may_go from revocation r"
-        f" where r.issuer_id = $1 and coalesce(r.shard, -1) = $2{newest} order by r.tx, r.id) e",
-        scope.issuer_id,
-        scope._shard,
-        *_horizon(regular),
-        *versions,
-    )
-    return Listing(row["encoded"] or b"", row["count"], row["gone"])
-
-
-async def total(conn: Connection, scope: Scope) -> int:
-    """How many certificates of the scope were ever revoked; each has exactly one version 1."""
-    count = await conn.fetchval(
-        "select count(*) from revocation where issuer_id = $1 and coalesce(shard, -1) = $2 and version = 1",
-        scope.issuer_id,
-        scope._shard,
-    )
-    return int(count)
-
-
-async def count_new(conn: Connection, scope: Scope, covers: str) -> int:
-    """How many certificates of the scope were revoked by transactions that `covers` does not show."""
-    await _in_index_order(conn)
-    count = await conn.fetchval(
-        f"select count(*){_NEW} and r.version = 1",
-        scope.issuer_id,
-        scope._shard,
-        covers,
-    )
-    return int(count)
-
-
-async def changes(conn: Connection, scope: Scope, covers: str) -> list[tuple[int, bytes]]:
-    """The revocations that `covers` does not show, as (version, encoded entry), in order of their transactions."""
-    await _in_index_order(conn)
-    rows = await conn.fetch(
-        f"select r.version, r.entry{_NEW}{_IN_ORDER}",
-        scope.issuer_id,
-        scope._shard,
-        covers,
-    )
-    return [(version, entry) for version, entry in rows]
-
-
-async def may_go(conn: Connection, scope: Scope, regular: Crl | None, serials: Sequence[bytes]) -> set[bytes]:
-    """Which of these entries a new CRL need not list (B13), asked of the database serial by serial."""
-    rows = await conn.fetch(
-        f"select r.serial {_CURRENT} and r.serial = any($5) and {_MAY_GO}",
-        scope.issuer_id,
-        scope._shard,
-        *_horizon(regular),
-        list(serials),
-    )
-    return {row["serial"] for row in rows}
-
-
-async def unrevoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) -> list[bytes]:
-    """Those of the serials that the database does not know as revoked: none, unless it lost something."""
-    missing: list[bytes] = []
-    for start in range(0, len(serials), _BATCH):
-        rows = await conn.fetch(
-            "select s from unnest($2::bytea[]) s"
-            " where not exists (select from revocation where issuer_id = $1 and serial = s)",
-            issuer_id,
-            list(serials[start : start + _BATCH]),
-        )
-        missing.extend(row["s"] for row in rows)
-    return missing
-
-
 async def urls_in_use(conn: Connection, scope: Scope, now: int) -> list[str]:
     """Those of the scope's URLs that stand in a CRLDP of an unexpired certificate, looked up in its octets (B23).
 
@@ -389,7 +235,7 @@ async def urls_in_use(conn: Connection, scope: Scope, now: int) -> list[str]:
         "  and c.not_after >= $3 and position(u.general_name in c.der) > 0)"
         " and exists (select from issuer where id = $1 and kind <> 'private') order by u.nr",
         scope.issuer_id,
-        scope._shard,
+        scope.shard_key,
         now,
         urls,
         [der.tlv(_URI, url.encode("ascii")) for url in urls],

@@ -8,7 +8,7 @@ from typing import Any
 from quash.pki.crl import ENTRIES, cut_entries, entry
 from quash.pki.reasons import ALLOWED_REASONS
 from quash.pki.serials import MAX_OCTETS
-from quash.store import crls
+from quash.store import crl_entries, crl_order, crls
 from quash.store.database import acquire
 
 MOMENTS = (0, 951_782_400, 1_800_000_000, 2_524_607_999, 2_524_608_000, 253_402_300_799)
@@ -41,9 +41,9 @@ async def revoke(owner: Any, serial: bytes, reason: int, at: int, *, version: in
     )
 
 
-async def listed(database: Any, regular: crls.Crl | None = None) -> crls.Listing:
+async def listed(database: Any, regular: crls.Crl | None = None) -> crl_entries.Listing:
     async with acquire(database.owner) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-        return await crls.listing(conn, SCOPE, regular)
+        return await crl_entries.listing(conn, SCOPE, regular)
 
 
 async def test_kept_entry_is_the_one_that_the_codec_writes(database: Any) -> None:
@@ -94,13 +94,13 @@ async def test_what_may_go_is_counted_and_not_listed(database: Any) -> None:
     await revoke(database.owner, b"\x01", 4, 5, not_after=99)
     await revoke(database.owner, b"\x02", 4, 5, not_after=100)
     async with acquire(database.owner) as conn:
-        covers = await crls.snapshot(conn)
+        covers = await crl_entries.snapshot(conn)
     await revoke(database.owner, b"\x03", 4, 5, not_after=99)
     regular = crls.Crl(1, 100, 200, 2, None, None, covers, True, 100)
     found = await listed(database, regular)
     assert cut_entries(found.encoded) == [entry(b"\x02", 5, 4), entry(b"\x03", 5, 4)]
     assert (found.count, found.gone) == (2, 1)
-    assert await listed(database) == crls.Listing(b"".join(entry(bytes((n,)), 5, 4) for n in (1, 2, 3)), 3, 0)
+    assert await listed(database) == crl_entries.Listing(b"".join(entry(bytes((n,)), 5, 4) for n in (1, 2, 3)), 3, 0)
 
 
 async def test_idle_scope_does_not_read_the_revocations_of_others(database: Any) -> None:
@@ -137,9 +137,10 @@ async def test_look_at_one_shard_ends_where_the_next_begins(database: Any) -> No
             select 1, int4send(n), 1, 4, 5, 0, 1, 7 from generate_series(1, 5000) n;
     """)
     async with acquire(database.owner) as conn, conn.transaction():
-        await crls._in_index_order(conn)
-        plan = "\n".join(row[0] for row in await conn.fetch(f"explain (analyze) select 1{crls._NEW}", 1, 3, "1:1:"))
-        assert await crls.changes(conn, SCOPE, "1:1:") == []
+        await crl_order.in_index_order(conn)
+        rows = await conn.fetch(f"explain (analyze) select 1{crl_entries._NEW}", 1, 3, "1:1:")
+        assert await crl_entries.changes(conn, SCOPE, "1:1:") == []
+    plan = "\n".join(row[0] for row in rows)
     assert "Index Scan using revocation_order" in plan
     (buffers,) = re.findall(r"Index Scan using revocation_order.*?Buffers: shared hit=(\d+)", plan, re.DOTALL)
     assert int(buffers) < 10
@@ -149,6 +150,6 @@ async def test_plan_made_while_all_was_small_uses_the_index(database: Any) -> No
     """A builder keeps its plan from before a mass revocation: reading and sorting would grow with the table."""
     await prepare(database.owner)
     async with acquire(database.owner) as conn, conn.transaction():
-        await crls._in_index_order(conn)
+        await crl_order.in_index_order(conn)
         plan = "\n".join(row[0] for row in await conn.fetch(f"explain {crls._STATES}", False))
     assert "Index Scan using revocation_order on revocation" in plan
