@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from quash.cache.environment import FILE, Environment, open_for_reading
 from quash.cache.fsck import Report, examine
-from quash.cli.cache_check import Check, compare, record_count, verify
 from quash.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_STATE,
@@ -32,6 +31,7 @@ from quash.cli.local import owner_pool, running_database
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import SystemClock
 from quash.store.database import acquire
+from responder.follow.cache_check import Check, compare, record_count, verify
 
 cache_app = typer.Typer(no_args_is_help=True, add_completion=False)
 

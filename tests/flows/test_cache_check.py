@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from quash.cache.layout import record_key
-from quash.cli import cache_check
-from quash.cli.cache_check import Check
 from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock
 from quash.store.database import acquire
+from responder.follow import cache_check
+from responder.follow.cache_check import Check
 from tests.support.flows import DAY, Site, running
 from tests.support.initialising import quick_config
 from tests.support.postgres import Database

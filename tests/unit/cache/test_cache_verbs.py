@@ -12,9 +12,9 @@ import pytest
 
 from quash.cache.environment import FILE
 from quash.cache.writer import Changes, LmdbWriter
-from quash.cli import cache_check
 from quash.cli.main import main
 from quash.runtime.state import State
+from responder.follow import cache_check
 from tests.support.command_line import Said
 from tests.support.ocsp_issuer import OcspIssuer
 
