@@ -123,8 +123,11 @@ class Truth:
             raise WrongAnswerError(f"{serial.hex()} is said to be revoked, and nobody did")
         self.tally["OCSP answers verified"] += 1
 
-    def check_crl(self, url: str, body: bytes, listed: set[bytes]) -> None:
-        """Signature, times, a number no smaller than any seen, all of `listed` on it. Raises WrongAnswerError."""
+    def check_crl(self, url: str, body: bytes, listed: set[bytes]) -> frozenset[bytes]:
+        """Signature, times, a number no smaller than any seen, all of `listed` on it; returns the serials on it.
+
+        Raises WrongAnswerError.
+        """
         try:
             crl = x509.load_der_x509_crl(body)
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
@@ -138,7 +141,17 @@ class Truth:
         if number < self._numbers[url]:
             raise WrongAnswerError(f"{url}: CRL {number} after {self._numbers[url]}")
         self._numbers[url] = number
-        missing = listed - {entry.serial_number.to_bytes(entry.serial_number.bit_length() // 8 + 1) for entry in crl}
-        if missing:
-            raise WrongAnswerError(f"{url}: CRL {number} lacks {len(missing)} revoked, as {min(missing).hex()}")
+        serials = (entry.serial_number for entry in crl)
+        entries = frozenset(serial.to_bytes(serial.bit_length() // 8 + 1) for serial in serials)
+        self._check_listed(f"{url}: CRL {number}", entries, listed)
         self.tally["CRLs verified"] += 1
+        return entries
+
+    def check_unmodified(self, url: str, entries: frozenset[bytes], listed: set[bytes]) -> None:
+        """A 304 says that the CRL with those entries is the newest. Raises WrongAnswerError."""
+        self._check_listed(f"{url}: the CRL said to be the newest", entries, listed)
+        self.tally["CRLs not modified"] += 1
+
+    def _check_listed(self, crl: str, entries: frozenset[bytes], listed: set[bytes]) -> None:
+        if missing := listed - entries:
+            raise WrongAnswerError(f"{crl} lacks {len(missing)} revoked, as {min(missing).hex()}")

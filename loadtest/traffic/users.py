@@ -27,12 +27,13 @@ class Stranger(FastHttpUser):
     truth: ClassVar[Truth]
     share: ClassVar[float]
 
-    def judge(self, response: Any, check: Any, *arguments: Any) -> None:
-        """Marks a request as failed by a wrong answer, which ends the run."""
+    def judge(self, response: Any, check: Any, *arguments: Any) -> Any:
+        """What `check` finds; marks a request as failed by a wrong answer, which ends the run."""
         try:
-            check(*arguments)
+            return check(*arguments)
         except WrongAnswerError as error:
             response.failure(error)
+            return None
 
 
 class RelyingParty(Stranger):
@@ -83,6 +84,8 @@ class CdnFetcher(Stranger):
     fixed_count = 2
     wait_time = constant_throughput(2)
     etag = ""
+    entries: frozenset[bytes] = frozenset()
+    """Of the CRL that it has."""
 
     @task
     def fetch(self) -> None:
@@ -90,10 +93,12 @@ class CdnFetcher(Stranger):
         with self.client.get("", headers=headers, name="CRL GET", catch_response=True) as response:
             if response.status_code == 304:
                 response.success()
-                self.truth.tally["CRLs not modified"] += 1
+                self.judge(response, self.truth.check_unmodified, self.host, self.entries, listed)
             elif response.status_code == 200:
                 self.etag = response.headers.get("ETag", "")
-                self.judge(response, self.truth.check_crl, self.host, response.content, listed)
+                self.entries = (
+                    self.judge(response, self.truth.check_crl, self.host, response.content, listed) or frozenset()
+                )
 
 
 class Operator(HttpUser):

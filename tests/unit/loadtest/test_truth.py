@@ -133,6 +133,15 @@ def test_wrong_crls(truth: Truth, body: bytes, says: str) -> None:
         truth.check_crl("http://crl", body, {REVOKED})
 
 
+def test_not_modified_is_wrong_of_a_crl_that_lacks_a_revocation(truth: Truth) -> None:
+    """A 304 is an answer too: an origin that keeps saying it hides what was revoked since."""
+    entries = truth.check_crl("http://crl", crl(7, REVOKED), {REVOKED})
+    truth.check_unmodified("http://crl", entries, {REVOKED})
+    with pytest.raises(WrongAnswerError, match="newest lacks 1 revoked"):
+        truth.check_unmodified("http://crl", entries, {REVOKED, REVOKING})
+    assert truth.tally["CRLs not modified"] == 1
+
+
 def test_what_is_known_is_kept(truth: Truth, tmp_path: Path) -> None:
     """A later run begins with what this one has seen, without what nobody knows."""
     truth.reasons[GOOD] = 1
