@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import ocsp
-from loadtest.ocsp import Contestant
+from loadtest.contestants import contestants
+from loadtest.servers import Contestant
 from quash.cache.reader import LmdbReader
 from quash.runtime.clock import SystemClock
 from quash.runtime.config import Config
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="quash-bench-") as name:
         folder = Path(name)
-        real = ocsp.contestants(folder, options.certificates)[0]
+        real = contestants(folder, options.certificates)[0]
         bare = without_counting(real)
         line = alone(State(folder / "var"), real.paths)
         ocsp.measure([real, bare], folder, options)

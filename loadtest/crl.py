@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from loadtest import page
 from loadtest.system import QUASH, REPOSITORY, free_ports
 from quash.pki.crl import entry
 from quash.runtime.config import Config
@@ -49,7 +50,6 @@ _REASONS = (0, 1, 3, 4, 5)  # `openssl ca` does not know privilegeWithdrawn
 _ONE_MORE, _FULL, _RESTART = "Quash, one more", "Quash, full", "Quash, first after a restart"
 _PYCA = "pyca's builder"
 _LARGE = 500_000  # from here on, openssl runs once
-_BEGIN, _END = "<!-- make bench-crl -->", "<!-- end of make bench-crl -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,12 +355,6 @@ def report(found: dict[tuple[int, str], list[Cost]]) -> str:
     return "\n".join(lines)
 
 
-def write(page: Path, text: str, begin: str = _BEGIN, end: str = _END) -> None:
-    """Puts a report into the page, between its two marks."""
-    before, _, rest = page.read_text().partition(begin)
-    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 150_000, 1_000_000])
@@ -376,7 +370,7 @@ def main() -> None:
         text = report(asyncio.run(measure(Path(folder), given.sizes, 10 if given.full else given.rounds)))
     print(text)
     if given.write:
-        write(given.write, text)
+        page.write(given.write, "bench-crl", text)
 
 
 if __name__ == "__main__":

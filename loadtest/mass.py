@@ -29,9 +29,9 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from loadtest import page
 from loadtest.api import client
 from loadtest.bulk import issue, revoke
-from loadtest.crl import write
 from loadtest.revocations import percentile
 from loadtest.system import REPOSITORY, System
 from quash.runtime.config import Config
@@ -48,7 +48,6 @@ _DAY = 86_400
 _POLL = 0.2
 _PAUSE = 0.2
 _TICKS = os.sysconf("SC_CLK_TCK")
-_BEGIN, _END = "<!-- make bench-mass -->", "<!-- end of make bench-mass -->"
 _SIGNED, _APPLIED = "quash_presign_records_total", "quash_follower_records_applied_total"
 
 
@@ -328,7 +327,7 @@ def main() -> None:
             text = table(asyncio.run(measure(system, options.count, options.single)))
     print(text)
     if options.write:
-        write(options.write, text, _BEGIN, _END)
+        page.write(options.write, "bench-mass", text)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadtest.crl import write
+from loadtest import page
 from loadtest.system import QUASH, REPOSITORY, free_ports
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SERVER_CORE, _CLIENT_CORE = "0", "1"
 _SIZES = {"7.4 MB": 7_400_000, "7 KB": 7_000}
-_BEGIN = "<!-- make bench-origin -->"
-_END = "<!-- end of make bench-origin -->"
 _NGINX = """
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
@@ -117,7 +115,7 @@ def main() -> None:
         text = measure(Path(name), given.rounds, given.seconds)
     print(text)
     if given.write:
-        write(given.write, text, _BEGIN, _END)
+        page.write(given.write, "bench-origin", text)
 
 
 if __name__ == "__main__":

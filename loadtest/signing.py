@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtest import page
+
 REPOSITORY = Path(__file__).parents[1]
-DOCUMENT = REPOSITORY / "docs" / "performance.md"
 BUDGET = 0.9
-_BEGIN, _END = "<!-- make bench-signing -->", "<!-- end of make bench-signing -->"
 # Kind of key, records in a round: about a tenth of a second of signing.
 _KINDS = (("ec-p256", 2000), ("ec-p384", 200), ("rsa-2048", 200), ("rsa-4096", 30))
 
@@ -66,17 +66,6 @@ def table(measured: Sequence[Measured], rounds: int) -> str:
     return "\n".join(lines)
 
 
-def write(text: str) -> None:
-    """Replaces this benchmark's part of the document, or appends it."""
-    body = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else "# Performance\n"
-    head, begin, rest = body.partition(_BEGIN)
-    if begin:
-        tail = rest.partition(_END)[2]
-    else:
-        head, tail = f"{head.rstrip()}\n\n## Signing\n\n", "\n"
-    DOCUMENT.write_text(f"{head}{_BEGIN}\n{text}\n{_END}{tail}", encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
@@ -87,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(measured, options.rounds)
     print(text)
     if options.write:
-        write(text)
+        page.write(page.PERFORMANCE, "bench-signing", text)
     late = [each.kind for each in measured if each.ratio < BUDGET]
     if late:
         sys.exit(f"below the budget of {BUDGET}: {', '.join(late)}")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import ocsp as bench
+from loadtest import servers as bench
 from loadtest.pki import VALIDITY, BenchIssuer
 from quash.cache.layout import Record, encode_head
 from quash.cache.writer import Changes, LmdbWriter
