@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -30,6 +31,7 @@ from quash.runtime.process import Health
 from responder.serve.http import HttpServer
 from responder.serve.worker import Worker
 from tests.support.golden import CASES, PKI, SIGNED_AT, catalog, octets, records, sent
+from tests.unit.serve.in_memory import own_loop
 
 RULES = {*(f"A{number}" for number in (5, *range(9, 14), *range(18, 40), 41)), "G45"}
 STATUSES = {200: 225, 304: 14, 404: 1, 405: 5, 413: 1, 414: 1, 431: 1}
@@ -74,10 +76,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     listed = catalog()
     heartbeat = SIGNED_AT + 5 * 86_400  # ahead of every moment that is asked about
     writer.apply(Changes(records(), listed.templates.values(), listed.issuers.values(), heartbeat, complete=True))
-    loop, clock, config = asyncio.new_event_loop(), FakeClock(SIGNED_AT), Config()
+    clock, config = FakeClock(SIGNED_AT), Config()
     workers, ports = {}, {}
 
-    async def serve(fast: bool) -> asyncio.Server:
+    async def serve(loop: asyncio.AbstractEventLoop, fast: bool) -> asyncio.Server:
         worker = Worker(LmdbReader(shared=writer), clock, config, Health(), structlog.get_logger())
         worker.refresh()
         server = HttpServer(worker.answer, config.responder, now=clock.now, fast=worker.fast if fast else None)
@@ -85,18 +87,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         workers[fast], ports[fast] = worker, listener.sockets[0].getsockname()[1]
         return listener
 
-    listeners = [loop.run_until_complete(serve(fast)) for fast in (True, False)]
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield Site(clock, workers[True], ports)
-    finally:
-        for listener in listeners:
-            loop.call_soon_threadsafe(listener.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-        writer.environment.close()
+    with closing(writer.environment), own_loop() as loop:
+        listeners = [loop.run_until_complete(serve(loop, fast)) for fast in (True, False)]
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield Site(clock, workers[True], ports)
+        finally:
+            for listener in listeners:
+                loop.call_soon_threadsafe(listener.close)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "full"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import gc
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ import pytest
 from quash.cache.writer import Changes, LmdbWriter
 from quash.runtime.state import State
 from tests.support.ocsp_issuer import OcspIssuer
-from tests.unit.serve.in_memory import Pair, Site
+from tests.unit.serve.in_memory import Pair, make_pair, own_loop
 
 GOOD, REVOKED, MISSING = b"\x10\x01", b"\x10\x02", b"\x10\x03"
 
@@ -164,12 +165,22 @@ def alone(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     """The same site twice, in memory: with the fast path and without."""
-    loop = asyncio.new_event_loop()
+    with own_loop() as loop:
+        yield loop.run_until_complete(make_pair(loop))
 
-    async def make() -> Pair:
-        return Pair(loop, Site(), Site(fast=False))
 
-    try:
-        yield loop.run_until_complete(make())
-    finally:
-        loop.close()
+@pytest.fixture(scope="module", autouse=True)
+def _no_task_is_left() -> Iterator[None]:
+    """A connection whose task never ends is a leak in a server that runs for months."""
+    left: list[str] = []
+
+    class Noted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            left.append(record.getMessage())
+
+    noted, logger = Noted(logging.ERROR), logging.getLogger("asyncio")
+    logger.addHandler(noted)
+    yield
+    gc.collect()  # which is when asyncio tells of them
+    logger.removeHandler(noted)
+    assert not left

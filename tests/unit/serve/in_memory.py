@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +159,13 @@ def answers(octets: bytes) -> list[bytes]:
     return [part for part in re.split(rb"(?=HTTP/1\.[01] \d)", octets) if part]
 
 
+@contextmanager
+def own_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop beside the tests' one; no task of it is left when it closes."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        yield runner.get_loop()
+
+
 @dataclass
 class Pair:
     """The same site with the fast path and without, and the loop that both live in."""
@@ -179,3 +187,7 @@ class Pair:
         assert full.fast == 0
         assert (fast.octets, fast.closed) == (full.octets, full.closed), segments
         return fast
+
+
+async def make_pair(loop: asyncio.AbstractEventLoop) -> Pair:
+    return Pair(loop, Site(), Site(fast=False))

@@ -40,6 +40,7 @@ from tests.unit.serve.in_memory import (
     REVOKED,
     DictReader,
 )
+from tests.unit.serve.test_differential import get, post
 
 NONCE = bytes(range(16))
 Handler = Callable[[dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], bytes]]]
@@ -140,6 +141,17 @@ async def test_a_nonce_is_signed_for_who_asks_it_of_that_issuer(tmp_path: Path) 
             assert verify_response(body, issuer.row.certificate).this_update == NOW - 3600
             assert "etag" in head
     assert len(signer.asked) == 1
+
+
+@pytest.mark.parametrize("method", [get, post])
+async def test_the_fast_path_leaves_it_nonces_that_are_signed(tmp_path: Path, method: Callable[..., bytes]) -> None:
+    """A27: it has no signer. Without a nonce, or of an issuer that ignores them, it answers."""
+    async with asking(tmp_path, Signer()) as asker:
+        fast = asker.worker.fast
+        assert fast.answer(method(build_request(DV.cert_id(GOOD)))) is not None
+        for size in (8, 16, 20, 32):
+            assert fast.answer(method(build_request(DV.cert_id(GOOD), bytes(size)))) is None
+            assert fast.answer(method(build_request(OV.cert_id(ELSEWHERE), bytes(size)), "/demo/ca1")) is not None
 
 
 async def test_nonces_are_ignored_unless_configured(tmp_path: Path) -> None:
