@@ -1,4 +1,4 @@
-"""A log double: what RFC 6962 and static-ct logs answer to `add-pre-chain`, with real signatures and a real tree.
+"""A log double: RFC 6962's and static-ct's `add-pre-chain` and `add-chain`, with real signatures and a real tree.
 
 For demonstrations and tests. It keeps entries in memory alone, which no real log may do.
 """
@@ -69,7 +69,7 @@ class LogDouble:
         return found
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
-        """Answers `ct/v1/add-pre-chain`, `get-roots` and `get-sth`; anything else is 404."""
+        """Answers `ct/v1/add-pre-chain`, `add-chain`, `get-roots` and `get-sth`; anything else is 404."""
         await asyncio.sleep(self.delay)
         if self.status != 200:
             return web.Response(status=self.status)
@@ -77,10 +77,11 @@ class LogDouble:
             return _json({"certificates": [base64.b64encode(root).decode() for root in self._roots]})
         if request.method == "GET" and path == "ct/v1/get-sth" and self.kind == "rfc6962":
             return _json(self._tree_head())
-        if request.method != "POST" or path != "ct/v1/add-pre-chain":
+        if request.method != "POST" or path not in ("ct/v1/add-pre-chain", "ct/v1/add-chain"):
             return web.Response(status=404)
         try:
-            found = self.mangle(self._add(orjson.loads(await request.read())))
+            poisoned = path.endswith("add-pre-chain")
+            found = self.mangle(self._add(orjson.loads(await request.read()), poisoned=poisoned))
         except (ValueError, KeyError, TypeError, QuashError, InvalidSignature) as error:
             return web.Response(status=400, text=f"{type(error).__name__}: {error}")
         signature = bytes((found.hash_algorithm, found.signature_algorithm))
@@ -99,19 +100,21 @@ class LogDouble:
         """The Merkle tree's root (RFC 6962 2.1)."""
         return _tree_hash([hashlib.sha256(b"\0" + entry).digest() for entry in self.entries])
 
-    def _add(self, body: Any) -> Sct:
-        """RFC 6962 4.2: a chain to a known root, a poisoned end entity; the same one again gets the same SCT."""
+    def _add(self, body: Any, *, poisoned: bool) -> Sct:
+        """RFC 6962 4.1, 4.2: a chain to a known root, poisoned or not; the same one again gets the same SCT."""
         chain = [base64.b64decode(each, validate=True) for each in body["chain"]]
         _check_chain(chain, self._roots)
         tbs = tbs_of(chain[0])
-        if not is_poisoned(tbs):
-            raise ValueError("this is no precertificate")
+        if is_poisoned(tbs) != poisoned:
+            raise ValueError("precertificates belong to add-pre-chain, certificates to add-chain")
         if (known := self._scts.get(chain[0])) is not None:
             return known
         index = len(self.entries)
         extensions = b"\0\0\5" + index.to_bytes(5, "big") if self.kind == "static" else b""
         unsigned = Sct(self.log_id, int(self._clock.now() * 1000), extensions, _SHA256, _ECDSA, b"")
-        data = sct.signed_data(unsigned, read_certificate(chain[1]).spki, plain(tbs))
+        issuer = read_certificate(chain[1])
+        entry = sct.precertificate_entry(issuer.spki, plain(tbs)) if poisoned else sct.certificate_entry(chain[0])
+        data = sct.signed_data(unsigned, entry)
         self.entries.append(b"\0\0" + data[2:])  # MerkleTreeLeaf: version, leaf type, TimestampedEntry
         signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
         made = self._scts[chain[0]] = Sct(self.log_id, unsigned.timestamp, extensions, _SHA256, _ECDSA, signature)

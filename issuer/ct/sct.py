@@ -17,7 +17,7 @@ from quash.errors import Kind, QuashError
 
 _SHA256: Final = 4
 _RSA, _ECDSA = 1, 3
-_PRECERT_ENTRY: Final = 1
+_X509_ENTRY, _PRECERT_ENTRY = 0, 1
 _HEAD: Final = struct.Struct(">B32sQ")
 
 
@@ -80,22 +80,25 @@ def decode_list(octets: bytes) -> list[Sct]:
     return found
 
 
-def signed_data(sct: Sct, issuer_spki: bytes, tbs: bytes) -> bytes:
-    """What the log signed for a precertificate: `tbs` without poison and SCT list, and the hash of the issuer's key."""
-    return b"".join(
-        (
-            struct.pack(">BBQH", 0, 0, sct.timestamp, _PRECERT_ENTRY),
-            hashlib.sha256(issuer_spki).digest(),
-            len(tbs).to_bytes(3, "big"),
-            tbs,
-            _vector(sct.extensions),
-        )
-    )
+def certificate_entry(certificate: bytes) -> bytes:
+    """What a log signs of a final certificate (DER): all of it (RFC 6962 3.1)."""
+    return struct.pack(">H", _X509_ENTRY) + len(certificate).to_bytes(3, "big") + certificate
 
 
-def verify(sct: Sct, log_spki: bytes, issuer_spki: bytes, tbs: bytes) -> None:
-    """Raises `sct.signature` unless the log with this key (DER SPKI) signed this TBS under this issuer (E7)."""
-    key, data = load_der_public_key(log_spki), signed_data(sct, issuer_spki, tbs)
+def precertificate_entry(issuer_spki: bytes, tbs: bytes) -> bytes:
+    """What a log signs of a precertificate: `tbs` without poison and SCT list, and the hash of the issuer's key."""
+    hashed = hashlib.sha256(issuer_spki).digest()
+    return struct.pack(">H", _PRECERT_ENTRY) + hashed + len(tbs).to_bytes(3, "big") + tbs
+
+
+def signed_data(sct: Sct, entry: bytes) -> bytes:
+    """What the log signed, with one of the entries above."""
+    return struct.pack(">BBQ", 0, 0, sct.timestamp) + entry + _vector(sct.extensions)
+
+
+def verify(sct: Sct, log_spki: bytes, entry: bytes) -> None:
+    """Raises `sct.signature` unless the log with this key (DER SPKI) signed this entry (E7)."""
+    key, data = load_der_public_key(log_spki), signed_data(sct, entry)
     try:
         if isinstance(key, ec.EllipticCurvePublicKey) and _algorithms(sct) == (_SHA256, _ECDSA):
             key.verify(sct.signature, data, ec.ECDSA(hashes.SHA256()))

@@ -1,4 +1,7 @@
-"""Submitting precertificates to logs: side by side, with more logs as soon as one is slow or fails (E5, E6)."""
+"""Submitting to logs. Precertificates: side by side, with more logs as soon as one is slow or fails (E5, E6).
+
+Final certificates, which wait for nothing: to one log, and to the next where it fails.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from quash.runtime.log import logger
 _MAX_ANSWER: Final = 64 * 1024
 _CLOCK_STEP: Final = 60  # seconds that a log's clock may be ahead of ours
 
-_SUBMITTED = Counter("quash_ct_submissions_total", "Submissions of precertificates", ["log", "result"])
+_SUBMITTED = Counter("quash_ct_submissions_total", "Submissions of precertificates and certificates", ["log", "result"])
 _SECONDS = Histogram("quash_ct_seconds", "From the first submission to enough SCTs")
 _LIST_AGE = Gauge("quash_ct_log_list_age_seconds", "Age of the log list (E9: at most 70 days)")
 
@@ -44,11 +47,11 @@ class Transparency(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What is submitted: the chain as JSON, and what the SCT must be about."""
+    """What is submitted, and where: the chain as JSON; `signed`: what the SCT must be about."""
 
+    path: str
     body: bytes
-    tbs: bytes
-    issuer_spki: bytes
+    signed: bytes
 
 
 class CtLogs:
@@ -95,6 +98,16 @@ class CtLogs:
             got = await self._gather(entry, first, [log for log in logs if log not in first], wanted)
         return sct.encode_list(got)
 
+    async def log_final(self, certificate: bytes, issuers: Sequence[bytes], not_after: int) -> Sct:
+        """The verified SCT of the first log that takes a final certificate (E6). Raises `ct.log_list`, `ct.no_log`."""
+        entry = _Entry("ct/v1/add-chain", _chain((certificate, *issuers)), sct.certificate_entry(certificate))
+        logs = policy.candidates(self._logs().logs, not_after)
+        self._shuffle(logs)
+        for log in logs:
+            if (found := await self._submit(log, entry)) is not None:
+                return found
+        raise QuashError("ct.no_log", f"none of {len(logs)} logs took the certificate: try again", Kind.UNAVAILABLE)
+
     async def _gather(self, entry: _Entry, first: Sequence[Log], spare: list[Log], wanted: policy.Demand) -> list[Sct]:
         """The first logs at once; a spare one for each that fails, and for each `hedge` seconds without enough."""
         tasks = {asyncio.create_task(self._submit(log, entry)): log for log in first}
@@ -138,14 +151,15 @@ class CtLogs:
 
     async def _ask(self, log: Log, entry: _Entry) -> Sct:
         headers = {"Content-Type": "application/json"}
-        url = log.url + "ct/v1/add-pre-chain"
-        async with self._session.post(url, data=entry.body, headers=headers, allow_redirects=False) as response:
+        async with self._session.post(
+            log.url + entry.path, data=entry.body, headers=headers, allow_redirects=False
+        ) as response:
             body = await response.content.read(_MAX_ANSWER)
             if response.status != 200:
                 raise QuashError("ct.log_status", f"HTTP {response.status}", Kind.UNAVAILABLE)
         found = _read_answer(orjson.loads(body))
         _check(found, log, int(self._clock.now()))
-        sct.verify(found, log.key, entry.issuer_spki, entry.tbs)
+        sct.verify(found, log.key, entry.signed)
         return found
 
     def _logs(self) -> LogList:
@@ -164,8 +178,12 @@ class CtLogs:
 
 
 def _entry(precertificate: bytes, issuers: Sequence[bytes]) -> _Entry:
-    chain = [base64.b64encode(each).decode() for each in (precertificate, *issuers)]
-    return _Entry(orjson.dumps({"chain": chain}), plain(tbs_of(precertificate)), read_certificate(issuers[0]).spki)
+    signed = sct.precertificate_entry(read_certificate(issuers[0]).spki, plain(tbs_of(precertificate)))
+    return _Entry("ct/v1/add-pre-chain", _chain((precertificate, *issuers)), signed)
+
+
+def _chain(certificates: Sequence[bytes]) -> bytes:
+    return orjson.dumps({"chain": [base64.b64encode(each).decode() for each in certificates]})
 
 
 def _read_answer(answer: dict[str, Any]) -> Sct:

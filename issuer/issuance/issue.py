@@ -11,7 +11,7 @@
  9. log              enough logs for Chrome and Apple give SCTs, each verified (E1-E7)
 10. final TBS        a twin with the SCTs is linted; its TBS is committed, the only one that may be signed
 11. re-check, sign   as 5 and 6; the CA signer proves the match of both TBS by itself (D19)
-12. T3: commit       certificate, news, act, order `ready`
+12. T3: commit       certificate, news, act, order `ready`; its way into a log begins (E6, `issuance/finals.py`)
 13. answers          as 8
 14. release          order `issued`: the certificate may leave (answer before release, A7)
 
@@ -47,7 +47,16 @@ from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.runtime.log import logger
-from quash.store import acts, blocked_keys, certificates, lint_results, orders, outbox, revocations
+from quash.store import (
+    acts,
+    blocked_keys,
+    certificates,
+    final_submissions,
+    lint_results,
+    orders,
+    outbox,
+    revocations,
+)
 from quash.store.database import Connection, Pool, acquire
 from quash.store.issuers import Issuer
 from quash.store.lint_results import LintResult
@@ -380,6 +389,8 @@ class Issuance:
             async with conn.transaction():
                 await certificates.complete(conn, *reserved.key, der)
                 await outbox.add_certificates(conn, [reserved.key])
+                if plan.kind.logged and self._logging is not None:
+                    await final_submissions.add(conn, *reserved.key, now)
                 await orders.set_ready(conn, order.id, now)
                 await self._act(conn, order, "certificate.issue", spki_sha256=reserved.spki_sha256.hex())
         await self._passed("commit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import TaskGroup
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -15,6 +16,7 @@ from issuer.checks.workers import Workers
 from issuer.ct.submit import CtLogs
 from issuer.issuance import validation_api
 from issuer.issuance.api import add_routes
+from issuer.issuance.finals import Finals
 from issuer.issuance.issue import Issuance, Logging, SignCertificate
 from issuer.issuance.openapi import API
 from issuer.issuance.visible import PublicAnswers
@@ -72,9 +74,11 @@ async def main(process: Process) -> None:
             openapi.add_route(app, API)
             files = api.tls_files(process.state)
             app.middlewares.append(idempotency.middleware(pool, process.clock))
-            async with api.listening(app, files, config.issuer.host, config.issuer.port) as port:
+            async with api.listening(app, files, config.issuer.host, config.issuer.port) as port, TaskGroup() as group:
                 process.log.info("issuer.listening", host=config.issuer.host, port=port)
                 process.health.set("api", True)
+                if config.ct.log_list:
+                    group.create_task(_log_finals(process, Finals(pool, logs, process.clock)))
                 await _drive(process, issuance, workers, registries, logs if config.ct.log_list else None)
     finally:
         pool.terminate()
@@ -97,6 +101,17 @@ async def _drive(
         except QuashError as error:
             process.health.set("orders", False, str(error))
             process.log.warning("orders.wait", code=error.code, detail=error.message)
+        await asyncio.sleep(_POLL)
+
+
+async def _log_finals(process: Process, finals: Finals) -> None:
+    """E6: beside everything else, as long as there is something to do; its age is a metric, no reason to be unready."""
+    while True:
+        try:
+            if await finals.step():
+                continue
+        except Exception as error:  # noqa: BLE001 - no fault here may end the issuing API
+            process.log.warning("ct.finals_wait", error=f"{type(error).__name__}: {error}")
         await asyncio.sleep(_POLL)
 
 
