@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import VerificationError
@@ -51,7 +52,11 @@ def policies_of(certificate: x509.Certificate) -> list[str]:
 TRUSTCOR: dict[str, tuple[tuple[str, str], str, str]] = {
     "tls-dv": (("ca1-tls", "ca1"), make_csr(["www.example.org"]), "2.23.140.1.2.1"),
     "tls-dv-week": (("ca1-tls", "ca1"), make_csr(["www.example.org"], key=private_key("rsa-leaf")), "2.23.140.1.2.1"),
-    "tls-ov": (("ca2-tls", "ca2"), make_csr(["www.example.org"], subject=ORGANIZATION), "2.23.140.1.2.2"),
+    "tls-ov": (
+        ("ca2-tls", "ca2"),
+        make_csr(["www.example.org"], subject=ORGANIZATION, key=ec.generate_private_key(ec.SECP521R1())),
+        "2.23.140.1.2.2",
+    ),
     "mail-dv": (("ca1-mail", "ca1"), mail_csr("amel@example.org"), "2.23.140.1.5.1.3"),
     "mail-dv-multipurpose": (
         ("ca1-mail", "ca1"),

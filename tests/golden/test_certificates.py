@@ -1,0 +1,319 @@
+"""Golden certificates: what pyca made from the rules written down by hand (make_certificates.py), Quash makes too.
+
+For every hierarchy and profile that ships: from the shipped configuration, the request, serial and moment of a case,
+the code that issues makes the very octets that are signed (D5-D19, D49, A14-A17).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from issuer.checks import adapters, csr, own_rules, pkilinting
+from issuer.checks.content import check_content, check_limits
+from issuer.checks.findings import at_or_above
+from issuer.checks.lint import TOLERATED
+from issuer.ct.tbs import check_match, plain, with_scts
+from issuer.issuance import prepare
+from issuer.issuance.prepare import Plan, make_draft
+from issuer.signer import ca_profiles, hierarchy, lint, operators
+from issuer.signer.authority import authority_of
+from issuer.signer.tbs import tbs_of
+from issuer.signer.tbs_writer import Frame
+from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
+from quash.pki.certificate import read_certificate
+from quash.pki.rules import DAY
+from quash.runtime import config as configuration
+from quash.runtime.config import Config, ExternalLinter, Permitted, load
+from quash.runtime.profiles import shipped
+from quash.runtime.state import State
+from quash.store import crls
+from quash.store.crls import Scope
+from quash.store.issuers import Issuer, IssuerCertificate
+from tests.support.shipped import ZLINT
+
+FOLDER = Path(__file__).parent / "certificates"
+CONFIGS = Path(__file__).parents[2] / "config"
+CASES: dict[str, dict[str, Any]] = json.loads((FOLDER / "cases.json").read_text())
+COUNTS = {
+    "root": 5,
+    "sub-ca": 10,
+    "external": 2,
+    "ocsp-signer": 15,
+    "leaf": 16,
+    "precertificate": 14,
+    "certificate": 14,
+    "operators-ca": 1,
+    "operator": 1,
+}
+
+
+def of_kind(*kinds: str) -> list[str]:
+    return sorted(name for name, case in CASES.items() if case["kind"] in kinds)
+
+
+@cache
+def golden(name: str) -> bytes:
+    return (FOLDER / f"{name}.der").read_bytes()
+
+
+def serial_of(name: str) -> bytes:
+    number = x509.load_der_x509_certificate(golden(name)).serial_number
+    return number.to_bytes((number.bit_length() + 7) // 8)
+
+
+@cache
+def config_of(name: str) -> Config:
+    return load(CONFIGS / f"{name}.toml")
+
+
+def wanted(config: str, name: str) -> configuration.Issuer:
+    (found,) = (each for each in config_of(config).issuers if each.name == name)
+    return found
+
+
+def issuer_of(config: str, name: str) -> tuple[Issuer, IssuerCertificate]:
+    """A CA as `init` would have stored it, with the golden certificate."""
+    der, asked = golden(f"{config}-{name}"), wanted(config, name)
+    fields = read_certificate(der)
+    issuer = Issuer(
+        id=1, name=name, kind=asked.kind, parent=None, subject=fields.subject, spki=fields.spki,
+        signature_algorithm=algorithm_for_spki(fields.spki).name, key_ref=None, ocsp_path=name, max_age=1800,
+        bucket_count=64, shard_count=asked.shards, profiles=(), created_at=0,
+    )  # fmt: skip
+    certificate = IssuerCertificate(1, hashlib.sha256(der).digest(), der, fields.not_before, fields.not_after)
+    return issuer, certificate
+
+
+def scope_of(config: str, name: str, shard: int | None) -> Scope:
+    """As `hierarchy.add_scopes` names them."""
+    path = f"{name}.crl" if shard is None else f"{name}/{shard}.crl"
+    scope = "full" if shard is None else str(shard)
+    return Scope(1, name, scope, shard, f"{config_of(config).crl_base}/{path}", (), path, shard is not None)
+
+
+def frame_of(name: str, issuer: Issuer, subject: bytes, days: int) -> Frame:
+    fields = read_certificate(golden(name))
+    return Frame(
+        serial=serial_of(name),
+        algorithm=ca_profiles.algorithm_of(issuer),
+        issuer=issuer.subject,
+        not_before=fields.not_before,
+        not_after=fields.not_before + days * DAY - 1,
+        subject=subject,
+        spki=fields.spki,
+    )
+
+
+def test_every_profile_of_every_hierarchy_has_its_golden() -> None:
+    """None is lost, none is forgotten: each file of config/profiles, each CA and each leaf profile that ships."""
+    assert {path.name for path in FOLDER.iterdir()} == {*(f"{name}.der" for name in CASES), "cases.json"}
+    assert Counter(case["kind"] for case in CASES.values()) == COUNTS
+    assert len(CASES) == sum(COUNTS.values()) == 78
+    kinds, cas, leaves = set(), set(), set()
+    for name in ("demo", "trustcor", "tuntrust"):
+        config = config_of(name)
+        cas |= {(name, each.name) for each in config.issuers}
+        leaves |= {(name, each.name) for each in config.profiles}
+        kinds |= {each.profile_name for each in config.issuers} | {each.kind for each in config.profiles}
+    assert {(CASES[each]["config"], CASES[each]["name"]) for each in of_kind("root", "sub-ca")} == cas
+    assert {(CASES[each]["config"], CASES[each]["name"]) for each in of_kind("ocsp-signer")} == cas
+    assert {(CASES[each]["config"], CASES[each]["profile"]) for each in of_kind("leaf", "certificate")} == leaves
+    assert kinds | {"ocsp-signer", "operator-client"} == set(shipped())
+
+
+@pytest.mark.parametrize("name", of_kind("root"))
+def test_roots(name: str) -> None:
+    """D14, G4, G35."""
+    issuer, _ = issuer_of(CASES[name]["config"], CASES[name]["name"])
+    asked = wanted(CASES[name]["config"], CASES[name]["name"])
+    frame = frame_of(name, issuer, hierarchy._subject(asked), asked.days)
+    assert frame.subject == frame.issuer
+    assert ca_profiles.root(frame) == tbs_of(golden(name))
+
+
+EXTERNAL = {  # what `quash ca sign-sub-ca` was told
+    "external-tls": {
+        "profile": "sub-ca-constrained",
+        "policy": ["ov"],
+        "permitted": {"dns": ["example.org"], "directory": [{"C": "DE"}]},
+        "subject": {"C": "DE", "O": "Example GmbH", "CN": "Example TLS CA 1"},
+    },
+    "external-mail": {
+        "profile": "smime-sub-ca-constrained",
+        "policy": ["smime-mailbox-strict"],
+        "permitted": {"email": ["example.org", ".example.org"], "directory": [{"C": "DE"}]},
+        "subject": {"C": "DE", "O": "Example GmbH", "CN": "Example Mail CA 1"},
+    },
+}
+
+
+def asked_of(case: Mapping[str, Any]) -> configuration.Issuer:
+    if case["kind"] == "sub-ca":
+        return wanted(case["config"], case["name"])
+    told = {"kind": "sub-ca", "parent": case["parent"], "key": "ec-p384", "days": 365}
+    found = configuration.Issuer.model_validate({"name": "external", **told, **EXTERNAL[case["name"]]})
+    assert isinstance(found.permitted, Permitted)
+    return found
+
+
+@pytest.mark.parametrize("name", of_kind("sub-ca", "external"))
+def test_sub_cas(name: str) -> None:
+    """D15-D17, G17, G18, G45: purpose, policies, path length, name constraints, and the parent's own URLs."""
+    case = CASES[name]
+    config, asked = config_of(case["config"]), asked_of(case)
+    parent, own = issuer_of(case["config"], case["parent"])
+    scope = scope_of(case["config"], case["parent"], None)
+    shape = hierarchy.sub_ca_shape(config, parent, own, scope, asked)
+    frame = frame_of(name, parent, hierarchy._subject(asked), asked.days)
+    assert ca_profiles.sub_ca(frame, shape=shape) == tbs_of(golden(name))
+
+
+@pytest.mark.parametrize("name", of_kind("ocsp-signer"))
+def test_ocsp_signers(name: str) -> None:
+    """A13-A17, G34: signed by the CA itself, for OCSP and nothing else."""
+    case = CASES[name]
+    issuer, own = issuer_of(case["config"], case["name"])
+    days = wanted(case["config"], case["name"]).ocsp_signer.days
+    frame = frame_of(name, issuer, ca_profiles.ocsp_signer_subject(issuer, 1), days)
+    made = ca_profiles.ocsp_signer(frame, issuer_key_id=authority_of(issuer, own.der).key_id)
+    assert made == tbs_of(golden(name))
+
+
+async def drafted(name: str, monkeypatch: pytest.MonkeyPatch, *, logged: bool) -> bytes:
+    """The TBS that T1 would commit for the request of the case."""
+    case = CASES[name]
+    config = config_of(case["config"])
+    (profile,) = (each for each in config.profiles if each.name == case["profile"])
+    kind, request = config.kinds[profile.kind], csr.read(bytes.fromhex(case["csr"]))
+    content = check_content(kind, request)
+    check_limits(profile, content)
+    issuer, certificate = issuer_of(case["config"], profile.issuer)
+
+    async def find_scope(_conn: object, _issuer: int, shard: int | None) -> Scope:
+        return scope_of(case["config"], profile.issuer, shard)
+
+    monkeypatch.setattr(crls, "find_scope", find_scope)
+    monkeypatch.setattr(prepare, "new_serial", partial(serial_of, name))
+    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(content.spki).digest())
+    draft = await make_draft(None, config, plan, case["at"], logged=logged)  # type: ignore[arg-type]
+    return draft.tbs
+
+
+@pytest.mark.parametrize("name", of_kind("leaf"))
+async def test_mail_leaves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D49: from the request's subject in any order, S/MIME of each level and generation."""
+    assert await drafted(name, monkeypatch, logged=False) == tbs_of(golden(name))
+
+
+@pytest.mark.parametrize("name", of_kind("precertificate"))
+async def test_precertificates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D5-D8, D18: TLS as it is logged, the poison last."""
+    assert await drafted(name, monkeypatch, logged=True) == tbs_of(golden(name))
+
+
+@pytest.mark.parametrize("name", of_kind("certificate"))
+async def test_certificates_with_scts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D19, E7: what flow 1 makes of the precertificate and the SCTs; nothing else has changed."""
+    before = tbs_of(golden(name.removesuffix("certificate") + "precertificate"))
+    made = with_scts(plain(before), bytes.fromhex(CASES[name]["scts"]))
+    check_match(before, made)
+    assert made == tbs_of(golden(name))
+
+
+@dataclass
+class Handle:
+    """The key of the golden operators' CA, thrown away: only what is signed counts."""
+
+    spki: bytes
+    algorithm: SignatureAlgorithm
+
+    def sign(self, tbs: bytes) -> bytes:
+        return b"\x01" * 64
+
+    def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
+        return [self.sign(tbs) for tbs in many]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_the_operators_ca_and_its_clients(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """F6, G20: a PKI of its own, for clients of the private APIs."""
+    ca, client = golden("operators-ca"), golden("operators-officer2")
+    state, fields = State(tmp_path), read_certificate(client)
+    key = Handle(read_certificate(ca).spki, algorithm_for_spki(read_certificate(ca).spki))
+    monkeypatch.setattr(operators, "new_serial", partial(serial_of, "operators-ca"))
+    authority = operators._ensure_ca(config_of("demo"), state, key, fields.not_before)
+    assert authority.certificate.tbs_certificate_bytes == tbs_of(ca)
+    monkeypatch.setattr(operators, "new_serial", partial(serial_of, "operators-officer2"))
+    purpose = operators.write.extended_key_usage(operators.oids.CLIENT_AUTH)
+    made = authority.issue("officer2", fields.spki, fields.not_before, purpose)
+    assert tbs_of(made) == tbs_of(client)
+
+
+@pytest.mark.long  # `init` lints as well, and its tests
+def test_ca_certificates_lint_clean() -> None:
+    """D47, D48, A42: pkilint finds in CAs and OCSP signers what `TOLERATED` explains and nothing else above notice."""
+    found = set()
+    for name in of_kind("root", "sub-ca", "external", "ocsp-signer"):
+        case = CASES[name]
+        profile = case["kind"] if case["kind"] != "sub-ca" else wanted(case["config"], case["name"]).profile_name
+        profile = EXTERNAL[case["name"]]["profile"] if case["kind"] == "external" else profile
+        said = lint.findings(golden(name), str(profile))
+        found |= {(code, lint._is_tolerated(code, message)) for code, message in said}
+    assert found == {(code, True) for code in lint.TOLERATED}
+
+
+# Linter and code of each finding at `warning` or above in a leaf, and why it stands.
+STANDING = {
+    ("pkilint", "cabf.internal_domain_name"): "the demo's URLs are on the loopback interface, exempt there alone",
+    ("zlint", "w_sub_cert_aia_contains_internal_names"): "likewise; zlint gates nothing in the demo",
+    **{("zlint", code): why for code, why in TOLERATED.items()},
+}
+
+
+async def test_leaves_lint_clean() -> None:
+    """D47, D48, G6-G8: pkilint, our own rules and zlint find what `STANDING` explains, no more and no less."""
+    zlint = ExternalLinter(name="zlint", command=(str(ZLINT), "-format", "der", "-"), output="zlint")
+    found: set[tuple[str, str]] = set()
+    for name in of_kind("leaf", "certificate"):
+        case, der = CASES[name], golden(name)
+        config = config_of(case["config"])
+        (kind,) = (config.kinds[each.kind] for each in config.profiles if each.name == case["profile"])
+        said = {
+            "pkilint": pkilinting.findings(der, f"{kind.document}-certificate"),
+            "quash": own_rules.findings(der) if kind.type == "smime" else [],
+            "zlint": await adapters.findings(zlint, der),
+        }
+        found |= {(linter, each.code) for linter, every in said.items() for each in at_or_above(every, "warning")}
+    assert found == set(STANDING)
+
+
+@pytest.mark.parametrize("config", ["demo", "trustcor", "tuntrust"])
+def test_strangers_build_the_chains(config: str, tmp_path: Path) -> None:
+    """Whoever made them: openssl, strict, follows each chain from leaf and OCSP signer to the root (D14-D17, G18)."""
+    names = [name for name in of_kind("leaf", "certificate", "ocsp-signer") if CASES[name]["config"] == config]
+    pem = {each: x509.load_der_x509_certificate(golden(each)).public_bytes(Encoding.PEM) for each in CASES}
+    above = of_kind("root", "sub-ca")
+    (tmp_path / "roots.pem").write_bytes(b"".join(pem[each] for each in above if CASES[each]["kind"] == "root"))
+    (tmp_path / "above.pem").write_bytes(b"".join(pem[each] for each in above if CASES[each]["kind"] == "sub-ca"))
+    for name in names:
+        (tmp_path / f"{name}.pem").write_bytes(pem[name])
+    moment = x509.load_der_x509_certificate(golden(names[0])).not_valid_before_utc.timestamp() + 86_000
+    command = ["openssl", "verify", "-x509_strict", "-attime", str(int(moment)), "-CAfile", "roots.pem"]
+    files = [f"{name}.pem" for name in names]
+    command += ["-untrusted", "above.pem", *files]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{file}: OK" for file in files], done.stderr
