@@ -21,7 +21,7 @@ from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
-from quash.runtime.profiles import ProfileKind
+from quash.runtime.profiles import LEAVES, ProfileKind
 from quash.store import blocked_keys, certificates, crls, issuers, validations
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
@@ -98,6 +98,10 @@ async def make_plan(
     kind = config.kinds[profile.kind]
     await check_key(csr.public_key(request))
     asked = csr.read(request)
+    if await issuers.is_own_key(conn, asked.spki, _not_of_subscribers(config)):
+        raise QuashError(
+            "key.ours", "this key is a CA's or an OCSP signer's of ours: make your own (D46)", Kind.REFUSED
+        )
     content = check_content(kind, asked, registries)
     check_limits(profile, content)
     if config.issuance.require_validation:
@@ -111,6 +115,11 @@ async def make_plan(
     plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(asked.spki).digest())
     await recheck(conn, plan)
     return plan
+
+
+def _not_of_subscribers(config: Config) -> list[str]:
+    """Profiles of certificates for keys that the CA made itself."""
+    return [name for name, kind in config.kinds.items() if kind.type not in LEAVES]
 
 
 async def recheck(conn: Connection, plan: Plan) -> None:

@@ -166,6 +166,18 @@ async def is_stopped(conn: Connection, issuer_id: int) -> bool:
     return bool(stopped)
 
 
+async def is_own_key(conn: Connection, spki: bytes, profiles: Sequence[str]) -> bool:
+    """Whether a CA has this key (DER SPKI), or a certificate of one of these profiles, which no subscriber's are."""
+    found = await conn.fetchval(
+        "select exists (select from issuer where spki = $1)"
+        " or exists (select from certificate where spki_sha256 = $2 and profile = any($3))",
+        spki,
+        hashlib.sha256(spki).digest(),
+        list(profiles),
+    )
+    return bool(found)
+
+
 async def is_revoked(conn: Connection, issuer: Issuer) -> bool:
     """Whether the CA above has revoked every certificate of this issuer that it ever gave it (C3)."""
     revoked = await conn.fetchval(

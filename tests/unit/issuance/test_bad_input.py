@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from issuer.checks.csr import MAX_OCTETS
 from issuer.checks.findings import Finding, Report
 from quash.errors import Kind, QuashError
-from quash.store import acts, blocked_keys, issuers
+from quash.store import acts, blocked_keys, certificates, issuers
 from tests.support.issuing import OV_SUBJECT, World, make_config, make_csr, private_key, spki_of
 
 Request = tuple[str, str]
@@ -149,6 +149,22 @@ async def test_a_blocked_key_is_refused_for_ever(world: World) -> None:
         assert refusal.value.code == "key.blocked"
     assert await world.fetch("select from certificate") == []
     assert [row["code"] for row in await world.fetch("select code from certificate_order")] == ["key.blocked"] * 2
+
+
+async def test_a_key_that_the_ca_made_is_refused(world: World) -> None:
+    """D46, G31: a CA's own key, and an OCSP signer's, make no certificate of a subscriber."""
+    signer = private_key("ocsp-signer")
+    async with world.owner.acquire() as conn, conn.transaction():
+        await certificates.reserve(
+            conn, issuer_id=world.hierarchy["tls-ov"].id, serial=b"\1" * 16, profile="ocsp-signer", tbs=b"",
+            spki_sha256=hashlib.sha256(spki_of(signer)).digest(), ski=None, not_before=1, not_after=2, shard=None,
+            bucket=0, order_id=None, created_at=1,
+        )  # fmt: skip
+    for key in (private_key("root"), private_key("tls-dv"), signer):
+        with pytest.raises(QuashError) as refusal:
+            await world.issuance().submit("operator:ann", "tls-dv", make_csr(key=key))
+        assert refusal.value.code == "key.ours"
+    assert len(await world.fetch("select from certificate")) == 1
 
 
 async def test_the_kill_switch_refuses(world: World) -> None:
