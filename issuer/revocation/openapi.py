@@ -70,6 +70,7 @@ QUERIES: Final[Mapping[str, type[BaseModel]]] = {
     "/v1/revocations/{act_id}": search_api.RevocationQuery,
     "/v1/acts": search_api.ActQuery,
     "/v1/jobs": search_api.PageQuery,
+    "/v1/signers/switches": search_api.PageQuery,
     "/v1/cases": search_api.PageQuery,
     "/v1/cases/{id}/certificates": search_api.MemberQuery,
     "/v1/blocked-keys": search_api.HashPageQuery,

@@ -1,10 +1,13 @@
-"""`quash job`: mass revocations, from their preview to their end. `quash revoke` makes them."""
+"""`quash job`: mass revocations, from their preview to their end, and emergency switches of signers.
+
+`quash revoke` and `quash signer switch` make them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from quash.cli import switches
 from quash.cli.approve import tell_proposal
 from quash.cli.client import Api, read_file
 from quash.cli.common import (
@@ -26,6 +30,7 @@ from quash.errors import Kind, QuashError
 job_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 NumberArgument = Annotated[int, typer.Argument(help="Number of the mass revocation.")]
+JobArgument = Annotated[str, typer.Argument(help="Number of a mass revocation, or switch-NUMBER.")]
 PerSecondOption = Annotated[
     float | None, typer.Option("--per-second", help="Pace: at most so many certificates a second.")
 ]
@@ -48,42 +53,56 @@ def list_(
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Lists mass revocations, newest first."""
-    path = PATH
-    while True:
-        page = api.get(path)
-        for each in page["mass_revocations"]:
-            if json_:
-                print_json(each)
-            else:
-                of = "?" if each["certificates"] is None else each["certificates"]
-                progress = f"{each['state']:10} {each['done']} of {of}"
-                print(f"{each['id']:6} {progress}, {each['reason']}, {each['created_at']}")
-        if page["before"] is None:
-            return
-        path = f"{PATH}?before={page['before']}"
+    """Lists switches of signers and mass revocations, each newest first."""
+    for each in (*_pages(api, switches.PATH, "switches"), *_pages(api, PATH, "mass_revocations")):
+        if json_:
+            print_json(each)
+        elif "buckets" in each:
+            print(switches.line(each))
+        else:
+            of = "?" if each["certificates"] is None else each["certificates"]
+            progress = f"{each['state']:10} {each['done']} of {of}"
+            print(f"{each['id']:>10} {progress}, {each['reason']}, {each['created_at']}")
+
+
+def _pages(api: Api, path: str, name: str) -> Iterator[dict[str, Any]]:
+    page = api.get(path)
+    yield from page[name]
+    while page["before"] is not None:
+        page = api.get(f"{path}?before={page['before']}")
+        yield from page[name]
 
 
 @job_app.command("show")
 @asks_admin()
 def show(
     api: Api,
-    number: NumberArgument,
+    job: JobArgument,
     *,
     json_: JsonOption = False,
 ) -> None:
     """Shows one: its preview, and how far it is."""
-    tell(api.get(f"{PATH}/{number}"), as_json=json_)
+    if switches.is_switch(job):
+        switches.tell(api, job, as_json=json_)
+    else:
+        tell(api.get(f"{PATH}/{_number(job)}"), as_json=json_)
 
 
 @job_app.command("watch")
 @asks_admin()
 def watch(
     api: Api,
-    number: NumberArgument,
+    job: JobArgument,
 ) -> None:
     """Follows one with a progress bar until it is over; to stop watching does not stop it."""
-    follow(api, number)
+    follow(api, job)
+
+
+def _number(job: str) -> int:
+    try:
+        return int(job)
+    except ValueError:
+        raise QuashError("mass.unknown", f"{job!r} is no job: give a number, or switch-NUMBER") from None
 
 
 @job_app.command("export")
@@ -204,22 +223,24 @@ def begin(api: Api, number: int, *, as_json: bool) -> bool:
     return True
 
 
-def follow(api: Api, number: int) -> Any:
+def follow(api: Api, number: int | str) -> Any:
     """A progress bar on stderr until it is over; returns how it ended."""
-    job = api.get(f"{PATH}/{number}")
+    path = switches.path(str(number)) if switches.is_switch(str(number)) else f"{PATH}/{_number(str(number))}"
+    job = api.get(path)
+    total = "buckets" if "buckets" in job else "certificates"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"))
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(job["state"], total=job["certificates"], eta="")
+        task = progress.add_task(job["state"], total=job[total], eta="")
         while job["state"] not in _OVER:
             progress.update(
                 task,
                 completed=job["done"],
-                total=job["certificates"],
+                total=job[total],
                 description=job["state"],
-                eta="" if job["seconds_left"] is None else f"{duration(job['seconds_left'])} left",
+                eta="" if job["seconds_left"] is None else f"{switches.duration(job['seconds_left'])} left",
             )
             time.sleep(_POLL)
-            job = api.get(f"{PATH}/{number}")
+            job = api.get(path)
         progress.update(task, completed=job["done"], description=job["state"], eta="")
     return job
 
@@ -243,7 +264,7 @@ def tell(job: dict[str, Any], *, as_json: bool) -> None:
     for each in preview["scopes"]:
         print(f"  CRL {each['issuer']} {each['scope']}: {each['entries']} entries, {each['bytes'] / 1e6:.1f} MB then")
     if job["signing_seconds"] is not None:
-        print(f"  signing: {duration(job['signing_seconds'])} at the rate measured last")
+        print(f"  signing: {switches.duration(job['signing_seconds'])} at the rate measured last")
     print(f"  SHA-256 of the set: {job['sha256']}")
     if job["max_per_second"] is not None or job["finish_by"] is not None:
         wanted = f"by {job['finish_by']}" if job["finish_by"] else f"{job['max_per_second']:g} a second"
@@ -251,13 +272,6 @@ def tell(job: dict[str, Any], *, as_json: bool) -> None:
     if job["state"] == "ready":
         officers = "; two officers must agree" if job["needs_approval"] else ""
         print(f"  to begin: quash job start {job['id']}{officers}")
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as people write them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def period(text: str) -> str:

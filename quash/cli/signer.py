@@ -52,6 +52,6 @@ def switch(
     if json_:
         print_json(ordered)
     else:
-        print(f"{ordered['issuer']}: a new signer is ordered; watch it with quash signer list")
+        print(f"{ordered['issuer']}: a new signer is ordered; follow it with quash job watch {ordered['job']}")
         if ordered["case"] is not None:
             print(f"case {ordered['case']}: forged answers are possible until the old signer ends; see quash case show")

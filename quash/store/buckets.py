@@ -89,15 +89,22 @@ async def snapshot_xmin(conn: Connection) -> int:
     return int(await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())"))
 
 
-async def finish_pass(conn: Connection, bucket: Bucket, *, passed_at: int, pass_xmin: int, due_at: int) -> None:
-    """Records a complete pass that began at `passed_at`; in the transaction of its last feed rows, or a later one."""
+async def finish_pass(
+    conn: Connection, bucket: Bucket, *, passed_at: int, pass_xmin: int, due_at: int, signer_id: int | None
+) -> None:
+    """Records a complete pass that began at `passed_at`; in the transaction of its last feed rows, or a later one.
+
+    `signer_id`: who signed, or the oldest of those who did; None: nobody could, and nothing was to be signed.
+    """
     await conn.execute(
-        "update bucket set passed_at = $3, pass_xmin = $4, due_at = $5 where issuer_id = $1 and bucket = $2",
+        "update bucket set passed_at = $3, pass_xmin = $4, due_at = $5, signer_id = $6"
+        " where issuer_id = $1 and bucket = $2",
         bucket.issuer_id,
         bucket.bucket,
         passed_at,
         pass_xmin,
         due_at,
+        signer_id,
     )
 
 

@@ -71,7 +71,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "signer_switch": _READ,
         "proven_certificate": _READ_APPEND,
         "outbox": {**_READ, "delete": ALL},
-        "bucket": {**_READ, "update": ("due_at", "passed_at", "pass_xmin")},
+        "bucket": {**_READ, "update": ("due_at", "passed_at", "pass_xmin", "signer_id")},
         "feed": _READ_APPEND,
         "feed_partition": _READ,
         "feed_floor": _READ,
@@ -113,6 +113,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ADMIN: {
         **_REVOKE,
         "crl_disclosure": _READ_APPEND,
+        "signer_request": {"select": ("id", "issuer_id", "switch_id", "state", "code", "signer_id")},
+        "bucket": {"select": ("issuer_id", "bucket", "signer_id")},
         "mass_job": {
             **_READ,
             "insert": (

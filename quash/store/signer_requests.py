@@ -122,14 +122,14 @@ async def refuse(conn: Connection, request_id: int, code: str, at: int) -> bool:
     return bool(await conn.fetchval("select signer_refuse($1, $2, $3)", request_id, code, at))
 
 
-async def order_switch(conn: Connection, issuer_id: int, issuer: str, *, actor: str, at: int) -> int:
-    """An operator's order for a new signer at once, in the caller's transaction; returns the id of its act."""
+async def order_switch(conn: Connection, issuer_id: int, issuer: str, *, actor: str, at: int) -> tuple[int, int]:
+    """An operator's order for a new signer at once, in the caller's transaction; returns its id and its act's."""
     act_id = await acts.record(conn, at=at, actor=actor, action=SWITCH, subject={"issuer": issuer})
-    await conn.execute(
-        "insert into signer_switch (issuer_id, at, act_id) values ($1, $2, $3)",
+    switch_id: int = await conn.fetchval(
+        "insert into signer_switch (issuer_id, at, act_id) values ($1, $2, $3) returning id",
         issuer_id,
         at,
         act_id,
     )
     await outbox.add_signer(conn, issuer_id)  # wakes the presigner
-    return act_id
+    return switch_id, act_id

@@ -8,6 +8,7 @@ whatever the order in which they come back. News of a bucket drop every pass tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -120,6 +121,8 @@ class Pipeline:
         begun = await begin_pass(conn, as_of, paused, taken)
         if begun is not None:
             begun.large = len(begun.rest) >= LARGE
+            with contextlib.suppress(QuashError):  # without a signer it fails below, unless there is nothing to sign
+                begun.signer_id = self._choose(begun.issuer_id, as_of)[0].id
             self._passes.append(begun)
         return begun
 

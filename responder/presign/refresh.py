@@ -18,14 +18,16 @@ _ENOUGH = 2000
 class Pass:
     """A complete pass over some buckets of one issuer: all their statuses, read at `as_of`.
 
-    `xmin` is of a snapshot taken before any of them was read. The pass is complete once `rest` is empty and nothing is
-    `out`: being signed, or signed and not fed yet (slices).
+    `xmin` is of a snapshot taken before any of them was read, `signer_id` of who signed then: whatever the pass or
+    later news say of these buckets is signed by that one or a newer one. The pass is complete once `rest` is empty and
+    nothing is `out`: being signed, or signed and not fed yet (slices).
     """
 
     issuer_id: int
     buckets: list[Bucket]
     as_of: int
     xmin: int
+    signer_id: int | None = None
     rest: list[CertificateStatus] = field(default_factory=list)
     out: int = 0
     begun: bool = False

@@ -107,6 +107,12 @@ class Roster:
             Kind.UNAVAILABLE,
         )
 
+    def next_signer_at(self, issuer_id: int, now: int) -> int | None:
+        """When a signer takes over that is too young yet; None: there is none."""
+        entry = self._entries.get(issuer_id)
+        coming = [signer.not_before for signer in (entry.signers if entry else ()) if signer.not_before > now]
+        return min(coming, default=None)
+
     def validity(self, issuer_id: int, now: int, longest: int) -> int:
         """nextUpdate - thisUpdate of an answer signed now: `longest`, or what its signer's certificate has left."""
         try:

@@ -239,8 +239,13 @@ class Tenure:
         return len(items)
 
     async def _finish(self, conn: Connection, done: Pass) -> None:
-        """A5 cuts validities near the end of a signer, and A2 and A3 then want the next pass sooner."""
+        """A5 cuts validities near the end of a signer, and A2 and A3 then want the next pass sooner.
+
+        So does a signer that begins within seconds, by the CA signer's clock: what was passed by the one before it is
+        passed again, or an emergency switch would leave answers by the old key for a whole cycle.
+        """
         validity = self.roster.validity(done.issuer_id, done.as_of, self._settings.validity)
+        coming = self.roster.next_signer_at(done.issuer_id, done.as_of)
         for bucket in done.buckets:
             due_at = next_due(
                 began=done.as_of,
@@ -249,7 +254,16 @@ class Tenure:
                 every=self._settings.refresh_every,
                 validity=validity,
             )
-            await buckets.finish_pass(conn, bucket, passed_at=done.as_of, pass_xmin=done.xmin, due_at=due_at)
+            if coming is not None:
+                due_at = min(due_at, coming)
+            await buckets.finish_pass(
+                conn,
+                bucket,
+                passed_at=done.as_of,
+                pass_xmin=done.xmin,
+                due_at=due_at,
+                signer_id=done.signer_id,
+            )
 
     async def _learn_hierarchy(self, conn: Connection, news: Collection[News]) -> None:
         if any(item.kind in ("issuer", "signer") or item.issuer_id not in self.roster for item in news):

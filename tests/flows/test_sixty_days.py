@@ -13,7 +13,7 @@ from quash.pki.reasons import Reason
 from quash.pki.serials import new_serial
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
-from quash.store import signer_requests
+from quash.store import signer_requests, signer_switches
 from quash.store.database import acquire
 from tests.support.flows import DAY, HOUR, Key, Said, Site, running
 from tests.support.initialising import quick_config
@@ -114,8 +114,46 @@ def _assert_drained(seen: dict[Key, list[Said]], serials: list[int], renewed: li
         assert all(later.this_update >= earlier.this_update for earlier, later in itertools.pairwise(answers))
 
 
+async def progress(site: Site, job: int) -> tuple[str, int]:
+    """How the job stands, and its buckets that are done."""
+    async with acquire(site.admin) as conn:
+        found = await signer_switches.get(conn, job)
+    assert found is not None
+    return found.state, found.done
+
+
+async def test_a_switch_reaches_every_answer_though_clocks_differ(
+    database: Database, clock: FakeClock, tmp_path: Path
+) -> None:
+    """It begins by the CA signer's clock; a presigner three seconds behind signs all by the old one first."""
+    config = config_of(database.config, 2 * DAY - 1, 20 * HOUR, buckets=4)
+    async with running(database, tmp_path, clock, config) as site:
+        await site.step()
+        key = site.key(await site.issue())
+        await clock.advance(HOUR)
+        behind = FakeClock(clock.now() - 3)
+        await site.presigner.close()
+        site.presigner = await site.new_presigner(behind)
+        async with acquire(site.admin) as conn, conn.transaction():
+            (row,) = await site.fetch("select id from issuer where name = $1", NAME)
+            job, _ = await signer_requests.order_switch(conn, row["id"], NAME, actor="operator:test", at=site.now)
+        await site.spread()
+        assert await site.rotation.step() == 1
+        for _ in range(2):
+            for each in (clock, behind):
+                await each.advance(1)
+            await site.spread()
+        assert await progress(site, job) == ("signing", 0)
+        for _ in range(3):
+            for each in (clock, behind):
+                await each.advance(1)
+            await site.spread()
+        assert await progress(site, job) == ("done", 4)
+        assert site.node.ask(key).signer == (await signers(site))[-1][0]
+
+
 async def test_an_emergency_switch_signs_everything_anew(database: Database, clock: FakeClock, tmp_path: Path) -> None:
-    """An operator's order: a second later every answer is by a new key, though none was due."""
+    """An operator's order: a second later every answer is by a new key, though none was due; its job tells how far."""
     config = config_of(database.config, 2 * DAY - 1, 20 * HOUR, buckets=4)
     async with running(database, tmp_path, clock, config) as site:
         await site.step()
@@ -127,11 +165,15 @@ async def test_an_emergency_switch_signs_everything_anew(database: Database, clo
         before = {key: site.node.ask(key) for key in keys}
         async with acquire(site.admin) as conn, conn.transaction():
             (row,) = await site.fetch("select id from issuer where name = $1", NAME)
-            await signer_requests.order_switch(conn, row["id"], NAME, actor="operator:test", at=site.now)
+            job, _ = await signer_requests.order_switch(conn, row["id"], NAME, actor="operator:test", at=site.now)
+        assert await progress(site, job) == ("ordered", 0)
         await site.spread()
+        assert await progress(site, job) == ("requested", 0)
         assert await site.rotation.step() == 1
+        assert await progress(site, job) == ("signing", 0)
         await clock.advance(1)  # bulk news are looked for each second
         await site.spread()
+        assert await progress(site, job) == ("done", 4)
         (old, _), (new, state) = await signers(site)
         assert state == "active"
         for key in keys:

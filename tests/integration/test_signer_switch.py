@@ -38,6 +38,9 @@ def test_a_switch(system: System) -> None:
     assert system.quash("signer switch", "--issuer", ISSUER, "--as", "operator").status != 0
     ordered = system.quash("signer switch", "--issuer", ISSUER, "--json")
     assert ordered.status == 0, ordered.err
+    assert system.quash("job watch", ordered.json["job"]).status == 0, "followed until every answer is by the new one"
+    done = system.quash("job show", ordered.json["job"], "--json").json
+    assert (done["state"], done["issuer"], done["done"]) == ("done", ISSUER, done["buckets"])
     deadline = time.monotonic() + SEEN_WITHIN
     while signer_of(system, certificate) == before:
         assert time.monotonic() < deadline, system.quash("signer list").out

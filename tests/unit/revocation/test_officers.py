@@ -50,6 +50,8 @@ ROUTES = {
     ("POST", "/v1/crls/disclosures"): {"operator", "officer"},
     ("GET", "/v1/openapi.json"): STAFF,
     ("GET", "/v1/signers"): STAFF,
+    ("GET", "/v1/signers/switches"): STAFF,
+    ("GET", "/v1/signers/switches/{id}"): STAFF,
     ("POST", "/v1/signers/switches"): {"officer"},
     ("GET", "/v1/kill-switch"): STAFF,
     ("POST", "/v1/kill-switch"): {"operator", "officer"},

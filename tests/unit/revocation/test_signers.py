@@ -11,8 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from issuer.api import application, listening
+from issuer.revocation.mass_api import MassApi
 from issuer.revocation.signers import SignersApi
 from quash.runtime.clock import FakeClock, SystemClock
+from quash.runtime.config import Config
 from quash.store import ocsp_signers
 from quash.store.database import acquire
 from quash.store.roles import ADMIN
@@ -51,8 +53,8 @@ class Deployment:
         self.client = client
         self._command_line, self._options = command_line, options
 
-    async def quash(self, *arguments: str) -> Said:
-        return await self._command_line.run("signer", *arguments, *self._options)
+    async def quash(self, *arguments: str, verb: str = "signer") -> Said:
+        return await self._command_line.run(verb, *arguments, *self._options)
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ async def deployment(world: World, tmp_path: Path) -> AsyncIterator[Deployment]:
     edge = await Edge(tmp_path / "state", world.owner).set_up()
     app = application(world.pool, SystemClock())
     SignersApi(world.pool, SystemClock()).add_routes(app)
+    MassApi(world.pool, Config(), SystemClock()).add_routes(app)
     async with listening(app, edge.tls, "127.0.0.1", 0) as port, CommandLine() as command_line:
         path = tmp_path / "quash.toml"
         path.write_text(f"[admin]\nport = {port}\n")
@@ -99,3 +102,43 @@ async def test_a_switch_is_an_officers_order(world: World, deployment: Deploymen
     unknown = await deployment.quash("switch", "--issuer", "nobody")
     assert "issuer.unknown" in unknown.err
     assert await world.owner.fetchval("select count(*) from signer_switch") == 1
+
+
+async def test_a_switch_is_a_job(world: World, deployment: Deployment) -> None:
+    """Where it stands follows from committed rows alone, so that no crash can lose it; the newest is listed first."""
+    number = (await deployment.quash("switch", "--issuer", "alpha", "--json")).json["job"]
+    assert number == "switch-1"
+
+    async def stands() -> tuple[str, int, int, str | None]:
+        job = (await deployment.quash("show", number, "--json", verb="job")).json
+        assert (job["id"], job["issuer"]) == (number, "alpha")
+        return job["state"], job["done"], job["buckets"], job["code"]
+
+    alpha = world.authorities["alpha"].id
+    await world.owner.execute(
+        "insert into bucket (issuer_id, bucket, due_at) select $1, n, 0 from generate_series(0, 3) n", alpha
+    )
+    ask = (
+        "insert into signer_request (issuer_id, switch_id, key_ref, csr, state, code, signer_id, created_at)"
+        " values ($1, 1, 'pem:ocsp/x.pem', '', $2, $3, $4, 0)"
+    )
+    assert await stands() == ("ordered", 0, 4, None)
+    await world.owner.execute(ask, alpha, "refused", "rotation.key_reused", None)
+    assert await stands() == ("refused", 0, 4, "rotation.key_reused")
+    assert "asks again within an hour (rotation.key_reused)" in (await deployment.quash("show", number, verb="job")).out
+    await world.owner.execute(ask, alpha, "open", None, None)
+    assert await stands() == ("requested", 0, 4, None)
+    signer = await world.owner.fetchval("select max(id) from ocsp_signer")
+    await world.owner.execute("update signer_request set state = 'done', signer_id = $1 where state = 'open'", signer)
+    assert await stands() == ("signing", 0, 4, None)
+    await world.owner.execute("update bucket set signer_id = $1 where bucket <> 0", signer)
+    assert await stands() == ("signing", 3, 4, None)
+    assert " left" in (await deployment.quash("show", number, verb="job")).out
+    await world.owner.execute("update bucket set signer_id = $1", signer)
+    assert await stands() == ("done", 4, 4, None)
+    assert (await deployment.quash("watch", number, verb="job")).status == 0
+    await deployment.quash("switch", "--issuer", "alpha")
+    listed = (await deployment.quash("list", verb="job")).out.splitlines()
+    assert [each.split()[:2] for each in listed] == [["switch-2", "ordered"], ["switch-1", "done"]]
+    for unknown in ("switch-3", "switch-x", "nobody"):
+        assert (await deployment.quash("show", unknown, verb="job")).status == 2
