@@ -152,7 +152,7 @@ class Issuance:
                     raise
                 await self._store_refused(conn, order, error)
                 raise
-            if names := flagged(plan.content.dns_names, self._config.issuance.high_profile):
+            if names := flagged(plan.content, self._config.issuance.high_profile):
                 order = replace(order, state="held", detail=f"an officer looks at {', '.join(names)} first (G19)")
             async with conn.transaction():
                 await orders.add(conn, order)
