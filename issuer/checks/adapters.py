@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from issuer.checks.findings import Finding
+from issuer.checks.findings import SEVERITIES, Finding
 from quash.errors import Kind, QuashError
 from quash.runtime.config import ExternalLinter
 
@@ -28,6 +28,10 @@ _ZLINT: Final[Mapping[str, str | None]] = MappingProxyType(
 )
 _LETTERS: Final[Mapping[str, str]] = MappingProxyType(
     {"B": "fatal", "F": "fatal", "E": "error", "W": "warning", "N": "notice", "I": "info"}
+)
+
+_PKIMETAL: Final[Mapping[str, str]] = MappingProxyType(  # what it says of itself is `meta`; a linter's own fault, `bug`
+    {each: each for each in SEVERITIES} | {"meta": "info", "debug": "info", "bug": "fatal"}
 )
 
 
@@ -52,8 +56,23 @@ def read_lines(output: bytes) -> list[Finding]:
     return found
 
 
+def read_pkimetal(output: bytes) -> list[Finding]:
+    """pkimetal's JSON: a list of `{"Linter": ..., "Severity": ..., "Finding": ...}`, some with `Code` and `Field`."""
+    results: Any = orjson.loads(output)
+    if not isinstance(results, list):
+        raise TypeError("not pkimetal's JSON")
+    return [
+        Finding(
+            _PKIMETAL[each["Severity"]],
+            each.get("Code") or each["Finding"],
+            f"{each['Linter']}: {each['Finding']} {each.get('Field') or ''}".strip(),
+        )
+        for each in results
+    ]
+
+
 _READERS: Final[Mapping[str, Callable[[bytes], list[Finding]]]] = MappingProxyType(
-    {"zlint": read_zlint, "lines": read_lines}
+    {"zlint": read_zlint, "pkimetal": read_pkimetal, "lines": read_lines}
 )
 
 
@@ -61,9 +80,12 @@ async def findings(linter: ExternalLinter, der: bytes) -> list[Finding]:
     """What the program says of a DER certificate at its standard input. Raises `lint.unavailable`, `lint.timeout`."""
     status, output = await _run(linter, linter.command, der)
     try:
-        return _READERS[linter.output](output)
-    except (ValueError, KeyError):
+        found = _READERS[linter.output](output)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise _unavailable(linter, f"exit status {status}, and nothing that one understands") from None
+    if status and not found:  # some end so when they found something; who says nothing at all has crashed
+        raise _unavailable(linter, f"exit status {status}, and no finding")
+    return found
 
 
 async def version(linter: ExternalLinter) -> str:

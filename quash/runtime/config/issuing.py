@@ -74,8 +74,8 @@ class ExternalLinter(Model):
     name: Name
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     """For example `["zlint", "-format", "der", "-"]`."""
-    output: Literal["zlint", "lines"]
-    """zlint: zlint's JSON; lines: `E: message` and the like, as certlint, cablint and x509lint print."""
+    output: Literal["zlint", "pkimetal", "lines"]
+    """zlint, pkimetal: their JSON; lines: `E: message` and the like, as certlint, cablint and x509lint print."""
     version_command: tuple[str, ...] = ()
     """Empty: the program with `-version`. The first line of its output is recorded with each result."""
     timeout: Annotated[float, Field(gt=0, le=60)] = 10

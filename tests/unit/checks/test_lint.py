@@ -117,7 +117,30 @@ def test_zlint_s_json_is_read() -> None:
         adapters.read_zlint(b"{}")
 
 
+def test_pkimetal_s_json_is_read() -> None:
+    """D48: what its linters say, by their severity; what it says of itself refuses nothing, a linter's crash does."""
+    said = [
+        {"Linter": "pkimetal", "Finding": "Profile: tbr_leaf_tlsserver_dv", "Severity": "meta"},
+        {"Linter": "zlint", "Finding": "because", "Field": "extensions", "Code": "e_bad", "Severity": "error"},
+        {"Linter": "x509lint", "Finding": "odd", "Severity": "warning"},
+        {"Linter": "certlint", "Finding": "it broke", "Severity": "bug"},
+    ]
+    found = adapters.read_pkimetal(orjson.dumps(said))
+    assert [(each.severity, each.code, each.message) for each in found] == [
+        ("info", "Profile: tbr_leaf_tlsserver_dv", "pkimetal: Profile: tbr_leaf_tlsserver_dv"),
+        ("error", "e_bad", "zlint: because extensions"),
+        ("warning", "odd", "x509lint: odd"),
+        ("fatal", "it broke", "certlint: it broke"),
+    ]
+    for broken in (b"{}", b'[{"Linter": "zlint", "Finding": "x", "Severity": "grave"}]'):
+        with pytest.raises((KeyError, TypeError)):
+            adapters.read_pkimetal(broken)
+
+
 FAULTS = {
+    "crashes without a word": ("sys.exit(70)", {}, "lint.unavailable"),
+    "says an HTTP error": ("print('502 Bad Gateway')", {"output": "pkimetal"}, "lint.unavailable"),
+    "says a list of something else": ("print('[7]')", {"output": "pkimetal"}, "lint.unavailable"),
     "hangs": ("time.sleep(60)", {"timeout": 0.5}, "lint.timeout"),
     "prints nonsense": ("print('Segmentation fault')", {}, "lint.unavailable"),
     "prints no JSON": ("print('')", {"output": "zlint"}, "lint.unavailable"),
