@@ -14,7 +14,7 @@ from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 # What we read and write.
@@ -24,8 +24,9 @@ ATTRIBUTES = (
 )
 # What we extend or call, and what must go on treating those attributes as it does.
 METHODS = (
-    *("__init__", "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"),
-    *("close", "force_close", "shutdown", "start", "_process_keepalive", "handle_error", "finish_response"),
+    *("__init__", "connection_made", "connection_lost", "data_received", "eof_received"),
+    *("pause_writing", "resume_writing", "close", "force_close", "shutdown", "start"),
+    *("_process_keepalive", "handle_error", "finish_response"),
 )
 
 
@@ -58,15 +59,19 @@ class AdaptedConnection(web.RequestHandler):
     unsent.
     """
 
-    __slots__ = ("beside", "tell_at", "wire")
+    __slots__ = ("_last_body", "beside", "ended", "tell_at", "wire")
 
     beside: Callable[[bytes], Sequence[bytes] | None] | None
+    ended: bool
+    """Whether the client sends no more, and waits for answers."""
     tell_at: int
+    _last_body: StreamReader | None
     wire: asyncio.Transport
     """The transport, as long as there is one: until `connection_lost`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self.ended, self._last_body = False, None
         # "Paused" then means that the kernel takes no more, so that whoever does not read is noticed at once.
         self.wire.set_write_buffer_limits(high=0)
         super().connection_made(transport)
@@ -90,6 +95,14 @@ class AdaptedConnection(web.RequestHandler):
     def read(self, data: bytes) -> None:
         """Gives octets to aiohttp."""
         super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
+
+    def eof_received(self) -> bool:  # type: ignore[override] # whose is None: end it
+        """The client has closed its side, and perhaps that alone: complete requests are answered before this ends."""
+        self.ended = self._last_body is not None and self._last_body.is_eof() and not self.awaits_head
+        self._close = self._close or (self.ended and not self.has_more)  # after the answer that is being given
+        return self.ended
 
     def answered_beside(self, count: int) -> None:
         """Called after an answer of `beside` when the connection has had `tell_at` requests or more: `count`."""

@@ -119,10 +119,12 @@ class Connection(AdaptedConnection):
         self._line_is_cut = False
 
     @property
-    def is_spent(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it has had its requests; those that it sent ahead are answered yet, up to as many again."""
         limit = self._guard.limits.max_requests
-        return self.requests >= limit and (not self.has_more or self.requests >= 2 * limit)
+        if not self.has_more:
+            return self.ended or self.requests >= limit
+        return self.requests >= 2 * limit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -77,7 +77,7 @@ class HttpServer(web.Server):
         if answer.ask is not None and self._live is not None:
             answer = await self._live(request.method, answer)
         written = self.respond(answer)
-        if (self.draining and not _has_more(request)) or _is_spent(request):
+        if (self.draining and not _has_more(request)) or _is_over(request):
             written.force_close()
         return written
 
@@ -137,8 +137,8 @@ def _has_more(request: web.BaseRequest) -> bool:
     return isinstance(request.protocol, Connection) and request.protocol.has_more
 
 
-def _is_spent(request: web.BaseRequest) -> bool:
-    return isinstance(request.protocol, Connection) and request.protocol.is_spent
+def _is_over(request: web.BaseRequest) -> bool:
+    return isinstance(request.protocol, Connection) and request.protocol.is_over
 
 
 def _head_octets(request: web.BaseRequest) -> int:

@@ -22,6 +22,7 @@ READ = {
     "connection_made": "44d50b5763b2",
     "connection_lost": "df2fe6e95fd0",
     "data_received": "1ee57ebe052e",
+    "eof_received": "5652627579a0",
     "pause_writing": "e727e6c57a46",
     "resume_writing": "7db135e0841e",
     "close": "84518f965e19",
@@ -114,6 +115,43 @@ async def test_nothing_is_answered_beside_while_writing_is_paused() -> None:
     assert sum(counted.answers for counted in site.worker.fast.take_counts()) == 1
     wire.close()
     await settle()
+
+
+PLAIN = get(build_request(DV.cert_id(GOOD)))
+MORE = get(build_request(DV.cert_id(GOOD)), headers="Host: x\r\nIf-None-Match: x\r\n")
+POSTED = post(build_request(DV.cert_id(MISSING)))
+# What a client sends before it closes its side, and how many answers it waits for.
+LAST_WORDS = {
+    "fast": ([PLAIN], 1),
+    "full": ([MORE], 1),
+    "one of each": ([PLAIN, MORE], 2),
+    "pipelined": ([MORE * 3 + POSTED], 4),
+    "and half a request": ([MORE, PLAIN[:9]], 1),
+    "nothing": ([], 0),
+    "half a line": ([PLAIN[:9]], 0),
+    "half a body": ([POSTED[:-1]], 0),
+}
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("name", LAST_WORDS)
+async def test_a_client_that_closes_its_side_gets_its_answers(name: str, paused: bool) -> None:
+    """RFC 9112 9.6: at once after the last octet, or while answers wait to be written; then the server closes too."""
+    segments, count = LAST_WORDS[name]
+    connection, wire = Site().connect()
+    await settle(2 * paused)
+    for segment in segments:
+        connection.data_received(segment)
+    if paused and count:
+        connection.pause_writing()
+        await settle()
+    if not connection.eof_received():
+        wire.close()  # as the event loop does
+    if paused and count and not wire.closed:
+        connection.resume_writing()
+    await settle(40)
+    assert len(answers(wire.written)) == count
+    assert wire.closed
 
 
 @pytest.mark.parametrize("end", ["close", "force_close"])

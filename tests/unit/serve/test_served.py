@@ -278,6 +278,15 @@ def test_clients_that_say_nothing_or_half_do_no_harm(asked: Served) -> None:
     assert "Traceback" not in (asked.state.root / "responder-1.log").read_text()
 
 
+def test_a_client_that_sends_no_more_is_answered(asked: Served) -> None:
+    """RFC 9112 9.6: it has closed its side right after the request; on either path the answer comes, and the end."""
+    for headers in ("", "If-None-Match: x\r\n"):
+        with asked.connect() as connection:
+            connection.sendall(f"GET {target(asked, GOOD)} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+            assert verify_response(parse(read_all(connection))[1], asked.issuer.row.certificate).status == (None, 0)
+
+
 def test_a_connection_carries_many_requests(asked: Served) -> None:
     """Keep-alive, and requests sent before the answers came."""
     request = f"GET {target(asked, GOOD)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
