@@ -123,21 +123,36 @@ async def listening(app: web.Application, files: TlsFiles, host: str, port: int)
 
 
 class ProblemRunner(web.AppRunner):
-    """aiohttp's, whose every refusal is a problem document, also of what its parser cannot read."""
+    """aiohttp's, whose every refusal is a problem document, also of what its parser cannot read.
+
+    `connection`: makes each one, given what `ApiConnection` takes.
+    """
+
+    def __init__(
+        self, app: web.Application, *, connection: Callable[..., ApiConnection] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(app, **kwargs)
+        self._connection = connection or ApiConnection
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        return _Server(server.request_handler, request_factory=server.request_factory)
+        made = _Server(server.request_handler, request_factory=server.request_factory)
+        made.connection = self._connection
+        return made
 
 
 class _Server(web.Server):
+    connection: Callable[..., ApiConnection]
+
     def __call__(self) -> web.RequestHandler:
-        return _Connection(
+        return self.connection(
             self, loop=self._loop, access_log=cast(Any, None), max_line_size=_MAX_LINE, max_field_size=_MAX_LINE + 1
         )
 
 
-class _Connection(web.RequestHandler):
+class ApiConnection(web.RequestHandler):
+    """aiohttp's, which answers what it cannot read with a problem document."""
+
     __slots__ = ()
 
     def handle_error(

@@ -17,7 +17,7 @@ from aiohttp import web
 from prometheus_client import Counter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints, model_validator
 
-from issuer.api import ProblemRunner, answer, problem, problems, read, timestamp
+from issuer.api import CODE, answer, problem, problems, read, timestamp
 from issuer.checks.workers import Runner
 from issuer.intake.quota import Quota
 from issuer.intake.tasks import read as read_proof
@@ -89,7 +89,7 @@ class IntakeApi:
         self._quota = Quota(clock, per_hour=config.per_source_hour, per_minute=config.per_minute)
         self._verifying = asyncio.Semaphore(config.workers * 4)
 
-    def runner(self) -> web.AppRunner:
+    def application(self) -> web.Application:
         app = web.Application(middlewares=[self._counted, problems, self._limited], client_max_size=MAX_BODY)
         app.add_routes(
             [
@@ -98,7 +98,7 @@ class IntakeApi:
                 web.post("/report-key-compromise/challenges", self.challenge),
             ]
         )
-        return ProblemRunner(app, handle_signals=False, shutdown_timeout=10)
+        return app
 
     @property
     def _now(self) -> int:
@@ -183,8 +183,9 @@ class IntakeApi:
         @web.middleware
         async def counted(request: web.Request, handler: Any) -> web.StreamResponse:
             response: web.StreamResponse = await handler(request)
+            response.force_close()  # one report, one connection: see `server`
             if response.status >= 400:
-                _REFUSED.labels(response.headers.get("X-Quash-Code", "none")).inc()
+                _REFUSED.labels(response.headers.get(CODE, "none")).inc()
             if response.status == 503:
                 response.headers["Retry-After"] = str(_BUSY_FOR)
             return response

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 import sys
 from contextlib import suppress
 
-from aiohttp import web
-
 from issuer.checks.workers import Workers
 from issuer.intake.api import IntakeApi
+from issuer.intake.server import listening
 from quash.errors import QuashError
-from quash.runtime.config import Intake
 from quash.runtime.process import Process
 from quash.store.database import acquire, connect
 from quash.store.roles import INTAKE
@@ -29,10 +26,8 @@ async def main(process: Process) -> None:
     pool = await connect(process.config, process.state, INTAKE, size=_CONNECTIONS)
     try:
         async with Workers.running(config.workers, config.proof_seconds, _WORKER) as workers:
-            runner = IntakeApi(pool, config, process.clock, workers).runner()
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, config.host, config.port, ssl_context=_tls(config)).start()
+            app = IntakeApi(pool, config, process.clock, workers).application()
+            async with listening(app, config):
                 process.log.info("intake.listening", host=config.host, port=config.port)
                 process.health.set("listening", True)
                 while True:
@@ -42,16 +37,5 @@ async def main(process: Process) -> None:
                             await conn.fetchval("select 1")
                         process.health.set("database", True)
                     await process.clock.sleep(_CHECK)
-            finally:
-                await runner.cleanup()
     finally:
         pool.terminate()
-
-
-def _tls(config: Intake) -> ssl.SSLContext | None:
-    """None: a proxy in front speaks TLS."""
-    if config.certificate is None or config.key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(config.certificate, config.key)
-    return context

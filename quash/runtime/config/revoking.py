@@ -39,6 +39,12 @@ class Intake(Listener):
     """Reports of one IPv4 address or IPv6 /64; beyond: 429."""
     per_minute: Annotated[int, Field(ge=1)] = 120
     """Reports of all sources."""
+    connections: Annotated[int, Field(ge=1)] = 200
+    """Open at once; beyond, the oldest is ended."""
+    connections_per_source: Annotated[int, Field(ge=1)] = 10
+    """Of one IPv4 address or IPv6 /64; not behind a proxy, whose address is that of all."""
+    connection_seconds: Annotated[float, Field(gt=0, le=300)] = 30
+    """That a connection may last, from its TLS handshake to the last octet of its answer."""
     revoke_proven: bool = True
     """A proof that verifies acts at once, as an operator's does (C8); false: an operator hands it in."""
 

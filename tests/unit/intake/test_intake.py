@@ -6,24 +6,27 @@ import asyncio
 import base64
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
-from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from issuer.checks.workers import Runner, Workers
 from issuer.intake.api import MAX_BODY, IntakeApi
 from issuer.intake.quota import Quota, network_of
+from issuer.intake.server import listening
 from issuer.intake.tasks import TASKS
 from quash.pki import der
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Intake
 from quash.store.roles import INTAKE
+from tests.support.edge import TestCa
 from tests.support.proofs import csr, jws, pem
 from tests.support.revoking import World, make_world
 
@@ -37,6 +40,7 @@ class Endpoint:
     """`post` answers (status, headers, body)."""
 
     url: str
+    port: int
 
     async def post(self, path: str, body: Any, **kwargs: Any) -> tuple[int, Any, Any]:
         how = {"json": body} if not isinstance(body, bytes) else {"data": body}
@@ -49,14 +53,10 @@ class Endpoint:
 
 @asynccontextmanager
 async def endpoint(database: Any, clock: FakeClock, workers: Runner, **config: Any) -> AsyncIterator[Endpoint]:
-    pool = await database.pool(INTAKE)
-    runner = IntakeApi(pool, Intake.model_validate(config), clock, workers).runner()
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}")
-    finally:
-        await runner.cleanup()
+    limits = Intake.model_validate({"host": "127.0.0.1", **config}).model_copy(update={"port": 0})
+    app = IntakeApi(await database.pool(INTAKE), limits, clock, workers).application()
+    async with listening(app, limits) as port:
+        yield Endpoint(f"http://127.0.0.1:{port}", port)
 
 
 @pytest.fixture
@@ -163,20 +163,13 @@ async def test_what_cannot_be_read_is_a_problem_document(plain: Endpoint) -> Non
     assert said["code"] == "request.uri_too_long"
 
 
-async def test_a_proof_that_takes_too_long_costs_its_sender_only(database: Any, clock: FakeClock) -> None:
-    """A key whose numbers keep the library busy: its worker is killed, the next report is served."""
-    async with Workers.running(1, 0.4, WORKER) as workers, endpoint(database, clock, workers) as intake:
-        assert await intake.code("/report-key-compromise", {**COMPROMISE, "private_key": monster()}) in {
-            "checks.timeout",
-            "evidence.key_too_large",
-            "evidence.key_inconsistent",
-        }
-        honest = {**COMPROMISE, "private_key": pem(ec.generate_private_key(ec.SECP256R1()))}
-        status, tries = 0, 0
-        while status != 202 and tries < 100:
-            status, tries = (await intake.post("/report-key-compromise", honest))[0], tries + 1
-            await asyncio.sleep(0.2)
-        assert status == 202
+async def test_a_key_of_monstrous_numbers_costs_nothing(intake: Endpoint) -> None:
+    """What the library would calculate with for long is refused before it does, and the next report is served."""
+    assert await intake.code("/report-key-compromise", {**COMPROMISE, "private_key": monster()}) == (
+        "evidence.key_too_large"
+    )
+    honest = {**COMPROMISE, "private_key": pem(ec.generate_private_key(ec.SECP256R1()))}
+    assert (await intake.post("/report-key-compromise", honest))[0] == 202
 
 
 def monster() -> str:
@@ -186,6 +179,76 @@ def monster() -> str:
     octets = der.tlv(der.SEQUENCE, *(der.integer(n) for n in numbers))
     text = base64.encodebytes(octets).decode()
     return f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n"
+
+
+async def ends(*connections: asyncio.StreamReader) -> list[bool]:
+    """Which of them the server ended; it gets long, since only that it does so counts."""
+
+    async def ended(reader: asyncio.StreamReader) -> bool:
+        with suppress(ConnectionError):
+            await reader.read()
+        return True
+
+    async with asyncio.timeout(60):
+        return await asyncio.gather(*map(ended, connections))
+
+
+HEAD = b"POST /report HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+
+
+@pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"\r\n{"], ids=["nothing", "header", "body"])
+async def test_who_is_slow_is_cut_off(database: Any, clock: FakeClock, said: bytes) -> None:
+    """Octet by octet or not at all, in the header or in the body: a connection lasts its time and no longer."""
+    async with endpoint(database, clock, Here(), connection_seconds=0.5) as intake:
+        reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
+
+        async def drip() -> None:
+            writer.write(said)
+            while not reader.at_eof():
+                writer.write(b" ")
+                with suppress(ConnectionError):
+                    await writer.drain()
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip()) if said else None
+        assert await ends(reader) == [True]
+        if dripping is not None:
+            dripping.cancel()
+        writer.close()
+        assert (await intake.post("/report", PROBLEM))[0] == 202
+
+
+async def test_a_handshake_has_its_time_too(database: Any, clock: FakeClock, tmp_path: Path) -> None:
+    ca = TestCa("any")
+    ca.issue(tmp_path, "intake", "server")
+    config = {"certificate": tmp_path / "intake.pem", "key": tmp_path / "intake.key", "connection_seconds": 0.5}
+    async with endpoint(database, clock, Here(), **config) as intake:
+        reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
+        assert await ends(reader) == [True]
+        writer.close()
+
+
+async def test_connections_are_few(database: Any, clock: FakeClock) -> None:
+    """Of one source: a further one is ended at once, the others go on. Of all: the oldest one goes."""
+    async with endpoint(database, clock, Here(), connections_per_source=3) as intake:
+        held = [await asyncio.open_connection("127.0.0.1", intake.port) for _ in range(3)]
+        further, _ = await asyncio.open_connection("127.0.0.1", intake.port)
+        assert await ends(further) == [True]
+        body = orjson.dumps(PROBLEM)
+        length = f"Content-Length: {len(body)}\r\n\r\n".encode()
+        held[0][1].write(HEAD.replace(b"Content-Length: 100\r\n", length) + body)
+        assert (await held[0][0].read()).startswith(b"HTTP/1.1 202 ")  # and is closed: there is room again
+        assert (await intake.post("/report", PROBLEM))[0] == 202
+        for _, writer in held:
+            writer.close()
+    async with endpoint(database, clock, Here(), connections=3, behind_proxy=True) as intake:
+        held = [await asyncio.open_connection("127.0.0.1", intake.port) for _ in range(3)]
+        assert (await intake.post("/report", PROBLEM))[0] == 202
+        assert await ends(held[0][0]) == [True]
+        assert not any(reader.at_eof() for reader, _ in held[1:])
+        for _, writer in held:
+            writer.close()
+    assert len(await rows(database)) == 3
 
 
 async def test_quotas(database: Any, clock: FakeClock) -> None:

@@ -32,6 +32,8 @@ OTHER_RSA = rsa.generate_private_key(65537, 2048)
 OTHER_N = OTHER_RSA.public_key().public_numbers().n
 EC = ec.generate_private_key(ec.SECP256R1())
 OTHER_EC = ec.generate_private_key(ec.SECP256R1())
+PARTS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
+HUGE = (1 << 44497) - 1  # a prime: whoever asks the library whether it is one waits for minutes
 CHALLENGE = "quash-compromise-" + "0a" * 20
 
 
@@ -59,6 +61,14 @@ def rsa_with(**changes: int) -> str:
         "qi": numbers.iqmp,
     } | changes
     return armour("RSA PRIVATE KEY", der.tlv(der.SEQUENCE, *(der.integer(each) for each in parts.values())))
+
+
+def three_primes() -> str:
+    """Numbers that fit each other, but one of the two primes is a product."""
+    one, two = RSA.private_numbers(), OTHER_RSA.private_numbers()
+    p, q = one.p * two.p, one.q
+    d = pow(65537, -1, (p - 1) * (q - 1))
+    return rsa_with(n=p * q, d=d, p=p, dp=d % (p - 1), dq=d % (q - 1), qi=pow(q, -1, p))
 
 
 def ec_with_public_of_another() -> str:
@@ -142,6 +152,14 @@ FAKES: dict[str, tuple[Callable[[], object], str]] = {
     "another exponent": (lambda: from_private_key(rsa_with(d=RSA.private_numbers().d + 2)), "key_inconsistent"),
     "another prime": (lambda: from_private_key(rsa_with(p=OTHER_RSA.private_numbers().p)), "key_inconsistent"),
     "another public exponent": (lambda: from_private_key(rsa_with(e=3)), "key_inconsistent"),
+    "numbers beyond the modulus": (lambda: from_private_key(rsa_with(d=HUGE, p=HUGE, dp=HUGE)), "key_inconsistent"),
+    "a modulus as its own prime": (
+        lambda: from_private_key(rsa_with(p=RSA.private_numbers().public_numbers.n, q=1, e=1, d=1)),
+        "key_inconsistent",
+    ),
+    "a prime that is none": (lambda: from_private_key(three_primes()), "key_inconsistent"),
+    "even numbers": (lambda: from_private_key(rsa_with(n=OTHER_N - 1)), "key_inconsistent"),
+    "nothing but zeros": (lambda: from_private_key(rsa_with(**dict.fromkeys(PARTS, 0))), "key_inconsistent"),
     "a point of another key": (lambda: from_private_key(ec_with_public_of_another()), "key_inconsistent"),
     "a key of another kind": (lambda: from_private_key(pem(ed25519.Ed25519PrivateKey.generate())), "key_type"),
     "too much": (lambda: from_private_key("x" * (MAX_OCTETS + 1)), "too_large"),
