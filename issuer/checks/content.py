@@ -83,9 +83,7 @@ def _dns_name(name: x509.GeneralName, registries: Registries | None) -> str:
         raise QuashError("name.ip_address", f"{name.value}: name the host by a DNS name (G28)", Kind.REFUSED)
     if not isinstance(name, x509.DNSName):
         raise QuashError("san.type", "only DNS names stand in a TLS certificate (D11)", Kind.REFUSED)
-    lower = name.value.lower()
-    check_name(lower, registries)
-    return lower
+    return check_name(name.value, registries)
 
 
 def _mailbox(name: x509.GeneralName, registries: Registries | None) -> str:
@@ -107,7 +105,7 @@ def _check_person(subject: Mapping[str, str], mailboxes: tuple[str, ...]) -> Non
 def _check_common_names(request: SigningRequest, names: tuple[str, ...]) -> None:
     """G30. The certificate itself carries no commonName (D5, D6: NOT RECOMMENDED)."""
     for key, value in request.subject:
-        if key == "CN" and value.lower() not in names:
+        if key == "CN" and not (value.isascii() and value.lower() in names):
             raise QuashError("name.cn_not_in_san", f"put the commonName {value!r} into the subjectAltName (G30)")
 
 

@@ -20,6 +20,12 @@ MAX_OCTETS: Final = 32 * 1024
 """Of the DER: room for the largest key and a hundred long names."""
 
 _DIGESTS: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_EXTENSION_REQUESTS: Final = ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")  # PKCS #9's, and Microsoft's
+# All that pyca raises about octets that it cannot or will not read.
+_UNREADABLE: Final = (
+    *(ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension),
+    *(x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+)
 _SHORT_NAMES: Final[Mapping[x509.ObjectIdentifier, str]] = {oid: short for short, oid in SUBJECT_OIDS.items()}
 
 
@@ -36,7 +42,12 @@ class SigningRequest:
 
 
 def decode(text: str) -> bytes:
-    """DER of a request given as PEM or as the base64 of its DER. Raises `csr.malformed`, `csr.too_large`."""
+    """DER of a request given as PEM or as the base64 of its DER.
+
+    Raises `csr.private_key` (D46: nobody's comes in here), `csr.malformed`, `csr.too_large`.
+    """
+    if "PRIVATE KEY-----" in text:
+        raise QuashError("csr.private_key", "this is a private key, which nobody else may have: make a new one (D46)")
     if len(text) > 2 * MAX_OCTETS:
         raise _too_large()
     body = "".join(line for line in text.splitlines() if not line.startswith("-----"))
@@ -65,9 +76,10 @@ def read(data: bytes) -> SigningRequest:
     spki = public_key(data)
     try:
         request = x509.load_der_x509_csr(data)
+        _check_attributes(request)
         subject = tuple((_SHORT_NAMES[a.oid], str(a.value)) for a in request.subject if a.oid in _SHORT_NAMES)
         names = _alternative_names(request)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise _malformed(str(error)) from None
     _check_signature(request)
     return SigningRequest(spki, names, subject)
@@ -81,6 +93,12 @@ def _spki(data: bytes) -> bytes:
     _, offset = der.expect(data, offset, der.SEQUENCE, end)
     _, stop = der.expect(data, offset, der.SEQUENCE, end)
     return data[offset:stop]
+
+
+def _check_attributes(request: x509.CertificateSigningRequest) -> None:
+    """Which of two sets of names is asked for nobody could say."""
+    if sum(each.oid.dotted_string in _EXTENSION_REQUESTS for each in request.attributes) > 1:
+        raise ValueError("extensions are requested twice")
 
 
 def _alternative_names(request: x509.CertificateSigningRequest) -> tuple[x509.GeneralName, ...]:

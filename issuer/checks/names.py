@@ -8,18 +8,21 @@ from issuer.checks.registries import Registries
 from quash.pki import rules
 
 
-def check_name(name: str, registries: Registries | None = None) -> None:
-    """Raises what `rules.check_dns_name` and `Registries.check` raise. `name` is lower-case."""
+def check_name(name: str, registries: Registries | None = None) -> str:
+    """The name in lower case. Raises what `rules.check_dns_name` and `Registries.check` raise.
+
+    Its form is judged as it was written: some letters beyond ASCII have a lower case within it (G29).
+    """
     rules.check_dns_name(name)
-    (registries or shipped()).check(name)
+    (registries or shipped()).check(name.lower())
+    return name.lower()
 
 
 def check_mailbox(address: str, registries: Registries | None = None) -> str:
     """The address with its host in lower case; the host is a name like any other. Raises `email.*`, `name.*` (D49)."""
     local, _, host = address.rpartition("@")
     rules.check_mailbox(address)
-    check_name(host.lower(), registries)
-    return f"{local}@{host.lower()}"
+    return f"{local}@{check_name(host, registries)}"
 
 
 @functools.cache

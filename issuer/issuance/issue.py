@@ -137,8 +137,10 @@ class Issuance:
         now = self.now()
         order = Order(uuid4(), now, applicant, profile, b"", "pending", None, None, None, None, now, submitted_by=by)
         try:
-            order = replace(order, csr=csr.decode(request))
-            await self._check_key(csr.public_key(order.csr))  # may take long, so before a connection is held
+            decoded = csr.decode(request)
+            spki = csr.public_key(decoded)
+            order = replace(order, csr=decoded)  # what is no request, a private key perhaps, is not kept
+            await self._check_key(spki)  # may take long, so before a connection is held
         except QuashError as error:
             if error.kind not in _PASSING:
                 async with acquire(self._pool) as conn:

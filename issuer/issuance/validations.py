@@ -83,8 +83,7 @@ async def _add(conn: Connection, officer: str, row: Validation) -> Validation:
 def _normal(kind: str, value: str, registries: Registries | None) -> str:
     """The value as leaves have it, once it passed the checks that a leaf's would."""
     if kind == "dns":
-        check_name(value.lower(), registries)
-        return value.lower()
+        return check_name(value, registries)
     if kind == "email":
         return check_mailbox(value, registries)
     country, slash, name = value.partition("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -51,6 +52,13 @@ _CODECS = {
     0x1E: "utf-16-be",  # BMPString
 }
 _COUNTRY = re.compile("[A-Z]{2}")
+# D6: what says that there is no value, and what OpenSSL says for those who say nothing.
+_NOTHING = frozenset(
+    {
+        *("n/a", "n.a.", "not applicable", "not available", "unknown", "undefined"),
+        *("some-state", "default city", "default company ltd", "internet widgits pty ltd"),
+    }
+)
 
 
 def build_name(attributes: Mapping[str, str]) -> bytes:
@@ -71,7 +79,8 @@ def build_name(attributes: Mapping[str, str]) -> bytes:
 
 
 def _check_value(attribute: _Attribute, value: str) -> None:
-    """Refuses empty and over-long values, invisible characters, and placeholders such as "-" or "." (D6)."""
+    """Refuses empty and over-long values, invisible characters, placeholders such as "-" or "N/A", and what looks like
+    another value but has other octets (D6)."""
     if attribute.short == "C" and not _COUNTRY.fullmatch(value):
         raise QuashError("name.attribute_value", "C is a country's two capital letters (ISO 3166)")
     if attribute.short == "organizationIdentifier" and not _REGISTRATION.fullmatch(value):
@@ -83,6 +92,8 @@ def _check_value(attribute: _Attribute, value: str) -> None:
         or value != value.strip()
         or not value.isprintable()
         or not any(map(str.isalnum, value))
+        or value.casefold() in _NOTHING
+        or not unicodedata.is_normalized("NFC", value)
     ):
         raise QuashError(
             "name.attribute_value",

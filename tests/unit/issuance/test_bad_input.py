@@ -12,7 +12,7 @@ import pytest
 from asn1crypto import csr as asn1_csr
 from asn1crypto import keys
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from issuer.checks.csr import MAX_OCTETS
@@ -65,6 +65,16 @@ def _key(*how: str) -> Callable[[], Request]:
     return lambda: ("tls-dv", _openssl("-newkey", *how))
 
 
+def _private_key() -> Request:
+    key = private_key("not-ours-to-see")
+    return "tls-dv", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _bare_private_key() -> Request:
+    key = private_key("not-ours-to-see")
+    return "tls-dv", base64.b64encode(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())).decode()
+
+
 MANY = [f"host{i}.example.org" for i in range(101)]
 
 REFUSED: dict[str, tuple[Callable[[], Request], str]] = {
@@ -76,6 +86,8 @@ REFUSED: dict[str, tuple[Callable[[], Request], str]] = {
     "trailing octet": (_trailing_octet, "csr.malformed"),
     "oversize": (lambda: ("tls-dv", base64.b64encode(bytes(MAX_OCTETS + 1)).decode()), "csr.too_large"),
     "multi-megabyte": (lambda: ("tls-dv", "A" * 4_000_000), "csr.too_large"),
+    "a private key": (_private_key, "csr.private_key"),
+    "a private key without its label": (_bare_private_key, "csr.malformed"),
     "bad signature": (_bad_signature, "csr.bad_signature"),
     "SHA-1": (_weak_digest("sha1"), "csr.weak_digest"),
     "SHA-224": (_weak_digest("sha224"), "csr.weak_digest"),
@@ -108,8 +120,41 @@ REFUSED: dict[str, tuple[Callable[[], Request], str]] = {
     "OV without country": (_ov(OV_SUBJECT[2], OV_SUBJECT[1]), "subject.country_missing"),
     "OV without locality": (_ov(OV_SUBJECT[0], OV_SUBJECT[2]), "subject.locality_missing"),
     "OV placeholder": (_ov(*OV_SUBJECT[:2], (NameOID.ORGANIZATION_NAME, "-")), "name.attribute_value"),
+    "OV without a value": (_ov(*OV_SUBJECT[:2], (NameOID.ORGANIZATION_NAME, "N/A")), "name.attribute_value"),
     "OV two organizations": (_ov(*OV_SUBJECT, (NameOID.ORGANIZATION_NAME, "Other")), "subject.repeated"),
 }
+
+# What each row of the matrix refuses, by the codes above: D40 and D41 keys, and so on.
+ROWS = {
+    "D6": {
+        "subject.organization_missing",
+        "subject.country_missing",
+        "subject.locality_missing",
+        "name.attribute_value",
+    },
+    "D7": {"san.missing", "san.too_many"},
+    "D11": {
+        *("san.type", "name.underscore", "name.trailing_dot", "name.not_ldh", "name.reserved_label"),
+        *("name.single_label", "name.no_public_suffix", "name.reverse_zone"),
+    },
+    "D12": {"name.public_suffix"},
+    "D13": {"subject.repeated"},
+    "D40": {"key.too_small", "key.size", "key.type_not_allowed"},
+    "D41": {"key.exponent"},
+    "D46": {"csr.private_key"},
+    "G27": {"name.wildcard"},
+    "G28": {"name.ip_address"},
+    "G29": {"name.not_ascii"},
+    "G30": {"name.cn_not_in_san"},
+    "G32": {"csr.weak_digest"},
+    "": {"profile.unknown", "csr.malformed", "csr.too_large", "csr.bad_signature"},
+}
+
+
+def test_no_refusal_is_lost() -> None:
+    """So many cases, and each code belongs to a row. Weak keys (D42-D45) and S/MIME (D49) have tests of their own."""
+    assert len(REFUSED) == 44
+    assert {code for _, code in REFUSED.values()} == {code for codes in ROWS.values() for code in codes}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -216,8 +261,10 @@ async def test_a_lint_finding_stops_the_order_before_anything_is_committed(world
 
 
 async def _assert_only_refused(world: World, code: str) -> None:
-    (order,) = await world.fetch("select state, code, serial, issuer_id from certificate_order")
-    assert tuple(order) == ("refused", code, None, None)
+    (order,) = await world.fetch("select state, code, serial, issuer_id, csr from certificate_order")
+    assert tuple(order)[:4] == ("refused", code, None, None)
+    unread = code in ("csr.malformed", "csr.too_large", "csr.private_key")  # D46: what that may be is not kept
+    assert (order["csr"] == b"") is unread
     (act,) = await world.fetch("select actor, action, subject from act")
     assert (act["actor"], act["action"], act["subject"]["code"]) == ("operator:ann", "order.refuse", code)
     for table in ("certificate", "revocation", "outbox", "signing_log", "blocked_key", "job"):
