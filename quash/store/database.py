@@ -2,14 +2,16 @@
 
 Every connection looks names up in the schema `quash` alone, commits synchronously (`quash.store.news` relies on it) and
 is closed by the server when a transaction idles for a minute, since an open transaction holds every reader's position
-back. Types: xid8 is int, pg_snapshot is (xmin, xmax, running), jsonb is Python values by orjson, numeric is Decimal.
+back. Over a network, both ends notice within half a minute that the other is gone, whatever their systems' settings.
+Types: xid8 is int, pg_snapshot is (xmin, xmax, running), jsonb is Python values by orjson, numeric is Decimal.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import orjson
@@ -26,12 +28,28 @@ Pool: TypeAlias = asyncpg.Pool
 SCHEMA = "quash"
 EMBEDDED_DATABASE = "quash"
 
+# Of a connection over a network, at both ends: idle for so long, then probed so often; unacknowledged for so long.
+_IDLE, _BETWEEN, _PROBES, _UNACKNOWLEDGED = 15, 5, 3, 30  # seconds, and a count
+_SOCKET_OPTIONS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _BETWEEN),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED * 1000),
+)
+_CONNECT_WITHIN = 10.0  # seconds, each host of the URL
+
 _SETTINGS = {
     # pg_temp last: it is searched first when it is not named.
     "search_path": f"{SCHEMA}, pg_temp",
     "timezone": "UTC",
     "synchronous_commit": "on",
     "idle_in_transaction_session_timeout": "60s",
+    # The server's own end; it has no meaning on a Unix socket, and is not looked at there.
+    "tcp_keepalives_idle": f"{_IDLE}",
+    "tcp_keepalives_interval": f"{_BETWEEN}",
+    "tcp_keepalives_count": f"{_PROBES}",
+    "tcp_user_timeout": f"{_UNACKNOWLEDGED}s",
     "jit": "off",  # compiling costs more than our short statements take
 }
 
@@ -71,14 +89,28 @@ async def connect(config: Config, state: State, role: str, *, size: int | None =
     """
     with connecting():
         return await asyncpg.create_pool(
-            **target(config, state), **_login(state, role), min_size=1, max_size=size or config.database.pool_size
+            **target(config, state),
+            **_login(state, role),
+            connect=_open,
+            min_size=1,
+            max_size=size or config.database.pool_size,
         )
 
 
 async def connect_once(config: Config, state: State, role: str, **overrides: Any) -> asyncpg.Connection:
     """Opens one connection outside of any pool, for a session that must live long (LISTEN, a lease) or a command."""
     with connecting():
-        return await asyncpg.connect(**{**target(config, state), **_login(state, role, init=False), **overrides})
+        return await _open(**{**target(config, state), **_login(state, role, init=False), **overrides})
+
+
+async def _open(*arguments: Any, **named: Any) -> asyncpg.Connection:
+    """`asyncpg.connect`, whose connection ends soon after its server is out of reach, also while nothing is asked."""
+    conn = await asyncpg.connect(*arguments, **{"timeout": _CONNECT_WITHIN, **named})
+    sock = conn._transport.get_extra_info("socket")  # asyncpg has no other way to it
+    if sock.family != socket.AF_UNIX:
+        for level, option, value in _SOCKET_OPTIONS:
+            sock.setsockopt(level, option, value)
+    return conn
 
 
 @asynccontextmanager

@@ -8,15 +8,30 @@ have noticed; so each acquisition also raises the name's fence, and each transac
 * After the raise, `check` of the old holder sees another fence, and its transaction fails.
 
 Hence all writes of one holder are committed, or never will be, before those of the next begin.
+
+A holder whose process or machine stands still, or is cut off, must not keep the lease: a stopped process still has a
+kernel that answers for its connection. So the holder says something every few seconds, and the server itself ends a
+session of which it hears nothing for `SILENCE`. A transaction that such a holder left open under its fence is given
+`STRAGGLING` more, then the next holder ends it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
-from typing import Self
+from typing import Final, Self
+
+import asyncpg
 
 from quash.errors import Kind, QuashError
 from quash.store.database import Connection, Pool, connecting, is_lost, translated
+
+SILENCE: Final = 30.0
+"""Seconds after which the server ends the session of a holder that says nothing."""
+STRAGGLING: Final = 10.0
+"""Seconds that the next holder waits for a transaction of the one before."""
+_BEAT: Final = 5.0
 
 
 class Lease:
@@ -33,14 +48,54 @@ class Lease:
 
         The session is the caller's and stays outside of transactions here; a session pooled by the server will not do.
         """
-        if not await session.fetchval("select pg_try_advisory_lock($1)", _key(name)):
-            return None
-        fence = await session.fetchval(
-            "insert into lease (name, fence) values ($1, 1)"
-            " on conflict (name) do update set fence = lease.fence + 1 returning fence",
-            name,
+        # In one statement: who stops right after it must not have a lock without an end.
+        taken = await session.fetchval(
+            "select case when pg_try_advisory_lock($1)"
+            " then set_config('idle_session_timeout', $2, false) is not null else false end",
+            _key(name),
+            _milliseconds(SILENCE),
         )
+        if not taken:
+            return None
+        while (fence := await cls._raise_fence(session, name)) is None:
+            # Of our role, and with a lock on a fence: what the holder before left. It is no holder any more.
+            await session.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_locks join pg_stat_activity using (pid)"
+                " where relation = 'lease'::regclass and mode = 'RowShareLock' and usename = current_user"
+                " and pid <> pg_backend_pid()"
+            )
         return cls(session, name, fence)
+
+    @staticmethod
+    async def _raise_fence(session: Connection, name: str) -> int | None:
+        """The new fence; None when a transaction under the old one does not end."""
+        try:
+            async with session.transaction():
+                await session.execute(f"set local lock_timeout = {_milliseconds(STRAGGLING)}")
+                fence: int = await session.fetchval(
+                    "insert into lease (name, fence) values ($1, 1)"
+                    " on conflict (name) do update set fence = lease.fence + 1 returning fence",
+                    name,
+                )
+                return fence
+        except asyncpg.LockNotAvailableError:
+            return None
+
+    async def keep(self) -> None:
+        """Says something now and then, until the session is gone or the task that does this is cancelled.
+
+        It ends the session when no answer comes: the server does so too, and we know of it before.
+        """
+        while not self.lost:
+            await asyncio.sleep(_BEAT)
+            try:
+                await self._session.execute("select 1", timeout=_BEAT)
+            except BaseException as error:  # cancelled in the middle of it as well: nobody else can use it then
+                with contextlib.suppress(asyncpg.InterfaceError):
+                    self._session.terminate()
+                if not isinstance(error, Exception):
+                    raise
+                return
 
     @property
     def lost(self) -> bool:
@@ -66,6 +121,7 @@ class Lease:
         """Gives the lease back; the fence stays spent."""
         if not self.lost:
             with translated():
+                await self._session.execute("reset idle_session_timeout")
                 await self._session.execute("select pg_advisory_unlock($1)", _key(self.name))
 
 
@@ -77,6 +133,7 @@ class Holder:
         self._name = name
         self._session: Connection | None = None
         self._lease: Lease | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def hold(self) -> Lease | None:
         """The lease, when it is ours or can be had now. Raises `store.unavailable`."""
@@ -90,11 +147,17 @@ class Holder:
                 except BaseException:
                     await self.let_go()
                     raise
+            if self._lease is not None:
+                self._keeping = asyncio.create_task(self._lease.keep())
         return self._lease
 
     async def let_go(self) -> None:
         """Gives up lease and session, for example after `lease.lost`."""
         session, self._session, self._lease = self._session, None, None
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         if session is not None:
             with translated():
                 await self._pool.release(session)  # which frees the session's advisory locks
@@ -102,6 +165,10 @@ class Holder:
 
 def _taken(name: str) -> QuashError:
     return QuashError("lease.lost", f"another process holds the lease {name} by now", Kind.CONFLICT)
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
 
 
 def _key(name: str) -> int:

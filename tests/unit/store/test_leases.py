@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from quash.errors import QuashError
-from quash.store import roles
+from quash.store import leases, roles
 from quash.store.leases import Holder, Lease
 
 NAME = "presigner"
@@ -115,3 +116,69 @@ async def test_a_holder_takes_the_lease_again_after_its_session_was_lost(databas
     await holder.let_go()
     third = await Holder(pool, NAME).hold()
     assert third is not None
+
+
+async def test_a_silent_holder_loses_the_lease_and_a_keeping_one_does_not(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server itself ends a session that says nothing, though its connection stands; nobody else has to notice."""
+    monkeypatch.setattr(leases, "SILENCE", 1.0)
+    monkeypatch.setattr(leases, "_BEAT", 0.2)
+    one, two = await database.connection(), await database.connection()
+    first = await held(one)
+    keeping = asyncio.create_task(first.keep())
+    await asyncio.sleep(2.5)
+    assert await Lease.acquire(two, NAME) is None
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    async with asyncio.timeout(30):
+        while (second := await Lease.acquire(two, NAME)) is None:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.05)
+    assert second.fence > first.fence
+    async with asyncio.timeout(30):
+        while not first.lost:  # noqa: ASYNC110 - nor for this
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_holder_left_open_is_ended(database: Any, monkeypatch: pytest.MonkeyPatch, cluster: Any) -> None:
+    """Stopped while it copies rows under its fence, which no time-out of the server's ends, it holds up nobody."""
+    monkeypatch.setattr(leases, "STRAGGLING", 0.3)
+    session, writing, other = [await database.connection() for _ in range(3)]
+    old = await held(session)
+    begun = asyncio.Event()
+
+    async def stops() -> AsyncIterator[bytes]:
+        yield b"1\told\tx\t{}\n"
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def write() -> None:
+        async with writing.transaction():
+            await old.check(writing)
+            columns = ("at", "actor", "action", "subject")
+            await writing.copy_to_table("act", schema_name="quash", columns=columns, source=stops(), timeout=60)
+
+    copying = asyncio.create_task(write())
+    await begun.wait()
+    await cut(session, cluster)
+    async with asyncio.timeout(10):
+        new = await held(other)
+    assert new.fence > old.fence
+    assert await other.fetchval("select count(*) from act") == 0
+    copying.cancel()
+    await asyncio.gather(copying, return_exceptions=True)
+
+
+async def test_a_holder_keeps_its_lease_as_long_as_it_runs(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while one step of its component takes longer than the server waits for a silent one."""
+    monkeypatch.setattr(leases, "SILENCE", 1.0)
+    monkeypatch.setattr(leases, "_BEAT", 0.2)
+    pool = await database.pool(roles.CRL_BUILDER)
+    holder = Holder(pool, NAME)
+    lease = await holder.hold()
+    await asyncio.sleep(2.5)
+    assert await holder.hold() is lease
+    assert await Holder(pool, NAME).hold() is None
+    await holder.let_go()
+    async with pool.acquire() as conn:
+        assert await conn.fetchval("show idle_session_timeout") == "0"
