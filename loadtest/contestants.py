@@ -6,6 +6,7 @@ import base64
 import os
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from quash.pki.ocsp_response import verify_response
 from quash.runtime.state import State
 
 _NGINX = """
-daemon off; worker_processes 1; %(user)s pid %(folder)s/nginx.pid; error_log %(folder)s/nginx.log;
+daemon off; worker_processes 1; worker_rlimit_nofile %(limit)d; %(user)s
+pid %(folder)s/nginx.pid; error_log %(folder)s/nginx.log;
 events { worker_connections 512; }
 http {
   access_log off; default_type application/ocsp-response; sendfile off; tcp_nodelay on; keepalive_requests 1000;
@@ -75,13 +77,16 @@ def contestants(folder: Path, count: int) -> list[Contestant]:
 
 def nginx(folder: Path, asked: Sequence[bytes], bodies: list[bytes]) -> Contestant:
     """Each answer a file, named so that requests are as long as the others."""
+    files = len(asked) * 3 // 2 + 1024  # above its limit of open files it collapses, and we would look well
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < files:
+        raise RuntimeError(f"nginx must be able to keep {len(asked)} files open: raise `ulimit -n` to {files}")
     names = ["tls-dv/" + base64.urlsafe_b64encode(der).decode().rstrip("=") for der in asked]
     (folder / "files" / "tls-dv").mkdir(parents=True)
     for name, body in zip(names, bodies, strict=True):
         (folder / "files" / name).write_bytes(body)
 
     def command(port: int) -> Sequence[str]:
-        settings = {"folder": folder, "port": port, "files": len(names) + 100}
+        settings = {"folder": folder, "port": port, "files": len(names) + 100, "limit": files}
         settings["user"] = "user root;" if os.geteuid() == 0 else ""  # else its worker could not read our folder
         (folder / "nginx.conf").write_text(_NGINX % settings)
         return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "nginx.log")]
