@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import AwareDatetime, Field, Strict, model_validator
 
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation.find import Target, check_single, find_one, issuer_by_name, only, read_pem
 from issuer.revocation.revoke import Request, Revoked, list_siblings, revoke
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes
 from issuer.revocation.scope import Scope, Siblings
 from issuer.revocation.search_api import RevocationQuery
 from issuer.revocation.status import CertificateStatus, status_of, unknown
@@ -29,16 +30,8 @@ from quash.store.revocations import Revocation
 from quash.store.statements import Statement
 
 _LOOK_EVERY = 300.0  # seconds
-EVERYONE = ("viewer", "operator", "officer", "auditor")
-MAY_REVOKE = ("operator", "officer")
 # What subscribers' own tools need; each handler looks through the operator's scope (G42).
 _ALSO_RESELLERS = {"look": (*EVERYONE, RESELLER), "revoke": (*MAY_REVOKE, RESELLER)}
-
-
-class Body(BaseModel):
-    """Unknown names are errors, so that a misspelt one never changes the meaning."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class CertificateBody(Body):
@@ -107,13 +100,12 @@ class StatementsBody(Body):
     serials: Annotated[list[str], Field(max_length=1000)] | None = None
 
 
-class AdminApi:
-    """The handlers; each begins with who may ask."""
+class AdminApi(Routes):
+    """The handlers."""
 
     def __init__(self, pool: Pool, config: Config, clock: Clock, watches: Watches) -> None:
-        self._pool = pool
+        super().__init__(pool, clock)
         self._batch = config.admin.sibling_batch
-        self._clock = clock
         self._watches = watches
         self._outlooks: dict[str, Outlook] = {}
         self._look_again_at = 0.0
@@ -161,7 +153,7 @@ class AdminApi:
             if act is None or stands is None or not _is_of(act, found.issuer.name, stands):
                 raise QuashError("revocation.unknown", "this act did not revoke this certificate", Kind.NOT_FOUND)
             reason = Reason(stands.reason)
-            listed = await list_siblings(conn, found, reason, now=int(self._clock.now()), limit=self._batch)
+            listed = await list_siblings(conn, found, reason, now=self._now, limit=self._batch)
             siblings, total = await self._told(conn, scope, found.issuer.name, found.certificate.serial, listed)
             job = await jobs.find_by_act(conn, act_id) if scope.whole else None
         visibility = self._watches.find(act, named)
@@ -189,13 +181,13 @@ class AdminApi:
         return answer((await self._status(scope, (await read(request, CertificateBody)).target())).json())
 
     async def _told(self, conn: Connection, scope: Scope, issuer: str, serial: bytes, listed: Siblings) -> Siblings:
-        return await scope.siblings(conn, issuer, serial, listed, now=int(self._clock.now()), limit=self._batch)
+        return await scope.siblings(conn, issuer, serial, listed, now=self._now, limit=self._batch)
 
     async def _status(self, scope: Scope, target: Target) -> CertificateStatus:
         async with acquire(self._pool) as conn:
             found = only(await scope.find(conn, target))
             if found is not None:
-                return await status_of(conn, found, int(self._clock.now()))
+                return await status_of(conn, found, self._now)
         serial = read_pem(target.certificate)[1].serial if target.certificate is not None else target.serial
         return unknown(target.issuer, serial or b"")
 
@@ -227,7 +219,7 @@ class AdminApi:
     async def _look_ahead(self, conn: Connection) -> dict[str, Outlook]:
         """By path; it counts all certificates, so what was found is good for some minutes."""
         if self._clock.monotonic() >= self._look_again_at:
-            found = await outlook.outlooks(conn, int(self._clock.now()))
+            found = await outlook.outlooks(conn, self._now)
             self._outlooks = {each.state.scope.path: each for each in found}
             self._look_again_at = self._clock.monotonic() + _LOOK_EVERY
         return self._outlooks
@@ -236,7 +228,7 @@ class AdminApi:
         """Remembers what CCADB was told, so that what it must still be told is known."""
         operator = require(request, *MAY_REVOKE)
         body = await read(request, DisclosureBody)
-        now = int(self._clock.now())
+        now = self._now
         async with acquire(self._pool) as conn:
             issuer = await issuer_by_name(conn, body.issuer)
             before = (await outlook.latest_disclosures(conn)).get(issuer.id, ())
@@ -273,7 +265,7 @@ class AdminApi:
                     "crl.no_such_scope", "no CRL that is built online has this name: see quash crl list", Kind.NOT_FOUND
                 )
             async with conn.transaction():
-                now = int(self._clock.now())
+                now = self._now
                 await crl_demands.add(conn, scopes, actor=operator.actor, at=now, replaces_future=replaces_future)
         return answer({"scopes": [{"issuer": each.issuer, "scope": each.scope} for each in scopes]}, status=202)
 

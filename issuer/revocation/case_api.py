@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Strict, StringConstraints
+from pydantic import AwareDatetime, Strict, StringConstraints
 
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation.case_view import forecast, number, shown, tag, tags, unchanged
 from issuer.revocation.cases import find_case, open_case, record_event, standing
-from issuer.revocation.officer_api import Text
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes, Text
 from issuer.revocation.search_api import PageQuery
 from issuer.revocation.triggers import TRIGGERS
-from quash.runtime.clock import Clock
 from quash.store import cases, rates
-from quash.store.database import Connection, Pool, acquire
+from quash.store.database import Connection, acquire
 
-_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class CaseBody(_Body):
+class CaseBody(Body):
     """`trigger`: a name of `GET /v1/triggers`. `received_at`: RFC 3339, when the report came; else now."""
 
     trigger: str
@@ -34,27 +28,23 @@ class CaseBody(_Body):
     received_at: Annotated[AwareDatetime, Strict(False)] | None = None
 
 
-class JudgementBody(_Body):
+class JudgementBody(Body):
     trigger: str
 
 
-class NoteBody(_Body):
+class NoteBody(Body):
     text: Text
 
 
-class EvidenceBody(_Body):
+class EvidenceBody(Body):
     """A file that is kept elsewhere: its name and SHA-256."""
 
     name: Text
     sha256: Digest
 
 
-class CaseApi:
-    """The handlers; each begins with who may ask."""
-
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+class CaseApi(Routes):
+    """The handlers."""
 
     def add_routes(self, app: web.Application) -> None:
         case = "/v1/cases/{id:[0-9]{1,18}}"
@@ -76,12 +66,8 @@ class CaseApi:
             ]
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self._clock.now())
-
     async def list_triggers(self, request: web.Request) -> web.Response:
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         rows = [
             {"trigger": each.name, "rule": each.rule, "seconds": each.seconds, "reason": each.reason.name}
             | {"text": each.text}
@@ -91,7 +77,7 @@ class CaseApi:
 
     async def list_cases(self, request: web.Request) -> web.Response:
         """Newest first."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         query = read_query(request, PageQuery)
         async with acquire(self._pool) as conn:
             found = await cases.page(conn, query.before, query.limit)
@@ -101,7 +87,7 @@ class CaseApi:
         return answer({"cases": [{**shown(each), **forecast(each)} for each in standings], "before": following})
 
     async def open(self, request: web.Request) -> web.Response:
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, CaseBody)
         now = self._now
         received = now if body.received_at is None else int(body.received_at.timestamp())
@@ -119,7 +105,7 @@ class CaseApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """A case, with an ETag: `If-Match` on a change refuses it when the case is not as it was shown."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             said = await self._shown(conn, number(request))
         if said.headers["ETag"] in tags(request.headers.get("If-None-Match", "")):
@@ -127,7 +113,7 @@ class CaseApi:
         return said
 
     async def timeline(self, request: web.Request) -> web.Response:
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             await find_case(conn, number(request))
             rows = await cases.timeline(conn, number(request))
@@ -135,27 +121,27 @@ class CaseApi:
         return answer({"timeline": told})
 
     async def note(self, request: web.Request) -> web.Response:
-        require(request, "operator", "officer")
+        require(request, *MAY_REVOKE)
         return await self._event(request, "note", (await read(request, NoteBody)).text, None)
 
     async def evidence(self, request: web.Request) -> web.Response:
-        require(request, "operator", "officer")
+        require(request, *MAY_REVOKE)
         body = await read(request, EvidenceBody)
         return await self._event(request, "evidence", body.name, bytes.fromhex(body.sha256))
 
     async def preliminary_report(self, request: web.Request) -> web.Response:
         """That subscriber and reporter have it, and how they were told (C6)."""
-        require(request, "operator", "officer")
+        require(request, *MAY_REVOKE)
         return await self._event(request, "preliminary-report", (await read(request, NoteBody)).text, None)
 
     async def pick_up(self, request: web.Request) -> web.Response:
         """That a person deals with it: what the public reported is escalated otherwise (G39)."""
-        require(request, "operator", "officer")
+        require(request, *MAY_REVOKE)
         return await self._event(request, "picked-up", "", None)
 
     async def judge(self, request: web.Request) -> web.Response:
         """Which trigger it is: its deadline and reason count from now on, its clock began with the receipt."""
-        require(request, "operator", "officer")
+        require(request, *MAY_REVOKE)
         return await self._event(request, "judged", (await read(request, JudgementBody)).trigger, None)
 
     async def close(self, request: web.Request) -> web.Response:
@@ -170,14 +156,14 @@ class CaseApi:
 
     async def forecast(self, request: web.Request) -> web.Response:
         """When all will be visible if it goes on as measured, and whether the deadline is at risk."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             signing = await rates.last(conn, rates.SIGNING)
             stands = standing(await find_case(conn, number(request)), self._now, signing)
         return answer(forecast(stands))
 
     async def _event(self, request: web.Request, kind: str, text: str, sha256: bytes | None) -> web.Response:
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         async with unchanged(self._pool, self._now, request) as conn:
             await record_event(
                 conn, operator.actor, number(request), kind=kind, text=text, sha256=sha256, now=self._now

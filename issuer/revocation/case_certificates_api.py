@@ -6,47 +6,38 @@ import hashlib
 from typing import Annotated, Any, Final
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation import exemption_api
 from issuer.revocation.case_view import number, unchanged
 from issuer.revocation.cases import MAX_CERTIFICATES, add_certificates, find_case, judged, revoke_members
 from issuer.revocation.find import Target
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes
 from issuer.revocation.search_api import MemberQuery
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, parse_serial
-from quash.runtime.clock import Clock
 from quash.store import cases, exemptions, issuers
 from quash.store.cases import Member
-from quash.store.database import Pool, acquire
+from quash.store.database import acquire
 
-_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
 _PAGE: Final = 1000
 _REVOKED_AT_ONCE: Final = 50  # certificates of one request: each is a transaction of its own
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Named(_Body):
+class Named(Body):
     """One certificate."""
 
     serial: str
     issuer: str | None = None
 
 
-class CertificatesBody(_Body):
+class CertificatesBody(Body):
     certificates: Annotated[list[Named], Field(min_length=1, max_length=MAX_CERTIFICATES)]
 
 
-class CaseCertificatesApi:
-    """The handlers; each begins with who may ask."""
-
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+class CaseCertificatesApi(Routes):
+    """The handlers."""
 
     def add_routes(self, app: web.Application) -> None:
         case = "/v1/cases/{id:[0-9]{1,18}}"
@@ -59,13 +50,9 @@ class CaseCertificatesApi:
             ]
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self._clock.now())
-
     async def list_certificates(self, request: web.Request) -> web.Response:
         """Each with how it stands, by issuer and serial."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         after = read_query(request, MemberQuery).cursor()
         async with acquire(self._pool) as conn:
             await find_case(conn, number(request))
@@ -76,7 +63,7 @@ class CaseCertificatesApi:
         return answer({"certificates": [_member(each, names, self._now) for each in page], "after": following})
 
     async def add_certificates(self, request: web.Request) -> web.Response:
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, CertificatesBody)
         targets = [Target(each.issuer, parse_serial(each.serial)) for each in body.certificates]
         async with unchanged(self._pool, self._now, request) as conn:
@@ -85,7 +72,7 @@ class CaseCertificatesApi:
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Some of the certificates, with the trigger's reason; `left` says how many more: ask again."""
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         async with unchanged(self._pool, self._now, request) as conn:
             reason = (await judged(conn, number(request))).reason
         async with acquire(self._pool) as conn:  # each certificate is a transaction of its own
@@ -96,7 +83,7 @@ class CaseCertificatesApi:
 
     async def list_exemptions(self, request: web.Request) -> web.Response:
         """The officers' decisions about certificates of the case, those that are over as well."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         now = self._now
         async with acquire(self._pool) as conn:
             await find_case(conn, number(request))

@@ -5,33 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Self
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from issuer.api import answer, read, require, timestamp
 from issuer.revocation.case_view import number, unchanged
 from issuer.revocation.cases import add_file, find_case, standing
 from issuer.revocation.notices import notify, notify_subscribers
-from issuer.revocation.officer_api import Text
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes, Text
 from quash.errors import Kind, QuashError
-from quash.runtime.clock import Clock
 from quash.store import cases, notices
 from quash.store.cases import File
-from quash.store.database import Pool, acquire
+from quash.store.database import acquire
 from quash.store.notices import Standing as NoticeStanding
 
-_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
 _MAX_FILE: Final = 16 << 20  # octets
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class NoticeBody(_Body):
+class NoticeBody(Body):
     """`template`: a name of quash case notify --help. `to`: mail addresses; `subscribers`: all accounts concerned."""
 
     template: str
-    to: Annotated[list[Text], Field(max_length=100)] = []
+    to: Annotated[list[Text], Field(max_length=100, default_factory=list)]
     subscribers: bool = False
     text: Annotated[str, StringConstraints(max_length=8000)] = ""
 
@@ -42,12 +36,8 @@ class NoticeBody(_Body):
         return self
 
 
-class CasePapersApi:
-    """The handlers; each begins with who may ask."""
-
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+class CasePapersApi(Routes):
+    """The handlers."""
 
     def add_routes(self, app: web.Application) -> None:
         case = "/v1/cases/{id:[0-9]{1,18}}"
@@ -61,13 +51,9 @@ class CasePapersApi:
             ]
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self._clock.now())
-
     async def list_files(self, request: web.Request) -> web.Response:
         """The evidence files that are kept with a case."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             await find_case(conn, number(request))
             found = await cases.files(conn, number(request))
@@ -75,7 +61,7 @@ class CasePapersApi:
 
     async def put_file(self, request: web.Request) -> web.Response:
         """Keeps a file as it is sent; the same octets again change nothing."""
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         if request.content_type != "application/octet-stream":
             raise QuashError("request.content_type", "send the file as application/octet-stream")
         body = bytearray()
@@ -90,7 +76,7 @@ class CasePapersApi:
 
     async def get_file(self, request: web.Request) -> web.Response:
         """A file, as it was sent."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             found = await cases.file(conn, number(request), bytes.fromhex(request.match_info["sha256"]))
         if found is None:
@@ -105,7 +91,7 @@ class CasePapersApi:
 
     async def list_notices(self, request: web.Request) -> web.Response:
         """What was told to whom, and whether it was taken."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             await find_case(conn, number(request))
             found = await notices.of_case(conn, number(request))
@@ -113,7 +99,7 @@ class CasePapersApi:
 
     async def add_notice(self, request: web.Request) -> web.Response:
         """To mail addresses, or to every subscriber with a certificate in the case (C18)."""
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, NoticeBody)
         async with unchanged(self._pool, self._now, request) as conn:
             stands = standing(await find_case(conn, number(request)), self._now)

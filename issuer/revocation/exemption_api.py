@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict
+from pydantic import AwareDatetime, Field, Strict
 
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation import approvals, exemptions
 from issuer.revocation.find import Target
-from issuer.revocation.officer_api import Text, accepted
+from issuer.revocation.officer_api import accepted
+from issuer.revocation.routes import EVERYONE, Body, Routes, Text
 from issuer.revocation.search_api import PageQuery
 from quash.pki.serials import format_serial, parse_serial
-from quash.runtime.clock import Clock
 from quash.store import exemptions as stored
-from quash.store.database import Pool, acquire
+from quash.store.database import acquire
 from quash.store.exemptions import Exemption
 
-_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ExemptBody(_Body):
+class ExemptBody(Body):
     """One certificate, by serial (hexadecimal) of `issuer` or of whoever gave it out."""
 
     serial: str
     issuer: str | None = None
 
 
-class ExemptionBody(_Body):
+class ExemptionBody(Body):
     """`until`: RFC 3339, at most 30 days from now. `why`: shown wherever the certificates are left out."""
 
     certificates: Annotated[list[ExemptBody], Field(min_length=1, max_length=exemptions.MAX_CERTIFICATES)]
@@ -40,16 +34,12 @@ class ExemptionBody(_Body):
     until: Annotated[AwareDatetime, Strict(False)]
 
 
-class EndBody(_Body):
+class EndBody(Body):
     why: Text
 
 
-class ExemptionApi:
-    """The handlers; each begins with who may ask."""
-
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+class ExemptionApi(Routes):
+    """The handlers."""
 
     def add_routes(self, app: web.Application) -> None:
         app.add_routes(
@@ -62,7 +52,7 @@ class ExemptionApi:
 
     async def list_exemptions(self, request: web.Request) -> web.Response:
         """Decisions that certificates are left out of mass revocations, newest first; also those that are over."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         query = read_query(request, PageQuery)
         async with acquire(self._pool) as conn:
             found = await stored.page(conn, query.before, query.limit)
@@ -73,7 +63,7 @@ class ExemptionApi:
         """A second officer approves; certificates of a blocked key are never exempt (C8)."""
         operator = require(request, "officer")
         body = await read(request, ExemptionBody)
-        now = int(self._clock.now())
+        now = self._now
         targets = [Target(each.issuer, parse_serial(each.serial)) for each in body.certificates]
         async with acquire(self._pool) as conn:
             asked = await exemptions.payload(conn, targets, body.why, int(body.until.timestamp()), now)
@@ -85,7 +75,7 @@ class ExemptionApi:
         body = await read(request, EndBody)
         number = int(request.match_info["id"])
         async with acquire(self._pool) as conn:
-            ended = await exemptions.end(conn, operator, number, body.why, int(self._clock.now()))
+            ended = await exemptions.end(conn, operator, number, body.why, self._now)
         return answer(shown(ended), status=201)
 
 

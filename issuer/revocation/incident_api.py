@@ -9,6 +9,7 @@ from aiohttp import web
 from issuer.api import answer, require, timestamp
 from issuer.revocation.find import Found, Target, find_one
 from issuer.revocation.incidents import Incidents, incidents_of
+from issuer.revocation.routes import EVERYONE, Routes
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, parse_serial
 from quash.runtime.clock import Clock
@@ -17,12 +18,11 @@ from quash.store.jobs import Job
 from quash.store.mass_jobs import MassJob
 
 
-class IncidentApi:
+class IncidentApi(Routes):
     """The handler. `explanation_url`: as the configuration names it, `{case}` in it is replaced."""
 
     def __init__(self, pool: Pool, clock: Clock, explanation_url: str) -> None:
-        self._pool = pool
-        self._clock = clock
+        super().__init__(pool, clock)
         self._explanation_url = explanation_url
 
     def add_routes(self, app: web.Application) -> None:
@@ -30,11 +30,11 @@ class IncidentApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """The cases and mass revocations that a certificate is part of; `renewal_info` is what ARI says of it then."""
-        require(request, "viewer", "operator", "officer", "auditor")
+        require(request, *EVERYONE)
         target = Target(request.match_info["issuer"], parse_serial(request.match_info["serial"]))
         async with acquire(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             found = await find_one(conn, target)
-            incidents = await incidents_of(conn, found, int(self._clock.now()))
+            incidents = await incidents_of(conn, found, self._now)
         return answer(self._shown(found, incidents))
 
     def _shown(self, found: Found, incidents: Incidents) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, Strict, StringConstraints, model_validator
 
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation import approvals, evidence, intake
@@ -16,7 +16,8 @@ from issuer.revocation.assertions import BLOCK
 from issuer.revocation.blocklists import IMPORT
 from issuer.revocation.compromise import Compromised
 from issuer.revocation.find import Target, find_one, read_pem
-from issuer.revocation.officer_api import Text, accepted
+from issuer.revocation.officer_api import accepted
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes, Text
 from issuer.revocation.search_api import HashPageQuery
 from quash.errors import Kind, QuashError
 from quash.pki.certificate import read_certificate
@@ -28,18 +29,13 @@ from quash.store.blocked_keys import BlockedKey
 from quash.store.database import Connection, Pool, acquire
 from quash.store.key_evidence import Evidence
 
-_EVERYONE = ("viewer", "operator", "officer", "auditor")
 _PAGE = 1000
 _VERIFY_SECONDS = 5.0  # an honest proof takes milliseconds
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Document = Annotated[str, StringConstraints(min_length=1, max_length=evidence.MAX_OCTETS)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class BlockBody(_Body):
+class BlockBody(Body):
     """A key that an officer says is bad: by `spki_sha256`, or by a certificate that has it (PEM, expired or not)."""
 
     spki_sha256: Digest | None = None
@@ -53,7 +49,7 @@ class BlockBody(_Body):
         return self
 
 
-class ImportBody(_Body):
+class ImportBody(Body):
     """A list that lies elsewhere, by its hash: it is taken over there once this is approved."""
 
     kind: Literal["spki", "badkeys"]
@@ -62,11 +58,11 @@ class ImportBody(_Body):
     entries: Annotated[int, Field(ge=1)]
 
 
-class NoteBody(_Body):
+class NoteBody(Body):
     note: Text
 
 
-class CompromiseBody(_Body):
+class CompromiseBody(Body):
     """One proof: `private_key` (PEM), `csr` (PEM, common name: a challenge) or `jws` (flattened, over a challenge).
 
     `serial` and `issuer`, or `certificate` (PEM), name a certificate whose key it must be; a JWS needs one.
@@ -91,12 +87,11 @@ class CompromiseBody(_Body):
         return self
 
 
-class KeyApi:
-    """The handlers; each begins with who may ask."""
+class KeyApi(Routes):
+    """The handlers."""
 
     def __init__(self, pool: Pool, config: Config, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+        super().__init__(pool, clock)
         self._batch = config.admin.sibling_batch
 
     def add_routes(self, app: web.Application) -> None:
@@ -113,13 +108,9 @@ class KeyApi:
             ]
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self._clock.now())
-
     async def list_keys(self, request: web.Request) -> web.Response:
         """In the order of their hashes."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         after = bytes.fromhex(read_query(request, HashPageQuery).after)
         async with acquire(self._pool) as conn:
             page = await blocked_keys.page(conn, after, _PAGE)
@@ -127,7 +118,7 @@ class KeyApi:
         return answer({"blocked_keys": [_key(each) for each in page], "after": following})
 
     async def get_key(self, request: web.Request) -> web.Response:
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         key = bytes.fromhex(request.match_info["spki_sha256"])
         async with acquire(self._pool) as conn:
             blocked = await _blocked(conn, key)
@@ -164,7 +155,7 @@ class KeyApi:
 
     async def annotate(self, request: web.Request) -> web.Response:
         """Adds to what is known of a blocked key: nothing takes it off the list (C9)."""
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, NoteBody)
         key, now = bytes.fromhex(request.match_info["spki_sha256"]), self._now
         async with acquire(self._pool) as conn:
@@ -176,14 +167,14 @@ class KeyApi:
         return answer({"act_id": act_id}, status=201)
 
     async def give_challenge(self, request: web.Request) -> web.Response:
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         async with acquire(self._pool) as conn:
             challenge, expires_at = await intake.give_challenge(conn, operator.actor, self._now)
         return answer({"challenge": challenge, "expires_at": timestamp(expires_at)}, status=201)
 
     async def post_compromise(self, request: web.Request) -> web.Response:
         """With a proof nobody else need agree: every certificate of the key is revoked at once."""
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, CompromiseBody)
         since = None if body.revoked_at is None else int(body.revoked_at.timestamp())
         async with acquire(self._pool) as conn:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Self
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Strict, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, Strict, StringConstraints, model_validator
 
 from issuer.api import answer, read, read_query, require, timestamp
 from issuer.revocation import approvals, exemption_api, mass, pace
 from issuer.revocation.mass import Pace
 from issuer.revocation.officer_api import accepted
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes
 from issuer.revocation.search_api import PageQuery, SetQuery, Word
 from quash.pki.reasons import Reason, parse_reason
 from quash.pki.serials import format_serial, parse_serial
@@ -20,18 +21,12 @@ from quash.store import exemptions, mass_jobs, mass_sets, rates
 from quash.store.database import Pool, acquire
 from quash.store.mass_jobs import MassJob
 
-_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
-_MAY: Final = ("operator", "officer")
 _PART: Final = 10_000  # serials in a request
 _PART_BODY: Final = 2 << 20
 _LINES: Final = 10_000
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class PaceBody(_Body):
+class PaceBody(Body):
     """At most `per_second` certificates, or evenly so that all is published by `finish_by`; neither: at full speed."""
 
     per_second: Annotated[float, Field(gt=0, le=1e6, strict=False)] | None = None
@@ -48,7 +43,7 @@ class PaceBody(_Body):
         return Pace(self.per_second, None if self.finish_by is None else int(self.finish_by.timestamp()))
 
 
-class FilterBody(_Body):
+class FilterBody(Body):
     """Certificates that a search finds with the same words; all that is given must hold. Dates are inclusive."""
 
     name: Word | None = None
@@ -112,19 +107,18 @@ class MassBody(PaceBody):
         return {"list": True}
 
 
-class PartBody(_Body):
+class PartBody(Body):
     """Some certificates of a list, by serial (hexadecimal), of `issuer` or of whoever gave it out."""
 
     issuer: str | None = None
     serials: Annotated[list[str], Field(min_length=1, max_length=_PART)]
 
 
-class MassApi:
-    """The handlers; each begins with who may ask."""
+class MassApi(Routes):
+    """The handlers."""
 
     def __init__(self, pool: Pool, config: Config, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+        super().__init__(pool, clock)
         self._limit = config.admin.mass_limit
 
     def add_routes(self, app: web.Application) -> None:
@@ -146,13 +140,9 @@ class MassApi:
             ]
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self._clock.now())
-
     async def list_jobs(self, request: web.Request) -> web.Response:
         """Newest first."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         query = read_query(request, PageQuery)
         async with acquire(self._pool) as conn:
             found = await mass_jobs.page(conn, query.before, query.limit)
@@ -162,7 +152,7 @@ class MassApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """Changes nothing yet: the set is gathered, previewed, and then started."""
-        operator = require(request, *_MAY)
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, MassBody)
         reason = parse_reason(body.reason)
         since = None if body.revoked_at is None else int(body.revoked_at.timestamp())
@@ -174,12 +164,12 @@ class MassApi:
 
     async def get_job(self, request: web.Request) -> web.Response:
         """State, preview, progress and, while it runs, the seconds that are left."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         return await self._shown(request)
 
     async def certificates(self, request: web.Request) -> web.Response:
         """The set as text, a line `issuer serial` each, whose SHA-256 is the job's."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         number, after = _number(request), read_query(request, SetQuery).cursor()
         async with acquire(self._pool) as conn:
             await mass.find(conn, number)
@@ -189,7 +179,7 @@ class MassApi:
 
     async def add_part(self, request: web.Request) -> web.Response:
         """Adds to a list; says which serials nobody gave out, and which more than one issuer did."""
-        require(request, *_MAY)
+        require(request, *MAY_REVOKE)
         body = await read(request.clone(client_max_size=_PART_BODY), PartBody)
         serials = [parse_serial(each) for each in body.serials]
         async with acquire(self._pool) as conn:
@@ -198,7 +188,7 @@ class MassApi:
 
     async def list_exempt(self, request: web.Request) -> web.Response:
         """The officers' decisions by which certificates of the set are left out."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             await mass.find(conn, _number(request))
             found = await exemptions.of_job(conn, _number(request))
@@ -206,7 +196,7 @@ class MassApi:
 
     async def set_pace(self, request: web.Request) -> web.Response:
         """From the next batch on; an empty body: at full speed."""
-        operator = require(request, *_MAY)
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, PaceBody)
         async with acquire(self._pool) as conn:
             await mass.set_pace(conn, operator, _number(request), body.pace(), self._now)
@@ -218,7 +208,7 @@ class MassApi:
 
     async def start(self, request: web.Request) -> web.Response:
         """Above the limit, for CA certificates and for a key without proof, a second officer approves the set."""
-        operator = require(request, *_MAY)
+        operator = require(request, *MAY_REVOKE)
         async with acquire(self._pool) as conn:
             job = await mass.find(conn, _number(request))
             if mass.needs_approval(job, self._limit):
@@ -241,7 +231,7 @@ class MassApi:
         return await self._change(request, "abort")
 
     async def _change(self, request: web.Request, what: str) -> web.Response:
-        operator = require(request, *_MAY)
+        operator = require(request, *MAY_REVOKE)
         async with acquire(self._pool) as conn:
             await mass.change(conn, operator, _number(request), what, self._now)
         return await self._shown(request)

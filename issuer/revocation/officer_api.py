@@ -5,26 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import StringConstraints
 
 from issuer import staff
 from issuer.api import answer, read, require, timestamp
 from issuer.revocation import approvals, kill_switch
 from issuer.revocation.find import issuer_by_name
-from quash.runtime.clock import Clock
+from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes, Text
 from quash.store import issuers, operators, proposals
-from quash.store.database import Pool, acquire
+from quash.store.database import acquire
 from quash.store.proposals import Proposal
 
-_EVERYONE = ("viewer", "operator", "officer", "auditor")
-Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class KillSwitchBody(_Body):
+class KillSwitchBody(Body):
     """`issuer`: by name, null for all. `stopped`: false proposes to lift. `why`: for the ledger."""
 
     issuer: str | None = None
@@ -32,7 +25,7 @@ class KillSwitchBody(_Body):
     why: Text
 
 
-class OperatorBody(_Body):
+class OperatorBody(Body):
     """A client certificate for a key that the operator made on hardware (`csr`: PEM). `renews`: of a known name.
 
     `account`: of a reseller, whose certificates are all that it sees (G42).
@@ -46,18 +39,14 @@ class OperatorBody(_Body):
     account: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] | None = None
 
 
-class ApprovalBody(_Body):
+class ApprovalBody(Body):
     """`sha256`: of the proposal, as it was shown."""
 
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class OfficerApi:
-    """The handlers; each begins with who may ask."""
-
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
+class OfficerApi(Routes):
+    """The handlers."""
 
     def add_routes(self, app: web.Application) -> None:
         app.add_routes(
@@ -73,19 +62,15 @@ class OfficerApi:
             ]
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self._clock.now())
-
     async def get_kill_switch(self, request: web.Request) -> web.Response:
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             switches = await issuers.kill_switches(conn)
         return answer({"switches": [{**each, "at": timestamp(each["at"])} for each in switches]})
 
     async def post_kill_switch(self, request: web.Request) -> web.Response:
         """Stopping is at once and anybody's who may revoke; lifting is an officer's proposal."""
-        operator = require(request, "operator", "officer")
+        operator = require(request, *MAY_REVOKE)
         body = await read(request, KillSwitchBody)
         async with acquire(self._pool) as conn:
             if body.stopped:

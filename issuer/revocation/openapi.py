@@ -21,8 +21,7 @@ from issuer.revocation import (
     search_api,
     signers,
 )
-
-_EVERYONE: Final = ("viewer", "operator", "officer", "auditor")
+from issuer.revocation.routes import EVERYONE
 
 # What each POST takes; None: nothing.
 BODIES: Final[Mapping[str, type[BaseModel] | None]] = {
@@ -87,7 +86,7 @@ _PATH_PARTS: Final[Mapping[str, dict[str, Any]]] = {
 }
 # Answers and bodies that are files.
 _FILES: Final = {("get", "/v1/cases/{id}/files/{sha256}"), ("put", "/v1/cases/{id}/files/{name}")}
-API: Final = openapi.Api("Quash admin API", _EVERYONE, BODIES, QUERIES, _PATH_PARTS, _FILES, matched="/v1/cases/")
+API: Final = openapi.Api("Quash admin API", EVERYONE, BODIES, QUERIES, _PATH_PARTS, _FILES, matched="/v1/cases/")
 
 
 def add_route(app: web.Application) -> None:

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from issuer.api import answer, read_query, require, timestamp
 from issuer.revocation.find import issuer_by_name
+from issuer.revocation.routes import EVERYONE
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, parse_serial
@@ -19,7 +20,6 @@ from quash.store.database import Connection, Pool, acquire
 from quash.store.jobs import Job
 from quash.store.mass_sets import START, Cursor
 
-_EVERYONE = ("viewer", "operator", "officer", "auditor")
 Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 _SMALLINT = 2**15 - 1
@@ -125,7 +125,7 @@ class SearchApi:
 
     async def certificates(self, request: web.Request) -> web.Response:
         """Certificates by serial, name, key, account, issuer, state and dates."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         query = read_query(request, CertificateQuery)
         issuer_id, _, serial = (query.after or "").partition(":")
         after = (min(int(issuer_id), _SMALLINT), bytes.fromhex(serial)) if query.after else (-1, b"")
@@ -162,7 +162,7 @@ class SearchApi:
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         """Jobs that revoke what one transaction could not: a key's many certificates. Newest first."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         query = read_query(request, PageQuery)
         async with acquire(self._pool) as conn:
             page = await jobs.page(conn, query.before, query.limit)
@@ -171,7 +171,7 @@ class SearchApi:
 
     async def get_job(self, request: web.Request) -> web.Response:
         """One of these jobs."""
-        require(request, *_EVERYONE)
+        require(request, *EVERYONE)
         number = int(request.match_info["id"])
         async with acquire(self._pool) as conn:
             found = [each for each in await jobs.page(conn, number + 1, 1) if each.id == number]

@@ -7,16 +7,15 @@ from typing import Any
 from aiohttp import web
 
 from issuer.api import answer, read, read_query, require, timestamp
-from issuer.revocation.api import EVERYONE, Body
 from issuer.revocation.cases import ADD, open_case
 from issuer.revocation.find import issuer_by_name
+from issuer.revocation.routes import EVERYONE, Body, Routes
 from issuer.revocation.search_api import PageQuery
 from quash.errors import Kind, QuashError
 from quash.pki.certificate import read_certificate
 from quash.pki.serials import format_serial
-from quash.runtime.clock import Clock
 from quash.store import acts, cases, issuers, ocsp_signers, signer_requests, signer_switches
-from quash.store.database import Connection, Pool, acquire
+from quash.store.database import Connection, acquire
 from quash.store.issuers import Issuer
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.signer_switches import SignerSwitch
@@ -28,12 +27,8 @@ class SwitchBody(Body):
     issuer: str
 
 
-class SignersApi:
+class SignersApi(Routes):
     """Renewal needs nobody; a switch is for a key that others may know, and officers alone order it."""
-
-    def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
-        self._clock = clock
 
     def add_routes(self, app: web.Application) -> None:
         app.add_routes(
@@ -84,7 +79,7 @@ class SignersApi:
                     f"the key of {issuer.name} is offline: quash root ocsp-signer replaces its signer",
                     Kind.REFUSED,
                 )
-            now = int(self._clock.now())
+            now = self._now
             async with conn.transaction():
                 switch_id, act_id = await signer_requests.order_switch(
                     conn, issuer.id, issuer.name, actor=operator.actor, at=now

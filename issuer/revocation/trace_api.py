@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from issuer.api import answer, require, timestamp
 from issuer.revocation.find import Target, find_one
+from issuer.revocation.routes import EVERYONE
 from issuer.revocation.trace import Proof, Trace, Version, trace
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, parse_serial
@@ -30,7 +31,7 @@ class TraceApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """Who revoked a certificate and why, and when it was recorded, signed, distributed and first seen outside."""
-        require(request, "viewer", "operator", "officer", "auditor")
+        require(request, *EVERYONE)
         target = Target(request.match_info["issuer"], parse_serial(request.match_info["serial"]))
         async with acquire(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             found = await trace(conn, await find_one(conn, target))

@@ -331,6 +331,7 @@ def _tell(case: dict[str, Any], *, as_json: bool) -> None:
         return
     late = ", LATE" if case["late"] else ""
     print(f"case {case['id']}: {case['state']}{late}; {case['rule']}, {case['reason']}: {case['summary']}")
+    print(f"  reported by {case['reporter']}, received {case['received_at']}")
     if case["picked_up_at"] is None and case["state"] == "open":
         print(f"  nobody has picked it up; due by {case['picked_up_by']}")
     print(f"  preliminary report by {case['preliminary_report_by']}: {case['preliminary_report_at'] or 'not yet sent'}")

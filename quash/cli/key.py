@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from issuer.revocation.blocklists import describe, take_over
+from quash.cli import switches
 from quash.cli.approve import tell_proposal
 from quash.cli.client import Api, CertOption, pem, read_file
 from quash.cli.common import (
@@ -50,7 +51,7 @@ def challenge(
     if json_:
         print_json(given)
     else:
-        print(f"{given['challenge']}\n  openssl req -new -key stolen.key -subj /CN={given['challenge']}")
+        print(f"{given['challenge']}\n  openssl req -new -key stolen.key -subj /CN={given['challenge']} -out proof.csr")
 
 
 @key_app.command("compromised")
@@ -85,8 +86,12 @@ def compromised(
         print(f"  ordered by {account or 'nobody known (imports)'}: {count}")
     for scope, count in said["scopes"].items():
         print(f"  CRL {scope}: {count} entries")
-    if said["signing_seconds"] is not None:
-        print(f"  signing: {said['signing_seconds']:.1f} s at the rate measured last")
+    seconds = said["signing_seconds"]
+    print(
+        "  signing: not known before the presigner's first measurement"
+        if seconds is None
+        else f"  signing: {switches.duration(seconds)} (h:mm:ss) at the rate measured last"
+    )
     if said["to_revoke"] > said["revoked"] and not dry_run:
         print(f"  {said['to_revoke'] - said['revoked']} of them by a job")
 
