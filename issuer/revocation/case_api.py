@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import AwareDatetime, Strict, StringConstraints
@@ -13,7 +13,8 @@ from issuer.revocation.cases import find_case, open_case, record_event, standing
 from issuer.revocation.routes import EVERYONE, MAY_REVOKE, Body, Routes, Text
 from issuer.revocation.search_api import PageQuery
 from issuer.revocation.triggers import TRIGGERS
-from quash.store import cases, rates
+from quash.store import case_timeline, cases, rates
+from quash.store.case_timeline import Event
 from quash.store.database import Connection, acquire
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -116,9 +117,8 @@ class CaseApi(Routes):
         require(request, *EVERYONE)
         async with acquire(self._pool) as conn:
             await find_case(conn, number(request))
-            rows = await cases.timeline(conn, number(request))
-        told = [{"at": timestamp(at), "by": actor, "action": action, "what": what} for at, actor, action, what in rows]
-        return answer({"timeline": told})
+            events = await case_timeline.events(conn, number(request))
+        return answer({"timeline": [_event(each) for each in events]})
 
     async def note(self, request: web.Request) -> web.Response:
         require(request, *MAY_REVOKE)
@@ -176,3 +176,9 @@ class CaseApi(Routes):
         response = answer(case, status)
         response.headers["ETag"] = tag(case)
         return response
+
+
+def _event(event: Event) -> dict[str, Any]:
+    last = "" if event.until == event.at else f", the last at {timestamp(event.until)}"
+    what = f"{event.count} {event.what}{last}" if event.count else event.what
+    return {"at": timestamp(event.at), "by": event.actor, "action": event.action, "what": what}

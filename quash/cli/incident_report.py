@@ -48,7 +48,7 @@ Ground: {case["rule"]}. Reported by {case["reporter"]}, received {case["received
 - Preliminary report due {case["preliminary_report_by"]}: sent {case["preliminary_report_at"] or "not yet"}
 
 ## Timeline
-All times are UTC, from the ledger.
+All times are UTC, from the ledger; notices and what was seen outside from their own records.
 
 | time | who | action | what |
 |---|---|---|---|

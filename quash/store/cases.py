@@ -252,16 +252,3 @@ async def add_sighting(conn: Connection, case_id: int, issuer_id: int, serial: b
         serial,
         seen_at,
     )
-
-
-async def timeline(conn: Connection, case_id: int) -> list[tuple[int, str, str, str]]:
-    """(at, actor, action, what) of all acts of a case, oldest first."""
-    rows = await conn.fetch(
-        "select a.at, a.actor, a.action, coalesce(e.text, c.summary, '') as what from act a"
-        " left join case_event e on e.act_id = a.id left join revocation_case c on c.act_id = a.id"
-        " where a.id in (select act_id from revocation_case where id = $1"
-        " union select act_id from case_event where case_id = $1 union select act_id from case_certificate"
-        " where case_id = $1) order by a.id",
-        case_id,
-    )
-    return [(row["at"], row["actor"], row["action"], row["what"]) for row in rows]

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import REGISTRY
 
 from issuer.api import application, listening
@@ -19,6 +20,7 @@ from issuer.revocation.case_api import CaseApi
 from issuer.revocation.case_certificates_api import CaseCertificatesApi
 from issuer.revocation.case_papers_api import CasePapersApi
 from issuer.revocation.cases import CaseWatcher, standing
+from issuer.revocation.key_api import KeyApi
 from issuer.revocation.notices import teller
 from issuer.revocation.triggers import TRIGGERS
 from quash.cli.incident_report import appendix, incident_report
@@ -28,6 +30,7 @@ from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
 from quash.store.cases import Case
 from tests.support.edge import Client, Edge
+from tests.support.proofs import pem
 from tests.support.revoking import DAY, Key, World, key_hash
 
 OPEN = {"trigger": "br-3", "reporter": "Example", "summary": "key on a forum | seen\ntoday"}
@@ -46,11 +49,12 @@ class Strangers:
 
 
 @pytest.fixture
-async def api(world: World, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Client]:
+async def api(world: World, database: Any, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Client]:
     edge = await Edge(tmp_path, world.owner).set_up()
     app = application(world.pool, clock)
     for each in (CaseApi, CaseCertificatesApi, CasePapersApi):
         each(world.pool, clock).add_routes(app)
+    KeyApi(world.pool, database.config, clock).add_routes(app)
     async with listening(app, edge.tls, "127.0.0.1", 0) as port:
         yield Client(edge, port)
 
@@ -168,6 +172,30 @@ async def test_what_expires_is_due_no_more(world: World, api: Client, clock: Fak
     assert (member["revoked"], member["expired"]) == (False, True)
 
 
+async def test_the_timeline_of_a_compromise(world: World, api: Client, clock: FakeClock) -> None:
+    """The proof, its revocations as one, the notices, and when strangers saw it: not each certificate of thousands."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaves = [await world.leaf("alpha", key) for _ in range(3)]
+    path = f"/v1/cases/{(await api.post('/v1/cases', OPEN)).body['id']}"
+    await api.post(f"{path}/certificates", {"certificates": [{"serial": f"{each.serial_number:x}"} for each in leaves]})
+    clock.step(60)
+    assert (await api.post("/v1/key-compromises", {"private_key": pem(key)})).status == 201
+    clock.step(60)
+    await api.post(f"{path}/notices", {"template": "revocation", "to": ["anna@example.org", "bob@example.org"]})
+    await publish(world, "alpha")
+    strangers = Strangers()
+    strangers.visible.update(each.serial_number.to_bytes(16, "big") for each in leaves)
+    watcher = CaseWatcher(world.pool, strangers, clock)  # type: ignore[arg-type]
+    assert await watcher.step() == 3
+    told = (await api.get(f"{path}/timeline")).body["timeline"]
+    assert [(each["at"][14:16], each["by"], each["action"], each["what"]) for each in told[2:]] == [
+        ("01", "operator:operator", "key.compromise", "proof: private-key"),
+        ("01", "operator:operator", "certificate.revoke-sibling", "3 certificates"),
+        ("02", "mail", "notice.revocation", "2 recipients"),
+        ("02", "outside probe", "case.visible", "3 certificates"),
+    ]
+
+
 async def test_what_is_wrong_with_a_case(world: World, api: Client) -> None:
     """Each fault has its code, and a list with one unknown certificate adds none of it."""
     known = await world.certificate(spki=key_hash())
@@ -201,10 +229,12 @@ async def test_the_incident_report(world: World, api: Client) -> None:
     assert [each["action"] for each in timeline] == [
         "case.open",
         "case.add-certificates",
+        "certificate.revoke",
         "case.note",
         "case.evidence",
         "case.preliminary-report",
     ]
+    assert [each["what"] for each in timeline[1:3]] == ["2 certificates", "1 certificates"]
     report = incident_report((await api.get(path)).body, certificates, timeline, [])
     for expected in (
         "- Certificates: 2, of issuers: alpha, beta",
