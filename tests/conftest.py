@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
@@ -14,6 +15,10 @@ from quash.runtime.state import State
 from quash.store.embedded import EmbeddedPostgres
 from quash.store.setup import set_up
 from tests.support.postgres import Cluster, Database, folder_for_servers
+
+# A busy machine is no failure of the code: no example has a time limit.
+settings.register_profile("quash", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quash")
 
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "32MB"}
 

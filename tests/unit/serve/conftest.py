@@ -99,7 +99,7 @@ class Served:
 
     def wait_ready(self, ready: bool = True, name: str = "responder-1") -> None:
         """Waits until a worker's readiness is as wanted."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
                 if self.readiness(name)["ready"] is ready:
