@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,7 +34,7 @@ from quash.cli.common import (
     context,
     reports_errors,
 )
-from quash.cli.local import owner_pool, running_database
+from quash.cli.local import on_the_state
 from quash.cli.root import IssuerOption
 from quash.errors import QuashError
 from quash.runtime.clock import SystemClock
@@ -161,9 +160,4 @@ def _work(sub_ca: str | None, *, ocsp_signer: bool) -> Work | None:
 
 
 def _run(found: Context, work: Callable[[Deployment], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with owner_pool(found) as pool:
-            return await work(Deployment(found.config, found.state, pool, SystemClock()))
-
-    with running_database(found):
-        return asyncio.run(run())
+    return on_the_state(found, lambda pool: work(Deployment(found.config, found.state, pool, SystemClock())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +22,11 @@ from quash.cli.common import (
     print_json,
     reports_errors,
 )
-from quash.cli.local import owner_pool, running_database
+from quash.cli.local import on_the_state
 from quash.cli.verbs import asks_admin
 from quash.errors import QuashError
 from quash.runtime.clock import SystemClock
-from quash.store.database import acquire
+from quash.store.database import Pool, acquire
 
 key_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -183,10 +182,9 @@ def import_(
     """Takes an approved list over; works on the state itself. The job runner then sweeps all certificates."""
     deployment = context(config, state, set_)
 
-    async def run() -> str:
-        async with owner_pool(deployment) as pool, acquire(pool) as conn:
+    async def run(pool: Pool) -> str:
+        async with acquire(pool) as conn:
             taken = await take_over(conn, file, proposal, int(SystemClock().now()))
             return f"{taken.entries} entries, {taken.blocked} keys newly blocked"
 
-    with running_database(deployment):
-        print(asyncio.run(run()))
+    print(on_the_state(deployment, run))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from quash.cli.common import Context
 from quash.errors import Kind, QuashError
 from quash.store.database import Pool, connect
 from quash.store.embedded import EmbeddedPostgres
 from quash.store.roles import OWNER
+
+T = TypeVar("T")
 
 
 def check_initialised(deployment: Context) -> None:
@@ -40,3 +44,14 @@ async def owner_pool(deployment: Context) -> AsyncIterator[Pool]:
         yield pool
     finally:
         await pool.close()
+
+
+def on_the_state(deployment: Context, work: Callable[[Pool], Awaitable[T]]) -> T:
+    """What `work` returns, with the owner's connections to a database that is found or started for it."""
+
+    async def run() -> T:
+        async with owner_pool(deployment) as pool:
+            return await work(pool)
+
+    with running_database(deployment):
+        return asyncio.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,11 +20,11 @@ from quash.cli.common import (
     print_json,
     reports_errors,
 )
-from quash.cli.local import owner_pool, running_database
+from quash.cli.local import on_the_state
 from quash.cli.verbs import asks_admin
 from quash.errors import QuashError
 from quash.runtime.clock import SystemClock
-from quash.store.database import acquire
+from quash.store.database import Pool, acquire
 
 operator_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -120,13 +119,12 @@ def sign(
 
     deployment = context(config, state, set_)
 
-    async def run() -> bytes:
-        async with owner_pool(deployment) as pool, acquire(pool) as conn:
+    async def run(pool: Pool) -> bytes:
+        async with acquire(pool) as conn:
             made = Deployment(deployment.config, deployment.state, pool, SystemClock())
             return await sign_operator(made, conn, number)
 
-    with running_database(deployment):
-        out.write_text(pem(asyncio.run(run())), encoding="ascii")
+    out.write_text(pem(on_the_state(deployment, run)), encoding="ascii")
     print(f"wrote {out}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -19,8 +18,9 @@ from quash.cli.common import (
     context,
     reports_errors,
 )
-from quash.cli.local import owner_pool, running_database
+from quash.cli.local import on_the_state
 from quash.runtime.clock import SystemClock
+from quash.store.database import Pool
 
 root_app = typer.Typer(add_completion=False, no_args_is_help=True)
 IssuerOption = Annotated[str, typer.Option("--issuer", help="The issuer whose key is offline.")]
@@ -37,13 +37,11 @@ def crl(
     """Sign and publish the next CRL: every six months, and at once after a sub-CA was revoked."""
     deployment = context(config, state, set_)
 
-    async def run() -> None:
-        async with owner_pool(deployment) as pool:
-            made = await renew_crl(Deployment(deployment.config, deployment.state, pool, SystemClock()), issuer)
+    async def run(pool: Pool) -> None:
+        made = await renew_crl(Deployment(deployment.config, deployment.state, pool, SystemClock()), issuer)
         Console(stderr=True).print(f"published CRL number {made.number} of {issuer} with {len(made.entries)} entries")
 
-    with running_database(deployment):
-        asyncio.run(run())
+    on_the_state(deployment, run)
 
 
 @root_app.command("ocsp-signer")
@@ -57,10 +55,8 @@ def ocsp_signer(
     """Give the issuer a new OCSP signer; what the old one signed is served until it ends."""
     deployment = context(config, state, set_)
 
-    async def run() -> None:
-        async with owner_pool(deployment) as pool:
-            await renew_ocsp_signer(Deployment(deployment.config, deployment.state, pool, SystemClock()), issuer)
+    async def run(pool: Pool) -> None:
+        await renew_ocsp_signer(Deployment(deployment.config, deployment.state, pool, SystemClock()), issuer)
         Console(stderr=True).print(f"made a new OCSP signer of {issuer}")
 
-    with running_database(deployment):
-        asyncio.run(run())
+    on_the_state(deployment, run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -16,7 +15,6 @@ from quash.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_STATE,
     ConfigOption,
-    Context,
     JsonOption,
     SetOption,
     StateOption,
@@ -24,12 +22,12 @@ from quash.cli.common import (
     print_json,
     reports_errors,
 )
-from quash.cli.local import check_initialised, owner_pool, running_database
+from quash.cli.local import check_initialised, on_the_state
 from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
 from quash.runtime.clock import SystemClock
 from quash.store import self_audits
-from quash.store.database import acquire
+from quash.store.database import Pool, acquire
 from quash.store.self_audits import SelfAudit
 
 
@@ -48,24 +46,18 @@ def self_audit(
     check_initialised(deployment)
     if period is not None and not quarter:
         raise QuashError("usage", "a period goes with --quarter")
-    with running_database(deployment):
-        if not quarter:
-            _list(asyncio.run(_audits(deployment)), as_json=json_)
-            return
-        outcome = asyncio.run(_audit(deployment, period))
+    if not quarter:
+        _list(on_the_state(deployment, _audits), as_json=json_)
+        return
+    outcome = on_the_state(deployment, lambda pool: audit(pool, deployment.config, SystemClock(), period))
     _tell(outcome, as_json=json_)
     if outcome.refused:
         message = f"{len(outcome.refused)} of {outcome.sample} certificates break a rule: open a case for each (C2)"
         raise QuashError("self_audit.findings", message, Kind.REFUSED)
 
 
-async def _audit(deployment: Context, period: str | None) -> Outcome:
-    async with owner_pool(deployment) as pool:
-        return await audit(pool, deployment.config, SystemClock(), period)
-
-
-async def _audits(deployment: Context) -> list[SelfAudit]:
-    async with owner_pool(deployment) as pool, acquire(pool) as conn:
+async def _audits(pool: Pool) -> list[SelfAudit]:
+    async with acquire(pool) as conn:
         return list(await self_audits.all_audits(conn))
 
 
