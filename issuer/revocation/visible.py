@@ -2,7 +2,8 @@
 
 OCSP: every responder of `issuance.visible_at` says `revoked` with our date and reason, to both CertID hashes. CRL: the
 database says that a published CRL covers the revocation, and the file that the origin serves lists it. Nothing is
-stored: a process that starts anew measures from the second of the act.
+stored: a process that starts anew measures from the second of the act. A certificate that stood revoked already, asked
+for by name, is measured from the question: its commit may be a year ago and says nothing about how fast we are.
 """
 
 from __future__ import annotations
@@ -71,6 +72,14 @@ class _Watch:
     task: asyncio.Task[None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stopwatch:
+    """`exact`: it was started at the commit. What a question started is told to the asker and kept out of metrics."""
+
+    began: float
+    exact: bool
+
+
 class Watches:
     """Measures revocations, each in a task of its own, and remembers the newest thousand. Use as a context manager."""
 
@@ -95,14 +104,16 @@ class Watches:
         await self._session.close()
         await self._answers.__aexit__(None, None, None)
 
-    def start(self, act_id: int, committed_ago: float = 0.0, named: Target | None = None) -> Visibility:
-        """Measures a revocation that committed so many seconds ago, unless that is under way; `named`: `target_of`."""
-        key = (act_id, named)
+    def start(self, act_id: int) -> Visibility:
+        """Measures a revocation that has just committed."""
+        return self._start((act_id, None), _Stopwatch(self._clock.monotonic(), exact=True))
+
+    def _start(self, key: _Key, watch: _Stopwatch) -> Visibility:
         under_way = self._watches.get(key)
         if under_way is not None and not under_way.task.done():
             return under_way.visibility
         visibility = Visibility()
-        task = asyncio.create_task(self._watch(key, self._clock.monotonic() - committed_ago, visibility))
+        task = asyncio.create_task(self._watch(key, watch, visibility))
         self._watches[key] = _Watch(visibility, task)
         self._watches.move_to_end(key)
         if len(self._watches) > _REMEMBERED:
@@ -111,18 +122,22 @@ class Watches:
         return visibility
 
     def find(self, act: Act, named: Target | None = None) -> Visibility:
-        """What is known of a revocation; measuring starts when nothing is, for example after a restart."""
+        """What is known of a revocation; measuring starts when nothing is, for example after a restart.
+
+        `named`: as of `target_of`, a certificate that stood revoked already.
+        """
         known = self._watches.get((act.id, named))
         if known is not None and known.visibility.complete:
             return known.visibility
-        return self.start(act.id, max(0.0, self._clock.now() - act.at), named)
+        committed_ago = max(0.0, self._clock.now() - act.at) if named is None else 0.0
+        return self._start((act.id, named), _Stopwatch(self._clock.monotonic() - committed_ago, exact=False))
 
-    async def _watch(self, key: _Key, began: float, visibility: Visibility) -> None:
+    async def _watch(self, key: _Key, watch: _Stopwatch, visibility: Visibility) -> None:
         act_id, _ = key
         try:
             async with asyncio.timeout(_GIVE_UP):
                 await self._wait_for_job(act_id)
-                await asyncio.gather(self._ocsp(key, began, visibility), self._crl(key, began, visibility))
+                await asyncio.gather(self._ocsp(key, watch, visibility), self._crl(key, watch, visibility))
         except TimeoutError:
             logger().warning("revocation.not_visible", act=act_id, after_seconds=_GIVE_UP)
         except QuashError as error:  # the database is away; whoever asks again starts anew
@@ -138,10 +153,10 @@ class Watches:
                 return
             await self._clock.sleep(_LONGEST_WAIT)
 
-    async def _ocsp(self, key: _Key, began: float, visibility: Visibility) -> None:
+    async def _ocsp(self, key: _Key, watch: _Stopwatch, visibility: Visibility) -> None:
         async for page, issuers_by_id in self._pages(*key):
             await asyncio.gather(*(self._says_revoked(each, *issuers_by_id[each.issuer_id]) for each in page))
-        visibility.ocsp_visible_ms = self._since(began, "ocsp")
+        visibility.ocsp_visible_ms = self._since(watch, "ocsp")
 
     async def _says_revoked(self, revocation: Revocation, issuer: Issuer, issuer_certificate: bytes) -> None:
         status, wait = Status(revocation.reason, revocation.revoked_at), _FIRST_WAIT
@@ -152,14 +167,14 @@ class Watches:
             await self._clock.sleep(wait)
             wait = min(wait * _GROWTH, _LONGEST_WAIT)
 
-    async def _crl(self, key: _Key, began: float, visibility: Visibility) -> None:
+    async def _crl(self, key: _Key, watch: _Stopwatch, visibility: Visibility) -> None:
         async for page, issuers_by_id in self._pages(*key):
             by_scope: dict[Scope, list[Revocation]] = {}
             for revocation in page:
                 by_scope.setdefault(await self._covering(revocation), []).append(revocation)
             for scope, listed in by_scope.items():
                 await self._lists(scope, issuers_by_id[scope.issuer_id][0], listed)
-        visibility.crl_published_ms = self._since(began, "crl")
+        visibility.crl_published_ms = self._since(watch, "crl")
 
     async def _covering(self, revocation: Revocation) -> Scope:
         """Waits until a published CRL covers the revocation, and says of which scope."""
@@ -212,9 +227,10 @@ class Watches:
                 revoked = await revocations.latest_of(conn, [(each.issuer_id, each.serial) for each in page])
             yield revoked, issuers_by_id
 
-    def _since(self, began: float, where: str) -> int:
-        seconds = self._clock.monotonic() - began
-        _SECONDS.labels(where).observe(seconds)
+    def _since(self, watch: _Stopwatch, where: str) -> int:
+        seconds = self._clock.monotonic() - watch.began
+        if watch.exact:
+            _SECONDS.labels(where).observe(seconds)
         return round(seconds * 1000)
 
 

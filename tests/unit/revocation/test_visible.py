@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from issuer.revocation.find import Target
 from issuer.revocation.jobs import JobRunner
 from issuer.revocation.visible import Visibility, Watches
 from quash.pki.certid import CertIdHash
@@ -160,6 +163,37 @@ async def test_after_a_restart_the_time_counts_from_the_act(world: World, databa
         visibility = watches.find(act)
         assert watches.find(act) is visibility
         assert await until(visibility, "ocsp_visible_ms") >= 1000
+
+
+async def test_what_stood_already_is_measured_from_the_question(
+    world: World, database: Any, public: Public, watches: Watches
+) -> None:
+    """A certificate revoked long ago is visible at once, and no metric takes its age for a slow revocation."""
+    key = await world.certificate("alpha")
+    act_id = (await world.revoke(key)).act_id
+    public.revoke(key, 0, world.now)
+    await public.publish("alpha", 1, [(key[1], (0, world.now))])
+    async with acquire(world.pool) as conn:
+        act = await acts.get(conn, act_id or 0)
+    assert act is not None
+    counted = {where: observed(where) for where in ("ocsp", "crl")}
+    a_year_ago = replace(act, at=act.at - 365 * 86400)
+    named = watches.find(a_year_ago, Target("alpha", key[1]))
+    for field in ("ocsp_visible_ms", "crl_published_ms"):
+        assert await until(named, field) < 60_000
+    unnamed = watches.find(a_year_ago)
+    for field in ("ocsp_visible_ms", "crl_published_ms"):
+        assert await until(unnamed, field) >= 365 * 86_400_000
+    assert {where: observed(where) for where in counted} == counted
+    other = await world.certificate("alpha")
+    committed = watches.start((await world.revoke(other)).act_id or 0)
+    public.revoke(other, 0, world.now)
+    await until(committed, "ocsp_visible_ms")
+    assert observed("ocsp") == counted["ocsp"] + 1
+
+
+def observed(where: str) -> float:
+    return REGISTRY.get_sample_value("quash_revocation_visible_seconds_count", {"where": where}) or 0.0
 
 
 async def test_a_job_is_waited_for(world: World, database: Any, public: Public, watches: Watches) -> None:
