@@ -106,6 +106,7 @@ class AdminApi(Routes):
     def __init__(self, pool: Pool, config: Config, clock: Clock, watches: Watches) -> None:
         super().__init__(pool, clock)
         self._batch = config.admin.sibling_batch
+        self._crl_every = config.crl.every
         self._watches = watches
         self._outlooks: dict[str, Outlook] = {}
         self._look_again_at = 0.0
@@ -214,7 +215,8 @@ class AdminApi(Routes):
             states = await crls.states(conn, offline=True)
             outlooks = await self._look_ahead(conn)
         now = self._clock.now()
-        return answer({"crls": [_crl(state, outlooks.get(state.scope.path), now) for state in states]})
+        shown = [_crl(state, outlooks.get(state.scope.path), now, self._crl_every) for state in states]
+        return answer({"crls": shown})
 
     async def _look_ahead(self, conn: Connection) -> dict[str, Outlook]:
         """By path; it counts all certificates, so what was found is good for some minutes."""
@@ -313,9 +315,12 @@ def _statement(said: Statement) -> dict[str, Any]:
     }
 
 
-def _crl(state: ScopeState, ahead: Outlook | None, now: float) -> dict[str, Any]:
-    """What is published; numbers are null where nothing is yet. `forecast_bytes`, `warnings`: what is coming."""
-    crl = state.published
+def _crl(state: ScopeState, ahead: Outlook | None, now: float, every: int) -> dict[str, Any]:
+    """What is published; numbers are null where nothing is yet. `forecast_bytes`, `warnings`: what is coming.
+
+    `due_seconds`: for how long a newer one has been due; null: none is.
+    """
+    crl, due_since = state.published, state.due_since(now, every)
     return {
         "issuer": state.scope.issuer,
         "scope": state.scope.scope,
@@ -327,6 +332,7 @@ def _crl(state: ScopeState, ahead: Outlook | None, now: float) -> dict[str, Any]
         "bytes": crl.size if crl else None,
         "sha256": crl.sha256.hex() if crl and crl.sha256 else None,
         "path": state.scope.path,
+        "due_seconds": None if due_since is None else int(now - due_since),
         "forecast_bytes": ahead.forecast if ahead else None,
         "warnings": ahead.warnings(now) if ahead else [],
     }

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +45,7 @@ _FIELDS = (
 )
 _TRIES = 5  # a CRL may be published between asking the API and fetching
 _PAUSE = 0.5  # seconds
-_SETTLED = 60  # seconds after which a revocation must be out
+_SETTLED = 60  # seconds after which a revocation, or a CRL that is due, must be out
 _SAMPLE = 200  # certificates of an issuer whose OCSP answers are asked for
 _NO_ARRAY = (
     "check the issuer's name; of a new issuer the CRL builder publishes it within 10 minutes, or give --urls FILE"
@@ -273,6 +274,10 @@ class _Verifier:
         ]
         if crl.next_update < time.time():
             wrong.append("nextUpdate has passed")
+        due = listed["due_seconds"]
+        if due is not None and due > _SETTLED:  # sound, but nothing follows it
+            late = f"a newer one has been due for {timedelta(seconds=due)} and is not out"
+            wrong.append(f"{late}: see /readyz and the log of crl-builder")
         return crl, "; ".join(wrong) or None
 
 

@@ -69,7 +69,7 @@ class ScopeState:
 
     `dirty_since`: when the longest waiting revocation that the published CRL does not cover was recorded, or an
     operator's demand for a new CRL (`quash.store.crl_demands`). `may_go_back`: such a demand allows that the new one is
-    dated before a published one from the future.
+    dated before a published one from the future. `offline`: the issuer's key is; its CRLs follow no schedule.
     """
 
     scope: Scope
@@ -78,6 +78,12 @@ class ScopeState:
     regular: Crl | None
     dirty_since: int | None
     may_go_back: bool = False
+    offline: bool = False
+
+    def due_since(self, now: float, every: int) -> int | None:
+        """Since when a CRL is due beside the published one, where one is made every so many seconds; None: none is."""
+        scheduled = self.regular.this_update + every if self.regular and not self.offline else None
+        return min((at for at in (self.dirty_since, scheduled) if at is not None and at <= now), default=None)
 
 
 async def add_scope(
@@ -170,7 +176,8 @@ _STATES = (
     "   order by d.tx limit 1)) as dirty_since,"
     " exists (select from crl_demand d where d.issuer_id = s.issuer_id and d.scope = s.scope and d.replaces_future"
     "   and d.tx >= pg_snapshot_xmin(published.covers::pg_snapshot)"
-    "   and not pg_visible_in_snapshot(d.tx, published.covers::pg_snapshot)) as may_go_back"
+    "   and not pg_visible_in_snapshot(d.tx, published.covers::pg_snapshot)) as may_go_back,"
+    " i.key_ref is null as offline"
     " from crl_scope s join issuer i on i.id = s.issuer_id"
     + _newest("newest", "")
     + _newest("published", " and published_at is not null")
@@ -213,6 +220,7 @@ def _state(row: Any) -> ScopeState:
         _crl(row, "regular_"),
         row["dirty_since"],
         row["may_go_back"],
+        row["offline"],
     )
 
 

@@ -23,6 +23,8 @@ from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock, SystemClock
 from quash.runtime.config import Config
+from quash.store import crl_demands, crls
+from quash.store.database import acquire
 from quash.store.revocations import Revocation
 from quash.store.roles import ADMIN
 from tests.support.command_line import CommandLine, Said
@@ -414,6 +416,46 @@ async def test_crl_verify(deployment: Deployment) -> None:
     assert "crl.not_served" in gone.lines[0]["problem"]
     nothing = await deployment.quash(*arguments, "beta", patch=QUICK)
     assert (nothing.status, nothing.lines[0]["problem"]) == (3, "nothing is published yet")
+
+
+async def test_crl_verify_says_when_a_sound_crl_has_no_successor(deployment: Deployment) -> None:
+    """What is out is as it should be, but a newer one was demanded and does not come: the builder is asked for it."""
+    world, public = deployment.world, deployment.public
+    await public.publish("alpha", 7, [])
+    arguments = ("crl", "verify", "--json", "--issuer", "alpha")
+    async with acquire(world.pool) as conn, conn.transaction():
+        scope = await crls.find_scope(conn, world.authorities["alpha"].id, None)
+        assert scope is not None
+        await crl_demands.add(conn, [scope], actor="operator:x", at=int(time.time()) - 3600)
+    late = await deployment.quash(*arguments, patch={**QUICK, "quash.cli.crl:_SETTLED": 60})
+    assert (late.status, late.code) == (3, "crl.verify_failed")
+    assert "a newer one has been due for 1:" in late.lines[0]["problem"]
+    coming = await deployment.quash(*arguments, patch={**QUICK, "quash.cli.crl:_SETTLED": 7200})
+    assert coming.status == 0, "it is being made"
+    await public.publish("alpha", 8, [])
+    assert (await deployment.quash(*arguments, patch=QUICK)).status == 0
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "dirty_since", "offline", "since"),
+    [
+        (None, None, False, None),
+        (100, None, False, None),
+        (99, None, False, 199),
+        (99, None, True, None),
+        (99, 150, False, 150),
+        (150, 180, True, 180),
+        (99, 199, False, 199),
+    ],
+)
+def test_a_crl_is_due_by_schedule_or_by_what_it_lacks(
+    scheduled: int | None, dirty_since: int | None, offline: bool, since: int | None
+) -> None:
+    """The longer waiting of both; no schedule binds an issuer whose key is offline."""
+    scope = crls.Scope(1, "alpha", "full", None, "http://crl.example/alpha.crl", (), "alpha.crl", False)
+    regular = None if scheduled is None else crls.Crl(1, scheduled, 900, 0, 1, b"", "1:1:", True, scheduled)
+    state = crls.ScopeState(scope, regular, regular, regular, dirty_since, offline=offline)
+    assert state.due_since(199.5, 100) == since
 
 
 async def test_crl_verify_finds_what_the_crl_lacks_and_what_it_has_too_much(deployment: Deployment) -> None:
