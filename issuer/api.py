@@ -7,6 +7,7 @@ is out at once (F6, F9). HTTP is spoken here and in the two `api` modules alone;
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ValidationError
 
@@ -56,7 +57,10 @@ _UNREADABLE = {
     400: QuashError("request.malformed", "this is no HTTP request that can be read", Kind.INPUT),
     414: QuashError("request.uri_too_long", "the URL is too long: send less", Kind.INPUT),
     431: QuashError("request.header_too_large", "the request's header is too large: send less", Kind.INPUT),
+    501: QuashError("request.method", "no path takes this method", Kind.INPUT),
 }
+# How its parser shows a request line with a method that it does not know.
+_UNKNOWN_METHOD = re.compile(r"^ *b'[A-Za-z0-9!#$%&*+.^_`|~-]+ \S+ HTTP/1\.[01]'$", re.MULTILINE)
 _FAULT = QuashError("internal", "this is a fault of ours: the log of the API says more", Kind.INTERNAL)
 _MAX_LINE = 8190  # octets of a request line; a header field may have one more, so that LineTooLong tells which it was
 _REQUESTS = Counter("quash_api_requests_total", "Requests to the private APIs", ["route", "method", "code"])
@@ -166,6 +170,8 @@ class ApiConnection(web.RequestHandler):
             raise ConnectionError("an answer has begun: there is no other way to end it")
         if isinstance(exc, LineTooLong):
             status = 414 if exc.args[1] == _MAX_LINE else 431
+        elif isinstance(exc, BadHttpMethod) and _UNKNOWN_METHOD.search(exc.message):
+            status = 501  # RFC 9110 9.1; 405 is for what some other path takes
         error = _UNREADABLE.get(status, _FAULT)
         if error is _FAULT:
             self.log_exception("api.fault", exc_info=exc)

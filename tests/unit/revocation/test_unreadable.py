@@ -16,7 +16,8 @@ from tests.support.edge import Edge
 
 UNREADABLE = {
     "no HTTP": (b"no HTTP\r\n\r\n", 400, "request.malformed"),
-    "unknown method": (b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request.malformed"),
+    "unknown method": (b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "request.method"),
+    "a method in small letters": (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", 501, "request.method"),
     "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400, "request.malformed"),
     "URL over 8 KiB": (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 9000), 414, "request.uri_too_long"),
     "field over 8 KiB": (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"a" * 9000), 431, "request.header_too_large"),
