@@ -18,6 +18,8 @@ from quash.store.migrate import Migration, migrate
 from quash.store.passwords import read_password
 from quash.store.roles import OWNER, create_roles, quoted
 
+_OLDEST = 15
+"""Major version of PostgreSQL that our SQL needs."""
 _NEW_DATABASE = "template template0 encoding 'UTF8' locale 'C'"  # C: indexes do not depend on the system's locales
 
 
@@ -25,15 +27,27 @@ async def set_up(config: Config, state: State, clock: Clock) -> list[Migration]:
     """Makes what is missing on a running server and returns the migrations it applied.
 
     With `database.url` and no `database.owner_url`, roles and database must exist and the password files be in place.
+    Raises `store.server_too_old` with nothing changed but those.
     """
     admin = _admin(config, state)
     if admin is not None:
         await _make_database(config, state, admin)
     owner = await connect_once(config, state, OWNER)
     try:
+        _check_version(owner)
         return await migrate(owner, int(clock.now()))
     finally:
         await owner.close()
+
+
+def _check_version(conn: asyncpg.Connection) -> None:
+    found = conn.get_server_version()
+    if found.major < _OLDEST:
+        raise QuashError(
+            "store.server_too_old",
+            f"the server is PostgreSQL {found.major}: database.url needs version {_OLDEST} or newer",
+            Kind.REFUSED,
+        )
 
 
 def _admin(config: Config, state: State) -> dict[str, Any] | None:

@@ -114,6 +114,19 @@ async def test_a_missing_database_says_who_makes_it(elsewhere: Elsewhere, tmp_pa
     assert refused.value.code == "store.no_database"
 
 
+async def test_a_server_that_is_too_old_is_refused(
+    elsewhere: Elsewhere, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any migration: their SQL would fail halfway, with words that help nobody."""
+    monkeypatch.setattr("quash.store.setup._OLDEST", 99)
+    with pytest.raises(QuashError, match="needs version 99") as refused:
+        await set_up(elsewhere.config("old"), State(tmp_path), clock)
+    assert refused.value.code == "store.server_too_old"
+    owner = await connect_once(elsewhere.config("old"), State(tmp_path), roles.OWNER)
+    assert await owner.fetchval("select count(*) from pg_tables where schemaname = 'quash'") == 0
+    await owner.close()
+
+
 @pytest.mark.parametrize(
     ("database", "code"),
     [
