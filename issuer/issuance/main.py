@@ -6,6 +6,7 @@ import asyncio
 from asyncio import TaskGroup
 from collections.abc import Callable
 from functools import partial
+from socket import gethostname
 from typing import Final
 
 from issuer import api, idempotency, openapi
@@ -16,6 +17,7 @@ from issuer.checks.workers import Workers
 from issuer.ct.submit import CtLogs
 from issuer.issuance import validation_api
 from issuer.issuance.api import add_routes
+from issuer.issuance.configuration import Watch
 from issuer.issuance.finals import Finals
 from issuer.issuance.issue import Issuance, Logging, SignCertificate
 from issuer.issuance.openapi import API
@@ -29,6 +31,7 @@ from quash.store.database import connect
 from quash.store.roles import ISSUING
 
 _POLL: Final = 1.0
+_LOOK: Final = 60.0
 _SIGNER_TIMEOUT: Final = 30.0
 
 
@@ -77,6 +80,9 @@ async def main(process: Process) -> None:
             async with api.listening(app, files, config.issuer.host, config.issuer.port) as port, TaskGroup() as group:
                 process.log.info("issuer.listening", host=config.issuer.host, port=port)
                 process.health.set("api", True)
+                if process.read_config is not None:
+                    watch = Watch(pool, config, process.read_config, gethostname(), process.clock)
+                    group.create_task(_watch_configuration(process, watch))
                 if config.ct.log_list:
                     group.create_task(_log_finals(process, Finals(pool, logs, process.clock)))
                 await _drive(process, issuance, workers, registries, logs if config.ct.log_list else None)
@@ -102,6 +108,21 @@ async def _drive(
             process.health.set("orders", False, str(error))
             process.log.warning("orders.wait", code=error.code, detail=error.message)
         await asyncio.sleep(_POLL)
+
+
+async def _watch_configuration(process: Process, watch: Watch) -> None:
+    """G22: each minute; a database that is away only delays what is told."""
+    begun = False
+    while True:
+        try:
+            if not begun:
+                await watch.begin()
+            begun = True
+            if await watch.look():
+                process.log.warning("configuration.changed", detail="the files differ from what is in force")
+        except QuashError as error:
+            process.log.warning("configuration.wait", code=error.code, detail=error.message)
+        await asyncio.sleep(_LOOK)
 
 
 async def _log_finals(process: Process, finals: Finals) -> None:

@@ -62,7 +62,9 @@ def serve(
         os.sched_setaffinity(0, {int(os.environ[CPU])})
     instance, elsewhere = os.environ.get(INSTANCE, process), os.environ.get(HEALTH_SOCKET)
     health_at = Path(elsewhere) if elsewhere else None
-    uvloop.run(run(Process(instance, deployment.config, deployment.state, listen=listen, health_at=health_at), main))
+    made = Process(instance, deployment.config, deployment.state, listen=listen, health_at=health_at)
+    made.read_config = lambda: context(config, state, set_).config
+    uvloop.run(run(made, main))
 
 
 def _listener(config: Config) -> socket.socket:

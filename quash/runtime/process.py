@@ -58,6 +58,8 @@ class Process:
     listen: socket.socket | None = None
     health: Health = field(default_factory=Health)
     log: Any = field(default_factory=logger)
+    read_config: Callable[[], Config] | None = None
+    """What the files and `--set` say now; None where nobody could say, as in tests."""
     health_at: Path | None = None
     """Where the health endpoint is, if not at its usual place: while another process of that name is there."""
 

@@ -104,6 +104,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "outbox": {**_APPEND, "select": ("id",)},
         "act": _READ_APPEND,
         "lint_result": _READ_APPEND,
+        "configuration_seen": _READ_APPEND,
         "final_submission": {**_READ_APPEND, "update": ("attempts", "next_at", "logged_at", "log_id")},
         "idempotent_request": _IDEMPOTENCY,
         "validated_identifier": _READ_APPEND,

@@ -50,6 +50,7 @@ APPEND_ONLY = {
     "mass_job_exempt": "exemption_id",
     "exemption": "why",
     "exemption_end": "why",
+    "configuration_seen": "host",
 }
 CHANGES = ("update {0} set {1} = {1}", "delete from {0}", "truncate {0} cascade")
 
