@@ -1,6 +1,7 @@
 """Every check of a public key that needs no database: rules, weak keys, blocklists, a service that knows more.
 
-D40-D45, G9. A refusal names its check: `key.<rule>`, `key.weak.<check>`, `key.listed`, `key.pwned`.
+D40-D45, G9, and of G10 the black list and the weak keys. A refusal names its check: `key.<rule>`, `key.weak.<check>`,
+`key.listed`, `key.pwned`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Submitting to logs. Precertificates: side by side, with more logs as soon as one is slow or fails (E5, E6).
+"""Submitting to logs. Precertificates: side by side, with more logs as soon as one is slow or fails (E5, E6, G44).
 
 Final certificates, which wait for nothing: to one log, and to the next where it fails.
 """

@@ -118,7 +118,7 @@ async def make_plan(
 
 
 def _not_of_subscribers(config: Config) -> list[str]:
-    """Profiles of certificates for keys that the CA made itself."""
+    """Profiles of certificates for keys that the CA made itself (D46, G31)."""
     return [name for name, kind in config.kinds.items() if kind.type not in LEAVES]
 
 

@@ -65,7 +65,7 @@ def sub_ca(frame: Frame, *, shape: SubCa) -> bytes:
 
 
 def ocsp_signer(frame: Frame, *, issuer_key_id: bytes) -> bytes:
-    """TBSCertificate of a delegated OCSP signer: no CRLDP, no AIA, since nobody asks for its status (A15, A16)."""
+    """TBSCertificate of a delegated OCSP signer: no CRLDP, no AIA, since nobody asks for its status (A15, A16, G34)."""
     return write.write_tbs(
         frame,
         write.key_usage(write.DIGITAL_SIGNATURE),

@@ -227,8 +227,8 @@ async def add_scopes(conn: Connection, issuer: Issuer, crl_base: str, shards: in
     """The CRL scopes that an issuer with so many shards lacks (None: as its row says): one for certificates without a
     shard, and one for each shard.
 
-    Without shards, the one is the full CRL and has no IDP (B14). With shards it lists only what no shard does, such as
-    OCSP signers, and says so with an IDP of its own: without one it would claim to be complete.
+    Without shards, the one is the full CRL and has no IDP (B14, G5). With shards it lists only what no shard does, such
+    as OCSP signers, and says so with an IDP of its own: without one it would claim to be complete.
     """
     path = f"{issuer.name}.crl"
     count = issuer.shard_count if shards is None else shards

@@ -16,7 +16,7 @@ Table = Sequence[tuple[int, T]]
 
 _2026_03_15, _2027_03_15, _2028_03_15, _2029_03_15 = 1_773_532_800, 1_805_068_800, 1_836_691_200, 1_868_227_200
 
-LEAF_VALIDITY: Final[Table[int]] = (  # D2
+LEAF_VALIDITY: Final[Table[int]] = (  # D2, which has overtaken G15's 398 days
     (_2029_03_15, 47 * DAY),
     (_2027_03_15, 100 * DAY),
     (_2026_03_15, 200 * DAY),

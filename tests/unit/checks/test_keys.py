@@ -120,7 +120,7 @@ def _asking(url: str, **more: Any) -> Checks:
 
 
 async def test_a_key_that_the_service_knows_is_refused() -> None:
-    """G9: the service is asked by the SHA-256 of the SPKI; 200 refuses, 404 passes."""
+    """G9, G10: the service is asked by the SHA-256 of the SPKI; 200 refuses, 404 passes."""
     async with _service(404) as (url, asked), KeyChecks(_asking(url), Counting()) as check:
         await check(GOOD)
         with pytest.raises(QuashError) as error:

@@ -87,7 +87,7 @@ def test_only_a_demonstration_has_exemptions() -> None:
 
 
 async def test_an_external_linter_reads_the_twin_and_its_lines_count(tmp_path: Path) -> None:
-    """certlint's form: the program gets the DER at its standard input; E refuses, N and I do not, all are kept."""
+    """certlint's and cablint's form (G6, G7): DER at the standard input; E refuses, N and I do not, all are kept."""
     body = "n = len(sys.stdin.buffer.read())\nprint(f'E: {n} octets')\nprint('I: fine')\nprint('N: so so')"
     gate = LintGate(Lint(external=(program(tmp_path, body),)), Inline())
     der = twin()

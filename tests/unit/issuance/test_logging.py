@@ -49,7 +49,7 @@ def issuance(world: World, client: CtLogs, **more: Any) -> Issuance:
 async def test_an_order_is_logged_before_it_is_signed(
     world: World, logs: tuple[CtLogs, dict[str, LogDouble]], profile: str
 ) -> None:
-    """E6, E7, D18, D47: three verified SCTs, both forms linted clean by pkilint, both logged by the CA signer."""
+    """E6, E7, D18, D47, G44: three verified SCTs, both forms linted clean by pkilint, both logged by the CA signer."""
     client, doubles = logs
     use_case = issuance(world, client, linting=LintGate(Lint(level="notice"), Inline()))
     order = await use_case.submit("operator:ann", profile, make_csr(subject=OV_SUBJECT if profile == "tls-ov" else ()))

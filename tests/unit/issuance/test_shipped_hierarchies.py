@@ -122,7 +122,7 @@ def mailbox(leaf: x509.Certificate) -> str:
 
 
 def urls(leaf: x509.Certificate, issuer: str, *, short: bool) -> None:
-    """G45: OCSP, CRL and CA certificate of the very issuer."""
+    """G45, G5: OCSP, CRL and CA certificate of the very issuer; its one CRL is the full one."""
     access = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     ocsp = [] if short else [f"http://ocsp.trustcor.ca/{issuer}"]
     assert [each.access_location.value for each in access] == [*ocsp, f"http://crl.trustcor.ca/{issuer}.cer"]

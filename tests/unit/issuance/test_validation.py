@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from issuer.api import application, listening
-from issuer.checks.validation import Identifier, check_validated, proofs
+from issuer.checks.validation import Identifier, check_validated, identifiers, proofs
 from issuer.issuance import validation_api
 from issuer.issuance.validations import record, withdraw
+from issuer.profiles import LeafContent
 from quash.errors import QuashError
 from quash.runtime.clock import FakeClock
 from quash.store.orders import Order
@@ -182,3 +183,17 @@ async def test_the_api(client: Client, clock: FakeClock) -> None:
     assert (await client.post(f"{path}/withdrawals", gone, as_="officer")).status == 200
     assert (await client.post(f"{path}/withdrawals", gone, as_="officer")).status == 404
     assert clock.now() == 1_800_000_000
+
+
+def test_a_mailbox_of_an_organization_needs_the_organization_too() -> None:
+    """G38: who controls the mailbox does not speak for the organization; both are proven for whoever orders."""
+    content = LeafContent(b"", (), {"C": "TN", "O": "Essai"}, ("info@example.org",))
+    now = _at("2026-11-22")
+    wanted = identifiers(content)
+    assert {(each.kind, each.value) for each in wanted} == {("email", "info@example.org"), ("organization", "TN/Essai")}
+    mailbox = Validation("operator:ann", "email", "info@example.org", "3.2.2.2", now, now, False, 0)
+    body = Validation("operator:ann", "organization", "TN/Essai", "3.2.3", now, now, False, 0)
+    for found, missing in (([mailbox], "TN/Essai"), ([body], "info@example.org")):
+        with pytest.raises(QuashError, match=f"control of {missing} first"):
+            check_validated(wanted, found, now)
+    check_validated(wanted, [mailbox, body], now)

@@ -34,7 +34,7 @@ SWITCHES: dict[str, list[tuple[str, Any, Any]]] = {
     ("table", "day", "before", "after"), [(name, *row) for name, rows in SWITCHES.items() for row in rows]
 )
 def test_values_switch_at_midnight(table: str, day: str, before: int, after: int) -> None:
-    """D2, D21: the second before the day still has the old value."""
+    """D2, D21, G15: the second before the day still has the old value."""
     rows = getattr(dated, table)
     assert (dated.at(rows, start(day) - 1), dated.at(rows, start(day))) == (before, after)
 
