@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from issuer.signer.ceremony import Ceremony
 from issuer.signer.deployment import Deployment
 from issuer.signer.hierarchy import add_scopes
-from issuer.signer.import_plan import Plan, Progress, Source
+from issuer.signer.import_plan import OldCrl, Plan, Progress, Source
 from issuer.signer.key_files import ceremony_opener
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.ocsp_signer import ensure_ocsp_signer
@@ -35,7 +35,7 @@ from quash.pki.algorithms import algorithm_for_spki
 from quash.pki.certificate import read_certificate
 from quash.pki.reasons import Reason
 from quash.runtime.config import OcspSigner
-from quash.store import acts, blocked_keys, buckets, crls, imports, issuers, jobs, outbox, revocations
+from quash.store import acts, blocked_keys, buckets, crl_demands, crls, imports, issuers, jobs, outbox, revocations
 from quash.store.certificates import bucket_of
 from quash.store.database import Connection, acquire
 from quash.store.imports import ImportRow
@@ -113,6 +113,8 @@ class Import:
         async with acquire(self._deployment.pool) as conn:
             if not visible:
                 await self._make_visible(conn, issuer)
+            elif self._plan.crl is not None:
+                await self._rise_above(conn, issuer, self._plan.crl)
             await publish_certificates(conn, self._deployment.state)
             self._summary.without_known_key = await imports.without_key(conn, issuer.id, self._deployment.now())
         return self._summary
@@ -235,16 +237,26 @@ class Import:
         async with conn.transaction():
             await add_scopes(conn, issuer, self._deployment.config.crl_base)
             if old is not None:
-                await crls.start_after(
-                    conn,
-                    issuer.id,
-                    "full",
-                    number=old.number,
-                    this_update=old.this_update,
-                    next_update=old.next_update,
-                )
+                await _start_after(conn, issuer, old)
             await buckets.add(conn, issuer.id, issuer.bucket_count, self._deployment.now())
             await outbox.add_issuer(conn, issuer.id)
+
+    async def _rise_above(self, conn: Connection, issuer: Issuer, old: OldCrl) -> None:
+        """The old CRL was forgotten before, or the CA made one more: who has it takes ours for older (B7)."""
+        states = await crls.states(conn, offline=True)
+        state = next(each for each in states if (each.scope.issuer_id, each.scope.shard) == (issuer.id, None))
+        ours = state.newest
+        if ours is not None and (ours.number < old.number or ours.this_update < old.this_update):
+            async with conn.transaction():
+                number = max(old.number, ours.number + 1)
+                await _start_after(conn, issuer, replace(old, number=number))
+                await crl_demands.add(conn, [state.scope], actor=ACTOR, at=self._deployment.now())
+
+
+async def _start_after(conn: Connection, issuer: Issuer, old: OldCrl) -> None:
+    await crls.start_after(
+        conn, issuer.id, "full", number=old.number, this_update=old.this_update, next_update=old.next_update
+    )
 
 
 def _with_bucket(row: ImportRow, issuer: Issuer) -> ImportRow:

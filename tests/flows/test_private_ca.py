@@ -52,12 +52,18 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> OpensslCa:
 
 
 async def take_over(
-    site: Site, old: OpensslCa, *, private: bool = True, key: KeySource | None = None, name: str = NAME
+    site: Site,
+    old: OpensslCa,
+    *,
+    private: bool = True,
+    key: KeySource | None = None,
+    name: str = NAME,
+    with_crl: bool = True,
 ) -> Summary:
     """As `quash import openssl` does it."""
     files = old.folder
     ca = x509.load_pem_x509_certificate((files / "ca.pem").read_bytes())
-    crl = (files / "crl.pem").read_bytes()
+    crl = (files / "crl.pem").read_bytes() if with_crl else None
     source = Source(name, old.index.read_bytes(), ca, files / "newcerts", crl, private)
     plan = make_plan(source, skip_bad=False, now=site.now, progress=nothing)
     deployment = Deployment(site.config, site.state, site.database.owner, site.clock)
@@ -121,6 +127,29 @@ def openssl_says(site: Site, old: OpensslCa, name: str, folder: Path) -> str:
     assert ("certificate revoked" in verified.stderr) == (said == "revoked"), verified.stderr
     assert ("OK" in verified.stdout) == (said == "good"), verified.stdout
     return said
+
+
+async def test_a_crl_that_comes_later_is_risen_above(site: Site, old: OpensslCa) -> None:
+    """The old CRL was forgotten at first: ours, which began at 1, go on from its number once it is given (B7)."""
+    path = f"{NAME}.crl"
+    await take_over(site, old, with_crl=False)
+    await site.settle()
+    assert number_of(site, path) == 1
+    theirs = x509.load_pem_x509_crl((old.folder / "crl.pem").read_bytes())
+    number = theirs.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    await take_over(site, old)
+    await site.clock.advance(60)
+    await site.settle()
+    assert number_of(site, path) == number + 1 > 0x100
+    await take_over(site, old)
+    await site.clock.advance(60)
+    await site.settle()
+    assert number_of(site, path) == number + 1, "running it once more changes nothing"
+
+
+def number_of(site: Site, path: str) -> int:
+    crl = x509.load_der_x509_crl((site.state.crl / path).read_bytes())
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 async def test_a_token_holds_the_key(site: Site, old: OpensslCa, tmp_path: Path) -> None:
