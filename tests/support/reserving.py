@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
+
 from issuer.signer import oids
 from issuer.signer import tbs_writer as write
 from issuer.signer.authority import authority_of
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame
+from quash.errors import QuashError
 from quash.keys import KeyHandle
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
@@ -177,3 +180,11 @@ class Desk:
             "only": "user" if found.idp else None,
         }
         return tbs_cert_list(**{**arguments, **changes})
+
+
+async def refused(desk: Desk, serial: bytes, name: str = "tls-dv") -> QuashError:
+    """The refusal; nothing was logged, so nothing was signed."""
+    with pytest.raises(QuashError) as caught:
+        await desk.signer.sign_certificate(desk.hierarchy[name].id, serial)
+    assert await desk.fetch("select from signing_log") == []
+    return caught.value
