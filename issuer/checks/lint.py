@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version as version_of
 from types import MappingProxyType
 from typing import Final
 
@@ -65,6 +66,12 @@ class LintGate:
         with _SECONDS.labels(linter.name).time():
             found = await adapters.findings(linter, twin)
         return self._report(linter.name, self._versions[linter.name], found)
+
+    async def answers(self, bodies: Sequence[bytes]) -> Report:
+        """pkilint's report on OCSP responses (DER), all that it finds in any of them."""
+        said = [await self._runner.run("ocsp", "", body) for body in bodies]
+        found = dict.fromkeys(Finding(**finding) for each in said for finding in each["findings"])
+        return self._report("pkilint-ocsp", version_of("pkilint"), list(found))
 
     def _report(self, linter: str, version: str, findings: Sequence[Finding]) -> Report:
         refusing = [each for each in at_or_above(findings, self._config.level) if not self._stands(each)]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final
 
-from issuer.checks import own_rules, pkilinting, weak_keys
+from issuer.checks import ocsp_linting, own_rules, pkilinting, weak_keys
 
 
 def _lint(document: str, der: bytes) -> dict[str, Any]:
@@ -19,11 +19,17 @@ def _own(_: str, der: bytes) -> dict[str, Any]:
     return {"version": own_rules.VERSION, "findings": [asdict(finding) for finding in own_rules.findings(der)]}
 
 
+def _ocsp(_: str, der: bytes) -> dict[str, Any]:
+    return {"findings": [asdict(finding) for finding in ocsp_linting.findings(der)]}
+
+
 def _key(_: str, spki: bytes) -> None:
     weak_keys.check_key(spki)
 
 
-TASKS: Final[Mapping[str, Callable[[str, bytes], Any]]] = MappingProxyType({"lint": _lint, "own": _own, "key": _key})
+TASKS: Final[Mapping[str, Callable[[str, bytes], Any]]] = MappingProxyType(
+    {"lint": _lint, "own": _own, "ocsp": _ocsp, "key": _key}
+)
 
 
 def warm() -> None:

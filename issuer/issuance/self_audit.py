@@ -3,7 +3,8 @@
 1. period       from the end of the last audit's until now (BR 8.7), or a calendar quarter
 2. sample       of each issuer 3 %, at least one
 3. lint         each by every configured linter that did not gate it; one that none is left for stops the audit
-4. store        results and act in one transaction, whatever was found
+4. answers      what the public responders say of each that has not expired, by pkilint (A42)
+5. store        results and act in one transaction, whatever was found
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
+
+from cryptography import x509
 
 from issuer.checks import adapters
 from issuer.checks.findings import Finding, Report
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
+from issuer.issuance import prepare
+from issuer.issuance.visible import PublicAnswers
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
@@ -76,8 +81,10 @@ def read_quarter(text: str) -> tuple[int, int]:
     return int(ends[0].timestamp()), int(ends[1].timestamp())
 
 
-async def audit(pool: Pool, config: Config, clock: Clock, quarter: str | None = None) -> Outcome:
-    """One audit by the recipe above. `pool`: of the owner's role.
+async def audit(
+    pool: Pool, config: Config, clock: Clock, quarter: str | None = None, *, responders: PublicAnswers | None = None
+) -> Outcome:
+    """One audit by the recipe above. `pool`: of the owner's role. Without `responders` step 4 falls away.
 
     Raises `self_audit.period`, `self_audit.nothing`, `self_audit.no_linter`, `lint.*`.
     """
@@ -93,6 +100,8 @@ async def audit(pool: Pool, config: Config, clock: Clock, quarter: str | None = 
     if not sampled:
         raise QuashError("self_audit.nothing", "nothing was issued in this period", Kind.NOT_FOUND)
     audited = await _lint(config, sampled)
+    if responders is not None:
+        audited += [found for each in sampled if (found := await _answers(pool, config, responders, each, now))]
     results = [
         Result(each.certificate.issuer_id, each.certificate.serial, each.report.linter, each.report.version,
                each.report.as_json(), bool(each.report.refusing))
@@ -126,6 +135,20 @@ async def _lint(config: Config, sampled: Sequence[Sampled]) -> list[Audited]:
 
     found = await asyncio.gather(*map(look, sampled))
     return [each for several in found for each in several]
+
+
+async def _answers(
+    pool: Pool, config: Config, responders: PublicAnswers, certificate: Sampled, now: int
+) -> Audited | None:
+    """All answers of one certificate; None once it has expired. Who does not answer is others' business to notice."""
+    if x509.load_der_x509_certificate(certificate.der).not_valid_after_utc.timestamp() < now:
+        return None
+    async with acquire(pool) as conn:
+        issuer, own = await prepare.read_issuer(conn, certificate.issuer_id)
+    heard = await responders.ask(issuer, own.der, certificate.serial)
+    silent = [Finding("info", "no_answer", f"{each.url}: {each.why}") for each in heard if not each.body]
+    report = await LintGate(config.lint, Inline()).answers([each.body for each in heard if each.body])
+    return Audited(certificate, replace(report, findings=(*report.findings, *silent)))
 
 
 def told(findings: Sequence[Finding]) -> str:

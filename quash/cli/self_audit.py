@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from issuer.issuance.self_audit import Outcome, audit, told
+from issuer.issuance.visible import PublicAnswers
 from quash.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_STATE,
@@ -49,7 +50,13 @@ def self_audit(
     if not quarter:
         _list(on_the_state(deployment, _audits), as_json=json_)
         return
-    outcome = on_the_state(deployment, lambda pool: audit(pool, deployment.config, SystemClock(), period))
+
+    async def draw(pool: Pool) -> Outcome:
+        clock = SystemClock()
+        async with PublicAnswers(deployment.config.visible_at, clock) as responders:
+            return await audit(pool, deployment.config, clock, period, responders=responders)
+
+    outcome = on_the_state(deployment, draw)
     _tell(outcome, as_json=json_)
     if outcome.refused:
         message = f"{len(outcome.refused)} of {outcome.sample} certificates break a rule: open a case for each (C2)"

@@ -13,10 +13,14 @@ import pytest
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.issuance.self_audit import audit, read_quarter, sample_size
+from issuer.issuance.visible import PublicAnswers
 from quash.errors import QuashError
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_response import GOOD, ResponseTemplate
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
-from tests.support.issuing import OV_SUBJECT, World, make_csr, private_key
+from tests.support.issuing import OV_SUBJECT, Responder, World, make_csr, private_key
 
 ZLINT = Path(sys.executable).with_name("zlint")
 SAYS = "import sys, json; sys.stdin.buffer.read(); print(json.dumps({{'{code}': {{'result': '{result}'}}}}))"
@@ -117,6 +121,46 @@ async def test_without_a_linter_that_had_no_say_nothing_is_audited(world: World,
         await audit(world.owner, config, clock)
     assert error.value.code == "self_audit.no_linter"
     assert await world.fetch("select from self_audit") == []
+
+
+async def test_what_responders_say_of_the_sample_is_linted_too(world: World, clock: FakeClock) -> None:
+    """A42, D47: pkilint on the answers of both hashes, kept like any result; silence is told and breaks no rule."""
+    config = config_of(world, program("stranger", "pass"))
+    await order(world, 1)
+    await order(world, 1, "tls-ov")
+    dv, ov = (row["serial"] for row in await world.fetch("select serial from certificate order by issuer_id"))
+    await clock.advance(1)
+    certificates = {name: await world.certificate_of(name) for name in world.hierarchy}
+    async with Responder(world.hierarchy, certificates, clock).serving() as responder:
+        responder.says[dv] = GOOD
+        async with PublicAnswers([responder.url], clock) as asked:
+            outcome = await audit(world.owner, config, clock, responders=asked)
+    said = {each.certificate.serial: each.report for each in outcome.audited if each.report.linter == "pkilint-ocsp"}
+    assert (said[dv].findings, said[dv].refusing) == ((), ())
+    assert [(each.severity, each.code) for each in said[ov].findings] == [("info", "no_answer")] * 2
+    assert said[ov].refusing == ()
+    assert responder.requests == 4
+    rows = await world.fetch("select from self_audit_result where linter = 'pkilint-ocsp' and not refused")
+    assert len(rows) == 2
+
+
+async def test_an_answer_that_breaks_a_rule_refuses(world: World) -> None:
+    """pkilint finds an answer that ends before it begins, beside one that does not."""
+    gate = LintGate(world.config.lint, Inline())
+    issuer, now = world.hierarchy["tls-dv"], int(world.clock.now())
+    template = ResponseTemplate(
+        issuer_subject=issuer.subject,
+        issuer_spki=issuer.spki,
+        signer_certificate=await world.certificate_of("tls-dv"),
+        algorithm=SIGNATURE_ALGORITHMS[issuer.signature_algorithm],
+    )
+    good, broken = (
+        template.response(CertIdHash.SHA256, b"\1" * 16, GOOD, now, now + seconds, b"\1" * 64)
+        for seconds in (3600, -3600)
+    )
+    assert (await gate.answers([good])).refusing == ()
+    report = await gate.answers([good, broken])
+    assert [each.code for each in report.refusing] == ["pkix.ocsp_negative_validity_period"]
 
 
 async def test_debian_s_zlint_finds_nothing_in_what_we_issue(world: World, clock: FakeClock) -> None:
