@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import pytest
@@ -21,7 +20,7 @@ from quash.pki.ocsp_request import build_request
 from quash.pki.ocsp_response import ERRORS, verify_response
 from responder.serve.answer import Answer, Limits, Request, Responder, route
 from responder.serve.freshness import Freshness
-from responder.serve.httpdate import http_date, parse_http_date
+from responder.serve.httpdate import http_date
 from responder.serve.view import Directory, View, directory_of
 from tests.support.ocsp_issuer import OcspIssuer
 
@@ -385,20 +384,3 @@ def test_no_request_raises(method: str, target: bytes, body: bytes) -> None:
     """Whatever arrives has an answer."""
     answer = responder().answer(Request(method, target, body), NOW)
     assert answer.status in (200, 404, 405)
-
-
-@given(st.integers(0, 4_102_444_800))
-def test_http_dates_are_what_the_library_reads(at: int) -> None:
-    """Our dates are IMF-fixdates, and are read back to the second."""
-    text = http_date(at)
-    assert parsedate_to_datetime(text).timestamp() == at
-    assert parse_http_date(text) == at
-    assert len(text) == 29
-
-
-def test_an_http_date_by_the_book() -> None:
-    """The example of RFC 9110."""
-    assert http_date(784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT"
-    assert parse_http_date("Sunday, 06-Nov-94 08:49:37 GMT") == 784_111_777
-    assert parse_http_date("Sun Nov  6 08:49:37 1994") == 784_111_777
-    assert parse_http_date("no date") is None
