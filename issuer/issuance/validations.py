@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from issuer.checks.names import check_mailbox, check_name
 from issuer.checks.registries import Registries
@@ -66,16 +67,7 @@ async def _add(conn: Connection, officer: str, row: Validation) -> Validation:
                 "validated_at": row.validated_at,
             },
         )
-        made = Validation(
-            row.applicant,
-            row.kind,
-            row.value,
-            row.method,
-            row.validated_at,
-            row.recorded_at,
-            row.withdrawn,
-            act_id,
-        )
+        made = replace(row, act_id=act_id)
         await validations.add(conn, made)
         return made
 
