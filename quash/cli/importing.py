@@ -74,7 +74,7 @@ def openssl(
     source = Source(name, _read(index), _certificate(_read(ca)), certs, _read(crl) if crl else None, private)
     key_source = KeySource(
         _read(key) if key else None,
-        _read(key_passphrase_file).splitlines()[0] if key_passphrase_file else None,
+        _first_line(_read(key_passphrase_file)) if key_passphrase_file else None,
         key_uri,
     )
     with _Bar() as bar:
@@ -125,6 +125,11 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise QuashError("import.unreadable", f"{path}: {error.strerror}") from None
+
+
+def _first_line(body: bytes) -> bytes:
+    """Empty for an empty file, which is then a wrong passphrase."""
+    return body.partition(b"\n")[0].removesuffix(b"\r")
 
 
 def _certificate(body: bytes) -> x509.Certificate:
