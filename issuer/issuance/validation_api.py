@@ -1,4 +1,4 @@
-"""The issuing API's routes for validated identifiers: officers record and withdraw, auditors look."""
+"""The issuing API's routes for validated identifiers: officers record and withdraw, auditors look (G37)."""
 
 from __future__ import annotations
 

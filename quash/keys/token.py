@@ -1,4 +1,4 @@
-"""Keys on PKCS#11 tokens.
+"""Keys on PKCS#11 tokens (G43).
 
 Hashing happens here and the token signs the digest: SoftHSM2 lacks CKM_ECDSA_SHA256 and its relatives, every token has
 CKM_ECDSA, and a CRL of 50 MB stays out of a network HSM. Ed25519 hashes twice: there the token gets the whole message.

@@ -169,7 +169,7 @@ async def client(world: World, tmp_path: Path) -> AsyncIterator[Client]:
 
 
 async def test_the_api(client: Client, clock: FakeClock) -> None:
-    """Officers record and withdraw, auditors look, operators neither."""
+    """Officers record and withdraw, auditors look, operators neither: nobody outside validates (G37)."""
     path, body = "/v1/validations", {"applicant": "operator:operator", **DNS, "method": "3.2.2.4.7"}
     assert (await client.post(path, body)).status == 403
     made = await client.post(path, body | {"validated_at": "2027-01-15T00:00:00Z"}, as_="officer")

@@ -1,4 +1,4 @@
-"""Tokens in trouble: pulled out while signing, a wrong PIN, two of them behind one library, many threads (design 2)."""
+"""Tokens in trouble (G43): pulled out while signing, a wrong PIN, two behind one library, many threads (design 2)."""
 
 from __future__ import annotations
 
