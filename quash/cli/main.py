@@ -80,7 +80,7 @@ HELP = {
     "order": "List orders that wait for an officer; release or refuse one.",
     "validation": "Record, withdraw and list what was validated for whom.",
     "names": "Refresh the lists of public suffixes and top-level domains.",
-    "ct": "Refresh the list of Certificate Transparency logs.",
+    "ct": "Refresh the list of Certificate Transparency logs; compare what others saw in them.",
     "self-audit": "Draw a sample of what was issued, and lint it anew; list the samples.",
     "testsite": "Serve a valid, a revoked and an expired certificate of each root.",
     "doctor": "Say which linters, lists and logs are found, and which are missing.",
