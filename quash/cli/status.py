@@ -44,6 +44,6 @@ def status(
         print_json(found)
         return
     since = f", {found['reason']} since {found['revoked_at']}" if found["reason"] else ""
-    print(f"{found['issuer'] or 'no issuer'} {found['serial']}: {found['status']}{since}")
+    print(f"{found['issuer'] or 'any issuer'} {found['serial']}: {found['status']}{since}")
     if found["crl_url"]:
         print(f"  CRL {found['crl_url']}")
