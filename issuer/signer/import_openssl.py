@@ -245,10 +245,10 @@ class Import:
         """The old CRL was forgotten before, or the CA made one more: who has it takes ours for older (B7)."""
         states = await crls.states(conn, offline=True)
         state = next(each for each in states if (each.scope.issuer_id, each.scope.shard) == (issuer.id, None))
-        ours = state.newest
-        if ours is not None and (ours.number < old.number or ours.this_update < old.this_update):
+        number, this_update = (state.newest.number, state.newest.this_update) if state.newest else (-1, -1)
+        if number < old.number or this_update < old.this_update:
             async with conn.transaction():
-                number = max(old.number, ours.number + 1)
+                number = max(old.number, number + 1)
                 await _start_after(conn, issuer, replace(old, number=number))
                 await crl_demands.add(conn, [state.scope], actor=ACTOR, at=self._deployment.now())
 
