@@ -29,14 +29,16 @@ class EntrySet:
 
 
 _COUNTED_EACH_TIME = 200_000
-"""Entries up to which all are counted for each CRL: more than B21 lets a CRL have. Counting a million costs a second
-where the table was not vacuumed; there the new ones are counted, and all whenever all are read or compared."""
+"""Entries up to which all are counted for each CRL: more than B21 lets a CRL have. Counting a million costs a tenth of
+their CRL, and a second where the table was not vacuumed; there the new ones are counted, and all of them whenever what
+is published is compared with the database (at start, every hour) and after the gate refused."""
 
 
-async def _expected(conn: Connection, scope: crls.Scope, known: EntrySet) -> int:
-    if known.count <= _COUNTED_EACH_TIME:
-        return await crl_entries.total(conn, scope) - known.gone
-    return known.expected + await crl_entries.count_new(conn, scope, known.covers)
+async def _total(conn: Connection, scope: crls.Scope, known: EntrySet | None) -> int:
+    """How many certificates of the scope were ever revoked, by the database's own count."""
+    if known is None or known.count <= _COUNTED_EACH_TIME:
+        return await crl_entries.total(conn, scope)
+    return known.expected + known.gone + await crl_entries.count_new(conn, scope, known.covers)
 
 
 async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known: EntrySet | None) -> EntrySet:
@@ -51,14 +53,16 @@ async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known
             changes = await crl_entries.changes(conn, scope, known.covers)
             if all(version == 1 for version, _ in changes):
                 added = [entry for _, entry in changes]
-                expected = await _expected(conn, scope, known)
+                expected = await _total(conn, scope, known) - known.gone
                 encoded = b"".join((known.encoded, *added))
                 return EntrySet(covers, number, encoded, known.count + len(added), expected, known.gone)
-        return await read_all(conn, scope, regular, covers)
+        return await read_all(conn, scope, regular, covers, known)
 
 
-async def read_all(conn: Connection, scope: crls.Scope, regular: crls.Crl | None, covers: str) -> EntrySet:
-    """The whole set, in the caller's transaction, whose snapshot is `covers`."""
+async def read_all(
+    conn: Connection, scope: crls.Scope, regular: crls.Crl | None, covers: str, known: EntrySet | None = None
+) -> EntrySet:
+    """The whole set, in the caller's transaction, whose snapshot is `covers`. Without `known` all are counted too."""
     found = await crl_entries.listing(conn, scope, regular)
-    expected = await crl_entries.total(conn, scope) - found.gone
+    expected = await _total(conn, scope, known) - found.gone
     return EntrySet(covers, regular.number if regular else None, found.encoded, found.count, expected, found.gone)

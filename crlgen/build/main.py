@@ -18,6 +18,7 @@ from crlgen.publish.folder import FolderPublisher, Publisher
 from crlgen.publish.ocsp_urls import OcspPurges
 from crlgen.publish.purge import Purger, Webhook
 from quash.errors import QuashError
+from quash.runtime.memory import keep_freed_memory
 from quash.runtime.process import Process
 from quash.store.crls import Scope
 from quash.store.database import connect
@@ -30,6 +31,7 @@ _CHECK = "crls"
 async def main(process: Process) -> None:
     """Builds until cancelled; ready while every scope's CRL is out and nothing that is due fails."""
     process.health.set(_CHECK, ok=False, detail="starting")
+    keep_freed_memory()
     pool = await connect(process.config, process.state, CRL_BUILDER)
     signer = RpcCrlSigner(process.state.run / "ca-signer.sock")
     linter = LintWorker()

@@ -68,10 +68,10 @@ async def listing(conn: Connection, scope: Scope, regular: Crl | None) -> Listin
     if upgraded:
         newest = " and (r.serial <> all ($5::bytea[]) or r.id = any ($6::bigint[]))"
         versions = [[each["serial"] for each in upgraded], [each["id"] for each in upgraded]]
+    # No filters of the aggregates: each is looked at for each row, and together they cost as much as the joining.
     row = await conn.fetchrow(
-        "select count(*) filter (where not may_go) as count, count(*) filter (where may_go) as gone,"
-        " string_agg(entry, ''::bytea) filter (where not may_go) as encoded"
-        f" from (select r.entry, {_MAY_GO} as may_go from revocation r"
+        "select count(entry) as count, count(*) - count(entry) as gone, string_agg(entry, ''::bytea) as encoded"
+        f" from (select case when {_MAY_GO} then null else r.entry end as entry from revocation r"
         f" where r.issuer_id = $1 and coalesce(r.shard, -1) = $2{newest} order by r.tx, r.id) e",
         scope.issuer_id,
         scope.shard_key,
