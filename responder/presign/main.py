@@ -36,6 +36,7 @@ async def main(process: Process) -> None:
         process.state.crl,
         make_key=maker(process.config, process.state),
         crew=SigningCrew(open_key, workers) if workers else None,
+        cache=process.state.cache,
     )
     live = LiveSigner(
         pool,

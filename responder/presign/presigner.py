@@ -13,6 +13,7 @@ from quash.store import feed, outbox
 from quash.store.database import Pool, acquire
 from quash.store.leases import Holder, Lease
 from responder.presign.agreement import ClockAgreement, DatabaseTime
+from responder.presign.answered import check_answered
 from responder.presign.desk import Desk, OpenKey, SigningDesk
 from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import LEADING
@@ -32,7 +33,8 @@ class Presigner:
     committed, so nothing is lost and nothing needs repair. Raises `store.unavailable`, `lease.lost`,
     `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log them, wait, step again.
 
-    `crl_folder` is the publish folder, read whenever a tenure begins. `open_key` opens an OCSP key by its reference,
+    `crl_folder` is the publish folder, `cache` a node's cache on this machine; both are read whenever a tenure begins.
+    `open_key` opens an OCSP key by its reference,
     `make_key` makes that of an issuer's next signer. `crew` signs large refreshes, this process when there is none.
     The pool needs two connections.
     """
@@ -47,6 +49,7 @@ class Presigner:
         *,
         make_key: MakeKey,
         crew: Desk | None = None,
+        cache: Path | None = None,
         database_time: DatabaseTime = feed.database_time,
     ) -> None:
         self._pool = pool
@@ -58,6 +61,7 @@ class Presigner:
         self._clock = clock
         self._settings = settings
         self._crl_folder = crl_folder
+        self._cache = cache
         self._agreement = ClockAgreement(clock, database_time)
         self._tenure: Tenure | None = None
 
@@ -102,6 +106,8 @@ class Presigner:
             roster = await Roster.load(conn)
             self._keys.check_tokens(roster)
             await check_published(conn, self._crl_folder, roster.issuers)
+            if self._cache is not None:
+                await check_answered(conn, self._cache, roster.issuers)
             readers = {lane: outbox.reader(lane) for lane in (outbox.URGENT, outbox.BULK)}
             for reader in readers.values():
                 await reader.load(conn)

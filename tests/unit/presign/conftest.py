@@ -125,7 +125,12 @@ class World:
         return MemoryKey(key, self)
 
     async def presigner(
-        self, *, clock: FakeClock | None = None, settings: Presign | None = None, crew: Desk | None = None
+        self,
+        *,
+        clock: FakeClock | None = None,
+        settings: Presign | None = None,
+        crew: Desk | None = None,
+        cache: Path | None = None,
     ) -> Presigner:
         """One more presigner process; the database's clock is the world's."""
 
@@ -140,6 +145,7 @@ class World:
             self.crl_folder,
             make_key=self.make_key,
             crew=crew,
+            cache=cache,
             database_time=database_time,
         )
         self.presigners.append(made)
