@@ -222,6 +222,11 @@ ODD = {
     "escapes in lower case": (lambda s: http("GET", target(s, GOOD).replace("%2F", "%2f")), 200, None),
     "absolute form": (lambda s: http("GET", s.url + target(s, GOOD)), 200, None),
     "a serial never issued": (lambda s: http("GET", target(s, MISSING)), 200, "unauthorized"),
+    "a serial longer than any key of the cache": (
+        lambda s: posting(s, body=build_request(s.issuer.cert_id(b"\x41" * 600))),
+        200,
+        "unauthorized",
+    ),
     "empty POST": (lambda s: posting(s, body=b""), 200, "malformed_request"),
     "POST without a length": (lambda s: http("POST", "/"), 200, "malformed_request"),
     "garbage": (lambda s: posting(s, body=b"garbage"), 200, "malformed_request"),
