@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
@@ -41,6 +41,10 @@ _REVOKED = Counter("quash_mass_revocations_total", "Certificates that mass revoc
 _LEFT = Gauge("quash_mass_revocation_left", "Certificates that are left of the running mass revocations")
 _LATE = Gauge("quash_mass_revocation_late", "Running mass revocations that miss their finish_by as they go (alarm)")
 _SECONDS = Gauge("quash_mass_revocation_left_seconds", "Until the running mass revocations are done, at their own rate")
+
+
+_Upgrade = tuple[Member, Revocation, Decision]
+"""A certificate that was revoked before, how it stands, and what is to stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +148,13 @@ class MassRunner:
         if job_id not in self._plans:
             self._plans[job_id] = await self._begin(conn, job)
         async with conn.transaction():
-            # Locks before anything is read: until the commit nobody issues for these keys, or revokes one of them.
-            await mass_sets.lock_keys(conn, job_id, job.cursor, most)
+            # Locks before anything is read that may change: until the commit nobody issues for these keys, or revokes
+            # one of them.
+            found = await mass_sets.lock_members(conn, job_id, job.cursor, most + 1)
             locked = await mass_jobs.try_lock(conn, job_id)
             if locked is None or locked.state != "running" or locked.cursor != job.cursor:
                 return 0
-            return await self._batch_of(conn, locked, most)
+            return await self._batch_of(conn, locked, found[:most], found[most:])
 
     async def _begin(self, conn: Connection, job: MassJob) -> _Plan:
         """Before this runner's first batch: is it still the set that was previewed and approved?"""
@@ -168,35 +173,37 @@ class MassRunner:
         whole = await mass_jobs.whole_buckets(conn, job.id)
         return _Plan(start.actor, since, whole, {each.id: each.name for each in await issuers.all_issuers(conn)})
 
-    async def _batch_of(self, conn: Connection, job: MassJob, most: int) -> int:
+    async def _batch_of(
+        self, conn: Connection, job: MassJob, batch: Sequence[Member], following: Sequence[Member]
+    ) -> int:
         now = int(self._clock.now())
-        found = await mass_sets.members(conn, job.id, job.cursor, most + 1)
-        batch, following = found[:most], found[most:]
         if not batch:
             await self._finish(conn, job, now)
             return 0
-        reason, since = Reason(job.reason), self._plans[job.id].since
         left_out = await self._leave_out(conn, job, batch, now)
-        changes = [
-            (each, made)
-            for each in batch
-            if each.key not in left_out and (made := _decide(each, reason, since, now)) is not None
-        ]
-        if changes:
-            await self._write(conn, job, changes, now)
-        await self._tell_presigner(conn, job, batch, following, [each for each, _ in changes])
+        due = [each for each in batch if each.not_after >= now and each.key not in left_out]
+        standing = {
+            (each.issuer_id, each.serial): each
+            for each in await revocations.latest_of(conn, [each.key for each in due])
+        }
+        first = [each for each in due if each.key not in standing] if standing else due
+        upgrades = self._upgrades(job, [(each, standing[each.key]) for each in due if each.key in standing])
+        changed = [*first, *(each for each, _, _ in upgrades)]
+        if changed:
+            await self._write(conn, job, first, upgrades, now)
+        await self._tell_presigner(conn, job, batch, following, changed)
         await mass_jobs.advance(
             conn,
             job.id,
             batch[-1].cursor,
             done=len(batch),
-            changed=len(changes),
+            changed=len(changed),
             per_second=self._rate(job.id, len(batch)),
             next_at=pace.next_at(pace.rate(job, self._clock.now()), len(batch), job.next_at, self._clock.now()),
             now=now,
         )
-        _REVOKED.labels("changed").inc(len(changes))
-        _REVOKED.labels("unchanged").inc(len(batch) - len(changes))
+        _REVOKED.labels("changed").inc(len(changed))
+        _REVOKED.labels("unchanged").inc(len(batch) - len(changed))
         return len(batch)
 
     async def _leave_out(self, conn: Connection, job: MassJob, batch: Sequence[Member], now: int) -> set[Key]:
@@ -209,32 +216,54 @@ class MassRunner:
             await mass_jobs.add_exempt(conn, job.id, new)
         return set(known) | set(new)
 
+    def _upgrades(self, job: MassJob, standing: Iterable[tuple[Member, Revocation]]) -> list[_Upgrade]:
+        """Of those revoked before, what is to change by B25; the others stand as asked, or may not change."""
+        if job.reason != Reason.keyCompromise:
+            return []
+        since = self._plans[job.id].since
+        decided = [
+            (member, before, decide((Reason(before.reason), before.revoked_at), Reason.keyCompromise, since))
+            for member, before in standing
+        ]
+        return [each for each in decided if each[2].outcome is not Outcome.UNCHANGED]
+
     async def _write(
-        self, conn: Connection, job: MassJob, changes: Sequence[tuple[Member, Decision]], now: int
+        self, conn: Connection, job: MassJob, first: Sequence[Member], upgrades: Sequence[_Upgrade], now: int
     ) -> None:
         """The revocations and the one act that names them all; compromised keys are blocked with them (C9)."""
         plan, reason, serials = self._plans[job.id], Reason(job.reason), defaultdict(list)
-        for each, _ in changes:
+        changed = [*first, *(each for each, _, _ in upgrades)]
+        for each in changed:
             serials[plan.issuers[each.issuer_id]].append(format_serial(each.serial))
         subject: dict[str, Any] = {"job": job.id, "cause": job.start_act_id, "reason": reason.name}
         subject |= {"revoked_at": plan.since, "certificates": serials}
         act_id = await acts.record(conn, at=now, actor=plan.actor, action=REVOKE, subject=subject)
-        rows = [
-            Revocation(
-                issuer_id=each.issuer_id,
-                serial=each.serial,
-                version=each.version + 1,
-                reason=decision.reason,
-                revoked_at=decision.revoked_at,
+        if first:
+            await revocations.add_first(
+                conn,
+                [(each.issuer_id, each.serial, each.shard, each.not_after) for each in first],
+                reason=reason,
+                revoked_at=plan.since,
                 recorded_at=now,
-                shard=each.shard,
                 act_id=act_id,
             )
-            for each, decision in changes
-        ]
-        await revocations.add(conn, rows)
+        if upgrades:
+            await revocations.add(
+                conn,
+                [
+                    replace(
+                        before,
+                        version=before.version + 1,
+                        reason=decision.reason,
+                        revoked_at=decision.revoked_at,
+                        recorded_at=now,
+                        act_id=act_id,
+                    )
+                    for _, before, decision in upgrades
+                ],
+            )
         if reason is Reason.keyCompromise:
-            keys = sorted({each.spki_sha256 for each, _ in changes if each.spki_sha256 is not None})
+            keys = sorted({each.spki_sha256 for each in changed if each.spki_sha256 is not None})
             await blocked_keys.block_many(conn, keys, reason=reason.name, added_at=now, act_id=act_id)
 
     async def _tell_presigner(
@@ -279,18 +308,6 @@ class MassRunner:
             rate if job_id not in self._rates else (1 - _SMOOTH) * self._rates[job_id] + _SMOOTH * rate
         )
         return self._rates[job_id]
-
-
-def _decide(member: Member, reason: Reason, since: int, now: int) -> Decision | None:
-    """What is to change by B25; None: it stands as asked, may not change, or expired meanwhile."""
-    if member.not_after < now:
-        return None
-    if member.reason is None or member.revoked_at is None:
-        return decide(None, reason, since)
-    if reason is not Reason.keyCompromise:
-        return None
-    decision = decide((Reason(member.reason), member.revoked_at), reason, since)
-    return None if decision.outcome is Outcome.UNCHANGED else decision
 
 
 async def _is_whole(conn: Connection, issuer_id: int, rank: int, count: int, now: int) -> bool:

@@ -1,4 +1,4 @@
-"""The set of a mass revocation: how it is made, fixed, read as text and, by batches, as it stands (C17).
+"""The set of a mass revocation: how it is made, fixed, read as text and, by batches, locked (C17).
 
 Its order is (issuer id, rank, serial): bucket by bucket and, where an issuer's shards divide its buckets, shard by
 shard, so that a bucket is signed, and a CRL built, once for many.
@@ -33,7 +33,7 @@ START: Cursor = (-1, -1, b"")
 
 
 class Member(NamedTuple):
-    """A certificate of a set as it stands now: version 0 is not revoked."""
+    """A certificate of a set: what never changes of it."""
 
     issuer_id: int
     rank: int
@@ -41,9 +41,6 @@ class Member(NamedTuple):
     shard: int | None
     not_after: int
     spki_sha256: bytes | None
-    version: int
-    reason: int | None
-    revoked_at: int | None
 
     @property
     def bucket(self) -> int:
@@ -251,31 +248,21 @@ async def lines(conn: Connection, job_id: int, after: Cursor, limit: int) -> tup
     return text or "", tuple(last) if last else None
 
 
-async def lock_keys(conn: Connection, job_id: int, after: Cursor, limit: int) -> None:
-    """Takes `spki_lock` of the next certificates' keys until the transaction ends, always in the same order.
+async def lock_members(conn: Connection, job_id: int, after: Cursor, limit: int) -> list[Member]:
+    """The next certificates of a set, in its order, under `spki_lock` of their keys until the transaction ends.
 
-    Each is an entry of the server's lock table, which has max_connections * max_locks_per_transaction of them.
+    The locks are always taken in the same order; each is an entry of the server's lock table, which has
+    max_connections * max_locks_per_transaction of them. What is read beside them never changes, so the look may come
+    before the lock. `offset 0`: one look-up by the primary key for each, whatever the planner believes of the tables'
+    sizes; joined by hash, each batch would read all certificates that there are.
     """
-    await conn.execute(
-        f"select count(pg_advisory_xact_lock(key)) from (select distinct {SPKI_LOCK} as key from ({_PART}) m"
-        " join certificate c on c.issuer_id = m.issuer_id and c.serial = m.serial order by 1) k",
-        job_id,
-        *after,
-        limit,
-    )
-
-
-async def members(conn: Connection, job_id: int, after: Cursor, limit: int) -> list[Member]:
-    """The next certificates of a set, in its order, as they stand now."""
     rows = await conn.fetch(
-        "select m.issuer_id, m.rank, m.serial, c.shard, c.not_after, c.spki_sha256,"
-        " coalesce(r.version, 0)::integer as version, r.reason, r.revoked_at"
-        f" from ({_PART}) m join certificate c on c.issuer_id = m.issuer_id and c.serial = m.serial"
-        " left join lateral (select version, reason, revoked_at from revocation r"
-        "  where r.issuer_id = m.issuer_id and r.serial = m.serial order by version desc limit 1) r on true"
-        " order by m.issuer_id, m.rank, m.serial",
+        "select issuer_id, rank, serial, shard, not_after, spki_sha256, pg_advisory_xact_lock(key)::text"
+        f" from (select m.*, c.shard, c.not_after, c.spki_sha256, {SPKI_LOCK} as key from ({_PART}) m"
+        "  cross join lateral (select * from certificate c where c.issuer_id = m.issuer_id and c.serial = m.serial"
+        "   offset 0) c order by key) k",
         job_id,
         *after,
         limit,
     )
-    return list(map(Member._make, rows))
+    return sorted(Member(*row[:-1]) for row in map(tuple, rows))

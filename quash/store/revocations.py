@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quash.store.database import Connection
+from quash.pki.crl import entry
+from quash.store.database import SCHEMA, Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,13 @@ async def latest(conn: Connection, issuer_id: int, serial: bytes) -> Revocation 
 
 
 async def latest_of(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> list[Revocation]:
-    """The revocations that count for these certificates (issuer id, serial), those that are revoked, in any order."""
+    """The revocations that count for these certificates (issuer id, serial), those that are revoked, in any order.
+
+    One look-up by the primary key for each, whatever the planner believes of the table's size.
+    """
     rows = await conn.fetch(
-        f"select distinct on (issuer_id, serial) {_COLUMNS} from revocation"
-        " where (issuer_id, serial) in (select * from unnest($1::smallint[], $2::bytea[]))"
-        " order by issuer_id, serial, version desc",
+        f"select r.* from unnest($1::smallint[], $2::bytea[]) as k (i, s) cross join lateral"
+        f" (select {_COLUMNS} from revocation where issuer_id = k.i and serial = k.s order by version desc limit 1) r",
         [issuer_id for issuer_id, _ in keys],
         [serial for _, serial in keys],
     )
@@ -91,6 +94,35 @@ async def add(conn: Connection, rows: Sequence[Revocation]) -> None:
         [row.shard for row in rows],
         [row.act_id for row in rows],
     )
+    await _hint(conn)
+
+
+async def add_first(
+    conn: Connection,
+    certificates: Sequence[tuple[int, bytes, int | None, int]],
+    *,
+    reason: int,
+    revoked_at: int,
+    recorded_at: int,
+    act_id: int,
+) -> None:
+    """As `add`, for (issuer id, serial, shard, notAfter) that are not revoked yet: millions of them in a mass job.
+
+    Their CRL entries are made here, which the database only compares (0075_revocations_ready_made.sql).
+    """
+    await conn.copy_records_to_table(
+        "revocation",
+        schema_name=SCHEMA,
+        columns=(*_COLUMNS.split(", "), "entry", "not_after"),
+        records=[
+            (i, serial, 1, reason, revoked_at, recorded_at, shard, act_id, entry(serial, revoked_at, reason), not_after)
+            for i, serial, shard, not_after in certificates
+        ],
+    )
+    await _hint(conn)
+
+
+async def _hint(conn: Connection) -> None:
     await conn.execute("select pg_notify('crl', '')")
 
 

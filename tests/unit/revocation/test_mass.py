@@ -125,6 +125,27 @@ async def test_a_set_with_a_ca_asks_two_officers(world: World, runner: MassRunne
         assert (job.preview["cas"], mass.needs_approval(job, 100)) == (cas, bool(cas))
 
 
+async def test_no_batch_reads_a_table_from_end_to_end(world: World, database: Any, clock: FakeClock) -> None:
+    """Whatever the planner believes of the tables: with millions of certificates each batch would take seconds."""
+    job_id = await of_list(world, await populate(world, 3000))
+    pool = await database.pool(JOBS)
+    runner = MassRunner(pool, clock, batch=300)
+    await runner.step()
+    await world.owner.execute("analyze certificate")
+    await command(world, job_id, "start")
+
+    async def scans() -> list[int]:
+        async with acquire(pool) as conn:  # the one connection that the runner has used
+            await conn.execute("select pg_stat_force_next_flush()")
+        async with acquire(world.owner) as conn:
+            tables = "select seq_scan from pg_stat_user_tables where relname = any($1) order by relname"
+            return [row["seq_scan"] for row in await conn.fetch(tables, ["certificate", "revocation"])]
+
+    before = await scans()
+    assert await finish(runner) == 3000
+    assert await scans() == before
+
+
 async def test_a_list_from_draft_to_done(world: World, runner: MassRunner) -> None:
     """Previewed first; then each certificate once, with its act, on the bulk lane; those revoked before are counted."""
     keys = await populate(world, 40)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import asyncpg
+import pytest
+
 from quash.pki.crl import ENTRIES, cut_entries, entry
 from quash.pki.reasons import ALLOWED_REASONS
 from quash.pki.serials import MAX_OCTETS
@@ -64,17 +67,48 @@ async def test_kept_entry_is_the_one_that_the_codec_writes(database: Any) -> Non
     assert (found.count, found.gone) == (len(wanted), 0)
 
 
-async def test_writer_cannot_choose_what_is_kept(database: Any) -> None:
-    """The database fills entry and notAfter itself, whatever an INSERT says."""
+_INSERT = (
+    "insert into revocation (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id, entry, not_after)"
+    " values (1, $1, 2, 4, 6, 0, $2, $3, $4)"
+)
+
+
+async def test_database_fills_what_a_writer_leaves_out(database: Any) -> None:
+    """As processes of the release before write: entry and notAfter, both or one of them."""
+    await prepare(database.owner)
+    for serial, octets, not_after in (
+        (b"\x01", None, None),
+        (b"\x02", None, 77),
+        (b"\x03", entry(b"\x03", 6, 4), None),
+    ):
+        await revoke(database.owner, serial, 1, 5, not_after=77)
+        await database.owner.execute(_INSERT, serial, 1, octets, not_after)
+        row = await database.owner.fetchrow(
+            "select entry, not_after from revocation where serial = $1 and version = 2", serial
+        )
+        assert tuple(row) == (entry(serial, 6, 4), 77)
+
+
+@pytest.mark.parametrize(
+    ("serial", "act", "octets", "not_after", "error"),
+    [
+        (b"\x01", 1, entry(b"\x01", 6, 1), 77, asyncpg.CheckViolationError),
+        (b"\x01", 1, entry(b"\x01", 6, 4), 78, asyncpg.CheckViolationError),
+        (b"\x09", 1, entry(b"\x09", 6, 4), 77, asyncpg.CheckViolationError),
+        (b"\x09", 1, None, None, asyncpg.NotNullViolationError),
+        (b"\x01", 9999, entry(b"\x01", 6, 4), 77, asyncpg.ForeignKeyViolationError),
+    ],
+    ids=["another reason", "another notAfter", "no certificate", "no certificate, nothing brought", "no act"],
+)
+async def test_writer_cannot_choose_what_is_kept(
+    database: Any, serial: bytes, act: int, octets: bytes | None, not_after: int | None, error: type[Exception]
+) -> None:
+    """What a writer brings ready-made is compared: with the certificate, with its own encoding, with the acts (B8)."""
     await prepare(database.owner)
     await revoke(database.owner, b"\x01", 1, 5, not_after=77)
-    await database.owner.execute(
-        "insert into revocation"
-        " (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id, entry, not_after)"
-        " values (1, '\\x01', 2, 4, 6, 0, 1, '\\x00', 1)"
-    )
-    rows = await database.owner.fetch("select entry, not_after from revocation order by version")
-    assert [tuple(row) for row in rows] == [(entry(b"\x01", 5, 1), 77), (entry(b"\x01", 6, 4), 77)]
+    with pytest.raises(error):
+        await database.owner.execute(_INSERT, serial, act, octets, not_after)
+    assert await database.owner.fetchval("select count(*) from revocation") == 1
 
 
 async def test_greatest_version_alone_is_listed(database: Any) -> None:
