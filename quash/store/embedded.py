@@ -27,6 +27,13 @@ from quash.runtime.state import State
 from quash.store.passwords import ensure_password
 from quash.store.service_user import ServiceUser, service_user
 
+
+def _shared_buffers() -> int:
+    """An eighth of the memory in MB, within what is useful; it is taken as it is needed."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return max(128, min(1024, memory // 8))
+
+
 SUPERUSER = "postgres"
 _PORT = 5432
 _SETTINGS = {
@@ -38,6 +45,12 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] %u ",
     "log_parameter_max_length_on_error": "0",  # values of statements never enter the log
     "log_checkpoints": "off",
+    # What PostgreSQL assumes by itself is for the smallest of machines: in a mass revocation it would write whole pages
+    # to its log again and again, after a checkpoint every few seconds, and fetch its indexes' pages one by one.
+    "shared_buffers": f"{_shared_buffers()}MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",  # no disk that turns
 }
 _HBA = "# Passwords for everybody; no TCP. Written by quash.\nlocal all all scram-sha-256\n"
 _POLL = 0.02
