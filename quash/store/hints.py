@@ -24,13 +24,23 @@ class Hints:
         # Connecting outlives a poll: on a busy server it would be begun anew at each, and never succeed.
         self._connecting: asyncio.Task[None] | None = None
 
-    async def wait(self, seconds: float) -> None:
-        """Returns at the next hint, or at once for one that came since the last call; at the latest after `seconds`."""
+    @property
+    def is_listening(self) -> bool:
+        """Whether a hint would be heard, as far as we know."""
+        return self._connecting is None and self._conn is not None and not is_lost(self._conn)
+
+    async def wait(self, seconds: float, *, listening: float | None = None) -> None:
+        """Returns at the next hint, or at once for one that came since the last call; at the latest after `seconds`.
+
+        `listening`: instead of `seconds` while the server would tell us. A standby tells nobody.
+        """
         if self._connecting is not None and self._connecting.done():
             self._connecting.result()  # raises what no database is to blame for
             self._connecting = None
-        if self._connecting is None and (self._conn is None or is_lost(self._conn)):
+        if self._connecting is None and not self.is_listening:
             self._connecting = asyncio.create_task(self._listen())
+        if listening is not None and self.is_listening:
+            seconds = listening
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hinted.wait()

@@ -20,7 +20,7 @@ from quash.store.hints import Hints
 from quash.store.roles import FOLLOWER
 from responder.follow.follower import REBUILDS, Follower
 
-POLL_SECONDS = 0.05
+POLL_SECONDS, POLL_BESIDE_HINTS = 0.05, 0.25  # each costs several queries
 RETRY_SECONDS = 1.0
 _CHECK = "feed"
 
@@ -75,7 +75,7 @@ async def _follow(process: Process, follower: Follower, pool: Pool) -> None:
             await _wait_for_better(process, error)
         else:
             process.health.set(_CHECK, ok=follower.at_head, detail="" if follower.at_head else "not at the feed's head")
-            await hints.wait(POLL_SECONDS)
+            await hints.wait(POLL_SECONDS, listening=POLL_BESIDE_HINTS)
 
 
 async def _connect(process: Process) -> Pool:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from quash.errors import Kind, QuashError
 from quash.runtime.process import die_with
@@ -52,7 +53,8 @@ class SigningCrew:
             )
         pool = self._pool
         try:
-            return await asyncio.wrap_future(pool.submit(_sign, signer, issuer_certificate, statuses, as_of, validity))
+            columns = tuple(zip(*statuses, strict=True))  # pickled in a fifth of the time that tuples of a class take
+            return await asyncio.wrap_future(pool.submit(_sign, signer, issuer_certificate, columns, as_of, validity))
         except BrokenProcessPool:
             if self._pool is pool:
                 self._pool = None
@@ -77,9 +79,10 @@ def _begin(open_key: OpenKey, parent: int) -> None:
 
 
 def _sign(
-    signer: OcspSigner, issuer_certificate: bytes, statuses: Sequence[CertificateStatus], as_of: int, validity: int
+    signer: OcspSigner, issuer_certificate: bytes, columns: tuple[tuple[Any, ...], ...], as_of: int, validity: int
 ) -> list[Item]:
     assert _keys is not None  # noqa: S101 - `_begin` ran
+    statuses = list(map(CertificateStatus._make, zip(*columns, strict=True)))
     try:
         return _keys.sign(signer, issuer_certificate, statuses, as_of, validity)
     except QuashError as error:

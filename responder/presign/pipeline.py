@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from quash.errors import QuashError
 from quash.store.database import Connection
@@ -22,15 +23,34 @@ from responder.presign.permit import Permitted
 from responder.presign.refresh import Pass, begin_pass
 from responder.presign.signing import Item
 
+LOOK_AWAY = 0.1
+"""Seconds to wait for the crew before urgent news are looked for without a hint: each look costs several queries."""
 LARGE = 2000
 """Statuses of a pass from which on it is worth to wake the crew."""
-_LOOK_AWAY = 0.02
-"""Seconds to wait for a slice before urgent news are looked for."""
 _PASSES = 2
 CREW_SLICE = 1000
 
 Permit = Callable[[Connection, Collection[CertificateStatus]], Awaitable[Permitted]]
 Choose = Callable[[int, int], tuple[OcspSigner, bytes]]
+Hinted = Callable[[float], Awaitable[object]]
+"""Returns at the next hint of urgent news, after so many seconds at the latest."""
+Until = Callable[[Iterable["asyncio.Future[Any]"]], Awaitable[None]]
+"""Waits until one of these is over, though not for longer than urgent news may wait."""
+
+
+def until_hinted(hinted: Hinted) -> Until:
+    """Waits for what the crew signs, and looks away from it for urgent news at a hint, or after `LOOK_AWAY`."""
+
+    async def until(tasks: Iterable[asyncio.Future[Any]]) -> None:
+        hint = asyncio.ensure_future(hinted(LOOK_AWAY))
+        try:
+            await asyncio.wait([*tasks, hint], return_when=asyncio.FIRST_COMPLETED)
+            if hint.done():
+                hint.result()
+        finally:
+            hint.cancel()
+
+    return until
 
 
 @dataclass(slots=True, eq=False)
@@ -78,12 +98,12 @@ class Pipeline:
             current.out += 1
             self._tasks[asyncio.ensure_future(self._sign(desk, current, permitted))] = current
 
-    async def signed(self) -> list[Signed]:
-        """The slices that came back, none when that takes longer than urgent news may wait."""
+    async def signed(self, until: Until) -> list[Signed]:
+        """The slices that came back, none when `until` has waited as long as urgent news may wait."""
         if not self._tasks:
             return []
-        done, _ = await asyncio.wait(self._tasks, timeout=_LOOK_AWAY, return_when=asyncio.FIRST_COMPLETED)
-        back = [(self._tasks.pop(task), task.result()) for task in done]
+        await until(self._tasks)
+        back = [(self._tasks.pop(task), task.result()) for task in list(self._tasks) if task.done()]
         found = [signed for of, signed in back if of in self._passes]
         for signed in found:
             if signed.error is not None:

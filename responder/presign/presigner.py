@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from responder.presign.answered import check_answered
 from responder.presign.desk import Desk, OpenKey, SigningDesk
 from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import LEADING
+from responder.presign.pipeline import Hinted
 from responder.presign.published import check_published
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey
@@ -36,7 +38,8 @@ class Presigner:
     `crl_folder` is the publish folder, `cache` a node's cache on this machine; both are read whenever a tenure begins.
     `open_key` opens an OCSP key by its reference,
     `make_key` makes that of an issuer's next signer. `crew` signs large refreshes, this process when there is none.
-    The pool needs two connections.
+    `hinted` waits for a hint of the outbox, so that urgent news overtake what the crew signs. The pool needs two
+    connections.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Presigner:
         crew: Desk | None = None,
         cache: Path | None = None,
         database_time: DatabaseTime = feed.database_time,
+        hinted: Hinted = asyncio.sleep,
     ) -> None:
         self._pool = pool
+        self._hinted = hinted
         self._holder = Holder(pool, LEASE)
         self._desk = SigningDesk(open_key)
         self._keys = KeyWatch(self._desk)
@@ -123,6 +128,7 @@ class Presigner:
             settings=self._settings,
             make_key=self._make_key,
             keys=self._keys,
+            hinted=self._hinted,
         )
 
     async def _end(self) -> None:

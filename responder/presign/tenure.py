@@ -36,7 +36,7 @@ from responder.presign.feeder import Feeder, Within
 from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm
 from responder.presign.permit import Permitted, needs_proof, permit
-from responder.presign.pipeline import CREW_SLICE, Pipeline
+from responder.presign.pipeline import CREW_SLICE, Hinted, Pipeline, until_hinted
 from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey, SignerRotation
@@ -57,8 +57,6 @@ OLD = 23 * 3600
 NEWS_BATCH = 500
 CREW_BATCH = 4000
 """Bulk news at once, when there are as many: they are signed by the crew, in slices."""
-LOOK_AWAY = 0.02
-"""Seconds to wait for the crew before urgent news are looked for."""
 PRUNE_BATCH = 10_000
 PRUNE_BATCHES = 10
 """Of a minute: a mass revocation leaves more news behind than one."""
@@ -87,7 +85,9 @@ class Tenure:
         settings: Presign,
         make_key: MakeKey,
         keys: KeyWatch,
+        hinted: Hinted,
     ) -> None:
+        self._until = until_hinted(hinted)
         self.lease = lease
         self._pool = pool
         self._desk = desk
@@ -211,7 +211,7 @@ class Tenure:
             await self._pipeline.fill(conn, self._pace.size, self._paused_issuers())
         if self._pipeline.idle:
             return None
-        signed = await self._pipeline.signed()
+        signed = await self._pipeline.signed(self._until)
         for each in signed:
             if each.error is not None:
                 self._pause(each.of.issuer_id, each.error, each.count)
@@ -309,7 +309,7 @@ class Tenure:
         out = asyncio.gather(*(self._sign_slice(each, as_of) for each in slices))
         try:
             while not out.done():
-                await asyncio.wait([out], timeout=LOOK_AWAY)
+                await self._until([out])
                 await self._take_news(URGENT)
                 await self._heartbeat()
         except BaseException:

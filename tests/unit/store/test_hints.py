@@ -50,6 +50,24 @@ async def _seconds(hints: Hints, longest: float) -> float:
     return time.monotonic() - began
 
 
+async def test_waits_longer_only_while_the_server_would_tell(hints: Hints, notify: Callable[[], Any]) -> None:
+    """Without a connection that listens, the poll comes as soon as it does by itself."""
+    began = time.monotonic()
+    await hints.wait(0.05, listening=_LONG)
+    assert time.monotonic() - began < _LONG / 2
+    await asyncio.wait_for(_connected(hints), _LONG)
+    waiting = asyncio.create_task(hints.wait(0.05, listening=_LONG))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await notify()
+    await asyncio.wait_for(waiting, _LONG)
+
+
+async def _connected(hints: Hints) -> None:
+    while not hints.is_listening:
+        await hints.wait(0.01)
+
+
 async def test_a_hint_ends_a_wait(hints: Hints, notify: Callable[[], Any]) -> None:
     """Also one that came between two waits; without any, a wait takes as long as asked."""
     assert await _seconds(hints, 0.5) >= 0.5
