@@ -38,6 +38,7 @@ _SINGLE, _MANY, _LATE = "single", "many", "late"
 _ROOM: Final = 500  # revocations of one lane that are looked for at once
 _MANY_AT_ONCE: Final = 50  # of jobs, in one step: looking on must not slow what it looks at
 _REST_BESIDE_JOBS: Final = 20.0  # times what a look for those took, until the next one, while a job is running
+_LONGEST_REST: Final = 10.0  # seconds, while none is, and what jobs revoked is still being signed
 _PUT_OFF_AT_ONCE: Final = 100
 _AT_ONCE: Final = 16  # certificates that responders are asked for
 _FIRST_WAIT, _GROWTH, _LONGEST_WAIT = 0.5, 1.5, 10.0  # seconds between two looks
@@ -122,9 +123,12 @@ class Probe:
                 await self._settle(conn, found)
         for _, sighting in found:
             _SEEN.labels(sighting.kind).inc()
-        if beside_jobs and any(each.lane == _MANY for each in self._turn):
+        looked = [each for each in self._turn if each.lane == _MANY]
+        in_vain = any(kind == "ocsp" for each in looked for kind, *_ in each.missing)
+        if looked and (beside_jobs or in_vain):
             ended = self._clock.monotonic()
-            self._many_after = ended + _REST_BESIDE_JOBS * (ended - began)
+            rest = _REST_BESIDE_JOBS * (ended - began)
+            self._many_after = ended + (rest if beside_jobs else min(rest, _LONGEST_REST))
         _WAITING.set(len(self._pending))
         return len(found)
 

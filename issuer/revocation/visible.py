@@ -39,6 +39,7 @@ _PAGE = 1000
 _REMEMBERED = 1000
 _ASKED_AT_ONCE = 16
 _FIRST_WAIT, _LONGEST_WAIT, _GROWTH = 0.005, 0.25, 1.25  # seconds; the pause is the error of the measurement
+_LONGEST_CRL_WAIT = 1.0  # beside a mass revocation dozens wait for the next CRL, each with a question to the database
 _GIVE_UP = 900.0  # seconds; whoever still asks then starts anew
 _MAX_CRL = 1 << 30
 
@@ -186,7 +187,7 @@ class Watches:
                     assert scope is not None  # noqa: S101 - a CRL of it was just found
                     return scope
             await self._clock.sleep(wait)
-            wait = min(wait * _GROWTH, _LONGEST_WAIT)
+            wait = min(wait * _GROWTH, _LONGEST_CRL_WAIT)
 
     async def _lists(self, scope: Scope, issuer: Issuer, listed: Sequence[Revocation]) -> None:
         wanted = {crl_format.entry(each.serial, each.revoked_at, each.reason) for each in listed}
