@@ -53,13 +53,16 @@ _SETTINGS = {
     "jit": "off",  # compiling costs more than our short statements take
 }
 
-# The database is away, starting, stopping or full: the same call may succeed later.
+# The database is away, starting, stopping or full, or it had to choose between two of us: nothing of this call's
+# transaction stands, and the same call may succeed later.
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # disk, memory or connections
+    asyncpg.PostgresIOError,
+    asyncpg.TransactionRollbackError,  # a deadlock, or a serialization failure
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # a failover made this server a standby
     asyncpg.InternalClientError,  # the server's farewell crossed our query
