@@ -105,7 +105,7 @@ async def test_a_failover_loses_no_acknowledged_revocation(machines: Machines) -
     await site.revoke(third)
     before = [history(node) for node in (machines.near, machines.far)]
     pair.primary.kill()
-    await alone(pair)
+    await pair.alone()
     await until_spread(machines)
     # A position names system and timeline; with another timeline all that the feed keeps was read again.
     for was, node in zip(before, (machines.near, machines.far), strict=True):
@@ -170,13 +170,6 @@ async def issued(machines: Machines, *, standby: bool = True) -> x509.Certificat
     if standby:
         await machines.spread()
     return certificate
-
-
-async def alone(pair: Pair) -> None:
-    """The standby becomes the primary, and waits for no other."""
-    assert await pair.standby.admin("select pg_promote()")
-    await pair.standby.admin("alter system set synchronous_standby_names to ''")
-    await pair.standby.admin("select pg_reload_conf()")
 
 
 async def until_spread(machines: Machines) -> None:

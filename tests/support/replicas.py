@@ -68,7 +68,8 @@ class Namespaces:
         self._ip("addr", "add", f"{self.listen}/24", "dev", self._near)
         self._ip("link", "set", self._near, "up")
         self._ip("-n", self._name, "addr", "add", f"{self._address}/24", "dev", self._far)
-        self._ip("-n", self._name, "link", "set", self._far, "up")
+        for device in (self._far, "lo"):
+            self._ip("-n", self._name, "link", "set", device, "up")
 
     def remove(self) -> None:
         for what in (("link", "del", self._near), ("netns", "del", self._name)):
@@ -210,6 +211,18 @@ class Pair:
     standby: Server
     link: Link
 
+    def over_the_link(self) -> str:
+        """Of the database on whichever takes writes, as the standby's machine comes to both."""
+        host, port = (part.partition("=")[2] for part in self.link.conninfo.split())
+        both = f"host={host},{self.standby.postgres.socket_folder}&port={port},5432"
+        return f"postgresql:///quash?{both}&target_session_attrs=read-write"
+
+    async def alone(self) -> None:
+        """The standby becomes the primary, and waits for no other."""
+        assert await self.standby.admin("select pg_promote()")
+        await self.standby.admin("alter system set synchronous_standby_names to ''")
+        await self.standby.admin("select pg_reload_conf()")
+
     async def caught_up(self) -> None:
         """Waits until the standby has replayed all that the primary committed."""
         lsn = await self.primary.admin("select pg_current_wal_flush_lsn()::text")
@@ -242,7 +255,7 @@ async def a_pair(folder: Path, *, loopback: bool = False) -> AsyncIterator[Pair]
 def _begin(primary: Server) -> None:
     primary.postgres.initialise()
     with (primary.postgres.data / "pg_hba.conf").open("a") as hba:
-        hba.write("host replication all samenet scram-sha-256\n")
+        hba.writelines(f"host {what} all samenet scram-sha-256\n" for what in ("replication", "all"))
     primary.start()
 
 
