@@ -65,6 +65,7 @@ async def test_sixty_days(database: Database, clock: FakeClock, tmp_path: Path, 
                 if await site.rotation.step():
                     renewed.append(site.now)
                     await site.spread()
+                    await _issue_and_revoke(site)
                 if moment < due:
                     _look(site, {good: "good", revoked: "revoked"}, validity, refresh, seen)
         lives = [later - earlier for earlier, later in itertools.pairwise([started, *renewed])]
@@ -79,6 +80,15 @@ async def test_sixty_days(database: Database, clock: FakeClock, tmp_path: Path, 
         new = await site.new_node()
         await new.step()
         assert [new.ask(key) for key in (good, revoked)] == [site.node.ask(key) for key in (good, revoked)]
+
+
+async def _issue_and_revoke(site: Site) -> None:
+    """While both signers are served: answered before it is released (A7), and the same in OCSP and CRL (A26)."""
+    key = site.key(await site.issue())
+    assert site.node.ask(key).word == "good"
+    await site.revoke(key, Reason.cessationOfOperation)
+    await site.settle()
+    assert site.node.ask(key).entry == site.listed(key)
 
 
 async def _next_stop(site: Site, born: int) -> int:
