@@ -1,0 +1,241 @@
+"""A state machine over the whole way of a record: writers, commits, crashes, dropped partitions and followers."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from quash.cache.writer import LmdbWriter
+from quash.runtime.clock import FakeClock
+from quash.runtime.log import logger
+from quash.store import buckets, feed
+from quash.store.buckets import Bucket
+from quash.store.database import Connection, Pool
+from quash.store.feed import BULK, URGENT
+from quash.store.roles import FOLLOWER, PRESIGNER
+from responder.follow.follower import Follower
+from tests.support.ocsp_issuer import OcspIssuer
+from tests.unit.follow.conftest import HOUR, Node
+
+T = TypeVar("T")
+
+SPAN, SPANS = 2 * HOUR, 20
+SERIALS = [bytes([1, n]) for n in range(4)]
+WRITERS, NODES, LANES = st.integers(0, 2), st.integers(0, 1), st.sampled_from([URGENT, BULK])
+_ISSUER = """
+insert into issuer
+    (name, kind, subject, spki, signature_algorithm, ocsp_path, max_age, bucket_count, profiles, created_at)
+    values ('tls-dv', 'imported', '', '', 'ecdsa-p256-sha256', 'tls-dv', 1800, 1, '{}', 0);
+insert into bucket (issuer_id, bucket, due_at) select id, 0, 0 from issuer;
+"""
+_BEGIN = "delete from feed_partition; update feed_floor set below = '0'; update bucket set pass_xmin = null"
+Order = tuple[int, int]
+"""Of records: (version, thisUpdate)."""
+
+
+class FeedMachine(RuleBasedStateMachine):
+    """Whatever is interleaved, a node that has just read holds, of each serial, the maximum of what is committed.
+
+    A writer is a presigner's transaction: it tells what the database says by then, and may commit late, not at all, or
+    be lost with its connection. A pass tells of every serial, and lets old partitions be dropped.
+    """
+
+    database: Any
+    loop: asyncio.Runner
+    pool: Pool
+    issuer: OcspIssuer
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run(coroutine)
+
+    @initialize()
+    def begin_with_an_empty_feed(self) -> None:
+        """Three writers and two nodes; nobody knows of any serial."""
+        self.clock = FakeClock()
+        self.known: dict[bytes, int] = {}  # serial -> version, as committed in the database
+        self.open: dict[int, tuple[Any, list[tuple[bytes, Order]]]] = {}
+        self.most: dict[bytes, Order] = {}  # of all committed records
+        self.start = int(self.clock.now()) // SPAN * SPAN
+        self.folders = [Path(tempfile.mkdtemp()) for _ in range(2)]
+        self.run(self._begin())
+
+    async def _begin(self) -> None:
+        async with self.database.owner.acquire() as conn:
+            for each in await feed.partitions(conn):
+                await conn.execute(f"drop table feed_{each.starts_at}")
+            await conn.execute(_BEGIN)
+            for number in range(SPANS):
+                await feed.add_partition(conn, self.start + number * SPAN, self.start + (number + 1) * SPAN)
+        self.writers = [await self.database.connection() for _ in range(3)]
+        self.passing = await self.database.connection(PRESIGNER)
+        self.nodes = [self._node(folder) for folder in self.folders]
+        self.followers = [self._follower(node) for node in self.nodes]
+        await self.nodes[0].feed(*self.nodes[0].announcement())
+
+    def _node(self, folder: Path) -> Node:
+        writer = LmdbWriter(folder, map_size=1 << 24)
+        return Node(self.database, folder, self.clock, writer, self.issuer)
+
+    def _follower(self, node: Node) -> Follower:
+        async def database_time(_: Connection) -> float:
+            return self.clock.now()
+
+        return Follower(self.pool, node.writer, self.clock, logger(), database_time=database_time)
+
+    @property
+    def now(self) -> int:
+        return int(self.clock.now())
+
+    def _record(self, serial: bytes) -> tuple[bytes, bytes, Order]:
+        version = self.known[serial]
+        revoked = None if version == 0 else (1, self.start)
+        record = self.issuer.record(serial, self.now, version=version, revoked=revoked)
+        return serial, record, (version, self.now)
+
+    def _committed(self, records: list[tuple[bytes, Order]]) -> None:
+        for serial, order in records:
+            self.most[serial] = max(order, self.most.get(serial, (-1, 0)))
+
+    @rule(serial=st.sampled_from(SERIALS), revoke=st.booleans(), writer=WRITERS, stay=st.booleans(), lane=LANES)
+    def write(self, serial: bytes, writer: int, lane: int, *, revoke: bool, stay: bool) -> None:
+        """Tells of one serial, in the writer's transaction, which is committed or stays open."""
+        self.known[serial] = self.known.get(serial, -1) + 1 if revoke else self.known.get(serial, 0)
+        _, record, order = self._record(serial)
+        if writer not in self.open:
+            transaction = self.writers[writer].transaction()
+            self.run(transaction.start())
+            self.open[writer] = (transaction, [])
+        row = self.nodes[0].records((serial, record), lane=lane)
+        self.run(feed.append(self.writers[writer], [row], self.now))
+        self.open[writer][1].append((serial, order))
+        if not stay:
+            self.commit(sorted(self.open).index(writer))
+
+    @precondition(lambda self: self.open)
+    @rule(which=WRITERS)
+    def commit(self, which: int) -> None:
+        transaction, records = self.open.pop(sorted(self.open)[which % len(self.open)])
+        self.run(transaction.commit())
+        self._committed(records)
+
+    @precondition(lambda self: self.open)
+    @rule(which=WRITERS, crash=st.booleans())
+    def lose(self, which: int, *, crash: bool) -> None:
+        """Rolled back, or its process died: the server ends the session."""
+        writer = sorted(self.open)[which % len(self.open)]
+        transaction, _ = self.open.pop(writer)
+        self.run(self._replace(writer) if crash else transaction.rollback())
+
+    async def _replace(self, writer: int) -> None:
+        pid = self.writers[writer].get_server_pid()
+        self.writers[writer].terminate()
+        self.writers[writer] = await self.database.connection()
+        while await self.writers[writer].fetchval("select true from pg_stat_activity where pid = $1", pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    @rule()
+    def refresh(self) -> None:
+        """A complete pass: whatever the database knows by then is told again."""
+        self.run(self._refresh())
+
+    async def _refresh(self) -> None:
+        xmin = await buckets.snapshot_xmin(self.passing)
+        told = [self._record(serial) for serial in self.known]
+        async with self.passing.transaction():
+            if told:
+                row = self.nodes[0].records(*((serial, record) for serial, record, _ in told), lane=BULK)
+                await feed.append(self.passing, [row], self.now)
+            bucket = Bucket(1, 0, 0, 1)
+            await buckets.finish_pass(
+                self.passing, bucket, passed_at=self.now, pass_xmin=xmin, due_at=self.now, signer_id=None
+            )
+        self._committed([(serial, order) for serial, _, order in told])
+
+    @rule(seconds=st.sampled_from([1, SPAN]))
+    def wait(self, seconds: int) -> None:
+        """Perhaps into the next partition, which begins with issuers and signers."""
+        if self.now + seconds >= self.start + SPANS * SPAN:
+            return
+        before = self.now // SPAN
+        self.run(self.clock.advance(seconds))
+        if self.now // SPAN != before:
+            self.run(self.nodes[0].feed(*self.nodes[0].announcement()))
+
+    @rule()
+    def drop(self) -> None:
+        """The oldest partition, if nobody needs it; a writer that is still at it keeps it."""
+        self.run(self._drop())
+
+    async def _drop(self) -> None:
+        known = await feed.partitions(self.passing)
+        if known[0].ends_at <= self.now:
+            await feed.drop_partition(self.passing, known[0].starts_at, self.now)
+
+    @rule(node=NODES)
+    def follow(self, node: int) -> None:
+        self.run(self.followers[node].step())
+        self._assert_maximum(node)
+
+    @rule(node=NODES, wipe=st.booleans())
+    def restart(self, node: int, *, wipe: bool) -> None:
+        """As after kill -9; perhaps with a cache that was deleted, or that was never there."""
+        self.nodes[node].writer.environment.close()
+        if wipe:
+            shutil.rmtree(self.folders[node])
+            self.folders[node].mkdir()
+        self.nodes[node] = self._node(self.folders[node])
+        self.followers[node] = self._follower(self.nodes[node])
+
+    def _assert_maximum(self, node: int) -> None:
+        held = {serial: self.nodes[node].held(serial) for serial in SERIALS}
+        orders = {serial: (each.version, each.this_update) for serial, each in held.items() if each is not None}
+        assert orders == self.most
+
+    def teardown(self) -> None:
+        """When every writer is done, both nodes have the same, and a new one has it from what the feed still holds."""
+        if not hasattr(self, "nodes"):
+            return
+        try:
+            while self.open:
+                self.commit(0)
+            self.restart(1, wipe=True)
+            for node in (0, 1):
+                self.follow(node)
+        finally:
+            for node in (0, 1):
+                self.nodes[node].writer.environment.close()
+                shutil.rmtree(self.folders[node])
+            for conn in (*self.writers, self.passing):
+                conn.terminate()
+
+
+@pytest.mark.parametrize(("examples", "steps"), [(10, 30), pytest.param(100, 60, marks=pytest.mark.long)])
+def test_a_node_holds_the_maximum_of_what_is_committed(cluster: Any, examples: int, steps: int) -> None:
+    """On real PostgreSQL with real signatures."""
+    with asyncio.Runner() as loop:
+        name, database = loop.run(cluster.take())
+        loop.run(database.owner.execute(_ISSUER))
+        fields = {"database": database, "loop": loop, "pool": loop.run(database.pool(FOLLOWER)), "issuer": OcspIssuer()}
+        machine = type("Machine", (FeedMachine,), fields)
+        try:
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            loop.run(database.close())
+            loop.run(cluster.give_back(name))
