@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from quash.cache.layout import encode_batch, encode_heartbeat
 from quash.errors import QuashError
@@ -63,6 +64,13 @@ PRUNE_BATCHES = 10
 
 _SLICE = CREW_SLICE // 2
 _LANES = {URGENT: "urgent", BULK: "bulk"}
+
+
+class _Taken(NamedTuple):
+    """How many records a batch of news became, and whether there were more news than it holds."""
+
+    records: int
+    more: bool
 
 
 class Tenure:
@@ -120,13 +128,16 @@ class Tenure:
         await self._look_at_keys()
         await self._mend_set_back()
         while True:
-            count = await self._take_news(URGENT)
+            urgent = await self._take_news(URGENT)
             await self._heartbeat()
-            if count is not None:
-                done += count
-            elif not self._is_due("background"):
-                break
-            elif (count := await self._take_news(BULK)) is not None or (count := await self._refresh()) is not None:
+            done += urgent.records if urgent is not None else 0
+            if urgent is not None and urgent.more:
+                continue
+            if not self._is_due("background"):
+                break  # what was committed since that reading has sent its own hint
+            if (bulk := await self._take_news(BULK)) is not None:
+                done += bulk.records
+            elif (count := await self._refresh()) is not None:
                 done += count
             else:
                 self._done("background", BACKGROUND_EVERY)
@@ -167,7 +178,7 @@ class Tenure:
         await self._feeder.write([FeedRow(URGENT, "heartbeat", None, encode_heartbeat(now))])
         self._done("heartbeat", HEARTBEAT_EVERY)
 
-    async def _take_news(self, lane: int) -> int | None:
+    async def _take_news(self, lane: int) -> _Taken | None:
         """One batch of a lane of the outbox; None: there is no news."""
         began = self._clock.monotonic()
         reader = self._readers[lane]
@@ -202,7 +213,7 @@ class Tenure:
         reader.accept(batch)
         if dirty:
             self._due.pop("background", None)
-        return len(items)
+        return _Taken(len(items), batch.more)
 
     async def _refresh(self) -> int | None:
         """What the crew has signed by now, and new work for it; None: no bucket is due and nothing is being signed."""
