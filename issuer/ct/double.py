@@ -51,18 +51,13 @@ class LogDouble:
         self.operator, self.name, self.kind = operator, name, kind
         self.delay, self.status = 0.0, 200
         self.entries: list[bytes] = []
+        self.spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.log_id = hashlib.sha256(self.spki).digest()
         self._key = key
         self._roots = roots
         self._clock = clock
         self._scts: dict[bytes, Sct] = {}
-
-    @property
-    def spki(self) -> bytes:
-        return self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-    @property
-    def log_id(self) -> bytes:
-        return hashlib.sha256(self.spki).digest()
+        self._above: set[tuple[bytes, ...]] = set()
 
     def mangle(self, found: Sct) -> Sct:
         """What a test makes of an SCT before it is sent."""
@@ -103,7 +98,7 @@ class LogDouble:
     def _add(self, body: Any, *, poisoned: bool) -> Sct:
         """RFC 6962 4.1, 4.2: a chain to a known root, poisoned or not; the same one again gets the same SCT."""
         chain = [base64.b64decode(each, validate=True) for each in body["chain"]]
-        _check_chain(chain, self._roots)
+        self._check_chain(chain)
         tbs = tbs_of(chain[0])
         if is_poisoned(tbs) != poisoned:
             raise ValueError("precertificates belong to add-pre-chain, certificates to add-chain")
@@ -119,6 +114,14 @@ class LogDouble:
         signature = self._key.sign(data, ec.ECDSA(hashes.SHA256()))
         made = self._scts[chain[0]] = Sct(self.log_id, unsigned.timestamp, extensions, _SHA256, _ECDSA, signature)
         return made
+
+    def _check_chain(self, chain: Sequence[bytes]) -> None:
+        """What stands above a leaf is the same for all of an issuer, and is verified once."""
+        leaf, above = chain[0], tuple(chain[1:])
+        if above not in self._above:
+            _check_above(above, self._roots)
+            self._above.add(above)
+        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(above[0]))
 
     def _tree_head(self) -> dict[str, Any]:
         at, size, root = int(self._clock.now() * 1000), len(self.entries), self.root_hash()
@@ -165,9 +168,9 @@ def list_of(logs: Iterable[LogDouble], base: str, now: float) -> dict[str, Any]:
     return {"version": "1.0", "log_list_timestamp": made, "operators": list(operators.values())}
 
 
-def _check_chain(chain: Sequence[bytes], roots: Sequence[bytes]) -> None:
+def _check_above(chain: Sequence[bytes], roots: Sequence[bytes]) -> None:
     loaded = [x509.load_der_x509_certificate(each) for each in chain]
-    if len(loaded) < 2 or not (chain[-1] in roots or any(_issued(loaded[-1], root) for root in roots)):
+    if not loaded or not (chain[-1] in roots or any(_issued(loaded[-1], root) for root in roots)):
         raise ValueError("the chain ends in no root of this log")
     for below, above in itertools.pairwise(loaded):
         below.verify_directly_issued_by(above)

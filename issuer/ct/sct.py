@@ -9,6 +9,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -101,7 +102,7 @@ def signed_data(sct: Sct, entry: bytes) -> bytes:
 
 def verify(sct: Sct, log_spki: bytes, entry: bytes) -> None:
     """Raises `sct.signature` unless the log with this key (DER SPKI) signed this entry (E7)."""
-    key, data = load_der_public_key(log_spki), signed_data(sct, entry)
+    key, data = _key(log_spki), signed_data(sct, entry)
     try:
         if isinstance(key, ec.EllipticCurvePublicKey) and _algorithms(sct) == (_SHA256, _ECDSA):
             key.verify(sct.signature, data, ec.ECDSA(hashes.SHA256()))
@@ -112,6 +113,11 @@ def verify(sct: Sct, log_spki: bytes, entry: bytes) -> None:
     except InvalidSignature:
         pass
     raise QuashError("sct.signature", "the SCT's signature does not verify: the log is not used", Kind.UNAVAILABLE)
+
+
+@lru_cache(maxsize=256)  # of so many logs
+def _key(spki: bytes) -> object:
+    return load_der_public_key(spki)
 
 
 def leaf_index(extensions: bytes) -> int | None:

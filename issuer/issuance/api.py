@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -17,12 +19,12 @@ from quash.pki.serials import format_serial
 from quash.runtime.config import Config
 from quash.store import certificates, issuers, orders
 from quash.store.database import Connection, Pool, acquire
+from quash.store.issuers import Issuer, IssuerCertificate
 from quash.store.operators import RESELLER, Operator
 from quash.store.orders import Order
 
 _MAY_ORDER: Final = ("operator", "officer", RESELLER)
 _MAY_LOOK: Final = (*_MAY_ORDER, "viewer", "auditor")
-_LONGEST_CHAIN: Final = 8
 _MOST: Final = 1000
 
 
@@ -62,8 +64,9 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
         operator = require(request, *_MAY_ORDER)
         body = await read(request, OrderRequest)
         by = operator.actor if operator.account is not None else None
-        order = await issuance.submit(operator.applicant, body.profile, body.csr, by=by)
-        order = await issuance.finish(order.id, config.issuance.visible_timeout)
+        order = await issuance.order(
+            operator.applicant, body.profile, body.csr, by=by, timeout=config.issuance.visible_timeout
+        )
         if order.state == "refused":
             raise QuashError(order.code or "order.refused", f"{order.detail} (order {order.id})", Kind.REFUSED)
         async with acquire(pool) as conn:
@@ -130,31 +133,27 @@ async def describe(conn: Connection, order: Order, *, whole: bool = True) -> dic
     }
     if order.issuer_id is None or order.serial is None:
         return told
-    issuer = await issuers.get(conn, order.issuer_id)
+    chain = await issuers.chain(conn, order.issuer_id)
     certificate = await certificates.get(conn, order.issuer_id, order.serial)
-    if issuer is None or certificate is None:
+    if not chain or certificate is None:
         raise QuashError("order.inconsistent", f"order {order.id} has no certificate: tell support", Kind.INTERNAL)
+    issuer, _ = chain[0]
     told |= {
         "issuer": issuer.name,
         "serial": format_serial(order.serial),
         "not_after": timestamp(certificate.not_after),
     }
     if whole and order.state == "issued" and certificate.der is not None:
-        told |= {"certificate": _pem(certificate.der), "chain": "".join(await _chain(conn, issuer.id))}
+        told |= {"certificate": _pem(certificate.der), "chain": "".join(_chain(chain))}
     return told
 
 
-async def _chain(conn: Connection, issuer_id: int) -> list[str]:
+def _chain(above: Sequence[tuple[Issuer, IssuerCertificate | None]]) -> Iterator[str]:
     """PEM of the issuer's certificate and those above it; clients have the root."""
-    chain: list[str] = []
-    next_id: int | None = issuer_id
-    while next_id is not None and len(chain) < _LONGEST_CHAIN:
-        issuer, certificate = await issuers.get(conn, next_id), await issuers.certificate(conn, next_id)
-        if issuer is None or certificate is None or issuer.kind == "root":
+    for issuer, certificate in above:
+        if certificate is None or issuer.kind == "root":
             break
-        chain.append(_pem(certificate.der))
-        next_id = issuer.parent
-    return chain
+        yield _pem(certificate.der)
 
 
 def _is_of(operator: Operator, order: Order) -> bool:
@@ -169,5 +168,6 @@ def _order_id(text: str) -> UUID:
         raise QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND) from None
 
 
+@lru_cache(maxsize=64)  # of the CAs', again and again
 def _pem(der: bytes) -> str:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode("ascii")

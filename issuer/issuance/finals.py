@@ -49,21 +49,23 @@ class Finals:
         async with acquire(self._pool) as conn:
             due = await final_submissions.claim(conn, self._now(), _AT_ONCE)
             since = await final_submissions.oldest(conn, self._now())
+            chains = {each: await prepare.read_chain(conn, each) for each in {each.issuer_id for each in due}}
         _OLDEST.set(0 if since is None else self._now() - since)
-        return sum(await asyncio.gather(*map(self._submit, due)))
+        found = await asyncio.gather(*(self._submit(each, chains[each.issuer_id]) for each in due))
+        logged = [(each.issuer_id, each.serial, log) for each, log in zip(due, found, strict=True) if log is not None]
+        if logged:
+            async with acquire(self._pool) as conn:
+                await final_submissions.set_logged(conn, self._now(), logged)
+        return len(logged)
 
-    async def _submit(self, due: Due) -> bool:
-        async with acquire(self._pool) as conn:
-            issuer, _ = await prepare.read_issuer(conn, due.issuer_id)
-            above = await prepare.chain(conn, issuer)
+    async def _submit(self, due: Due, above: prepare.Chain) -> bytes | None:
+        """The id of the log that has it."""
         try:
-            found = await self._logs.log_final(due.der, above, due.not_after)
+            found = await self._logs.log_final(due.der, [der for _, der in above], due.not_after)
         except QuashError as error:
             logger().warning("ct.final_waits", serial=format_serial(due.serial), code=error.code, detail=error.message)
-            return False
-        async with acquire(self._pool) as conn:
-            await final_submissions.set_logged(conn, due.issuer_id, due.serial, self._now(), found.log_id)
-        return True
+            return None
+        return found.log_id
 
     def _now(self) -> int:
         return int(self._clock.now())

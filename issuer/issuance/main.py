@@ -19,7 +19,8 @@ from issuer.issuance import validation_api
 from issuer.issuance.api import add_routes
 from issuer.issuance.configuration import Watch
 from issuer.issuance.finals import Finals
-from issuer.issuance.issue import Issuance, Logging, SignCertificate
+from issuer.issuance.issue import Issuance
+from issuer.issuance.means import Logging, SignCertificate
 from issuer.issuance.openapi import API
 from issuer.issuance.visible import PublicAnswers
 from quash.errors import QuashError

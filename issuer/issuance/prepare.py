@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -22,12 +22,14 @@ from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
 from quash.runtime.profiles import LEAVES, ProfileKind
-from quash.store import blocked_keys, certificates, crls, issuers, validations
+from quash.store import certificates, crls, issuers, issuing, validations
+from quash.store.certificates import Reservation
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
 from quash.store.orders import Order
 
-_LONGEST_CHAIN: Final = 8
+Chain = tuple[tuple[Issuer, bytes], ...]
+"""An issuer and those above it, each with the DER of the certificate that chains show, the root last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Plan:
     issuer_certificate: IssuerCertificate
     content: LeafContent
     spki_sha256: bytes
+    chain: Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,11 @@ async def make_plan(
         wanted = identifiers(content)
         found = await validations.current(conn, asked_for.applicant, proofs(wanted))
         check_validated(wanted, found, asked_for.now)
-    issuer = await issuers.find_by_name(conn, profile.issuer)
-    certificate = await issuers.certificate(conn, issuer.id) if issuer else None
-    if issuer is None or certificate is None:
+    above = await issuers.chain(conn, profile.issuer)
+    if not above or above[0][1] is None:
         raise QuashError("issuer.missing", f"the issuer {profile.issuer} is not set up: run init", Kind.UNAVAILABLE)
-    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(asked.spki).digest())
+    issuer, certificate = above[0][0], above[0][1]
+    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(asked.spki).digest(), _chain(above))
     await recheck(conn, plan)
     return plan
 
@@ -122,12 +125,14 @@ def _not_of_subscribers(config: Config) -> list[str]:
     return [name for name, kind in config.kinds.items() if kind.type not in LEAVES]
 
 
-async def recheck(conn: Connection, plan: Plan) -> None:
-    """What may change at any moment; it holds only under `spki_lock` and `kill_switch_lock` (C9, G21)."""
-    if await issuers.is_stopped(conn, plan.issuer.id):
+async def recheck(conn: Connection, plan: Plan, serial: bytes | None = None) -> bool:
+    """What may change at any moment; it holds only under `signing_locks` (C9, G21). Returns: `serial` is revoked."""
+    found = await issuing.obstacles(conn, plan.issuer.id, plan.spki_sha256, serial)
+    if found.stopped:
         raise QuashError("issuance.stopped", "the kill switch is on: ask an officer", Kind.REFUSED)
-    if await blocked_keys.is_blocked(conn, plan.spki_sha256):
+    if found.blocked:
         raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
+    return found.revoked
 
 
 async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, logged: bool) -> Draft:
@@ -157,13 +162,19 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, 
     return Draft(serial, tbs, twin, valid, shard)
 
 
-async def read_issuer(conn: Connection, issuer_id: int) -> tuple[Issuer, IssuerCertificate]:
-    """An issuer and the certificate of it that chains show. Raises `issuer.missing`."""
-    issuer = await issuers.get(conn, issuer_id)
-    certificate = await issuers.certificate(conn, issuer_id)
-    if issuer is None or certificate is None:
+async def read_chain(conn: Connection, issuer_id: int) -> Chain:
+    """What logs want (RFC 6962 4.2), and strangers verify with. Raises `issuer.missing`."""
+    above = await issuers.chain(conn, issuer_id)
+    if not above:
         raise QuashError("issuer.missing", f"issuer {issuer_id} is not set up: run init", Kind.UNAVAILABLE)
-    return issuer, certificate
+    return _chain(above)
+
+
+def _chain(above: Sequence[tuple[Issuer, IssuerCertificate | None]]) -> Chain:
+    for issuer, certificate in above:
+        if certificate is None:
+            raise QuashError("issuer.missing", f"{issuer.name} has no certificate: run init", Kind.UNAVAILABLE)
+    return tuple((issuer, certificate.der) for issuer, certificate in above if certificate is not None)
 
 
 async def _crl_url(conn: Connection, issuer: Issuer, shard: int | None) -> str:
@@ -176,24 +187,19 @@ async def _crl_url(conn: Connection, issuer: Issuer, shard: int | None) -> str:
     return scope.url
 
 
-async def read_reserved(conn: Connection, order: Order) -> Reserved:
-    """What T1 committed for an order. Raises `order.inconsistent` when there is nothing: T1 writes both or neither."""
-    if order.issuer_id is not None and order.serial is not None:
-        found = await certificates.get_reservation(conn, order.issuer_id, order.serial)
-        if found and found.certificate.spki_sha256 and found.certificate.not_before is not None:
-            row = found.certificate
-            valid = Validity(found.certificate.not_before, row.not_after)
-            return Reserved(
-                row.issuer_id,
-                row.serial,
-                found.certificate.spki_sha256,
-                row.shard,
-                valid,
-                row.state,
-                found.tbs,
-                row.der,
-            )
-    raise QuashError("order.inconsistent", f"order {order.id} has no reservation: tell support", Kind.INTERNAL)
+def reserved_for(order: Order, found: Reservation | None) -> Reserved | None:
+    """What T1 committed for an order; None before it. Raises `order.inconsistent`: T1 writes both or neither."""
+    if order.serial is None:
+        return None
+    row = found.certificate if found else None
+    if found is None or row is None or row.spki_sha256 is None or row.not_before is None:
+        raise inconsistent(order)
+    valid = Validity(row.not_before, row.not_after)
+    return Reserved(row.issuer_id, row.serial, row.spki_sha256, row.shard, valid, row.state, found.tbs, row.der)
+
+
+def inconsistent(order: Order) -> QuashError:
+    return QuashError("order.inconsistent", f"order {order.id} has no reservation: tell support", Kind.INTERNAL)
 
 
 def final_tbs(reserved: Reserved, scts: bytes) -> bytes:
@@ -202,17 +208,6 @@ def final_tbs(reserved: Reserved, scts: bytes) -> bytes:
     tbs = with_scts(plain(precertificate), scts)
     check_match(precertificate, tbs)
     return tbs
-
-
-async def chain(conn: Connection, issuer: Issuer) -> list[bytes]:
-    """DER of the issuer's certificate and of those above it, the root last: what logs want (RFC 6962 4.2)."""
-    found: list[bytes] = []
-    above: Issuer | None = issuer
-    while above is not None and len(found) < _LONGEST_CHAIN:
-        _, certificate = await read_issuer(conn, above.id)
-        found.append(certificate.der)
-        above = await issuers.get(conn, above.parent) if above.parent is not None else None
-    return found
 
 
 def check_age(created_at: int, resume_seconds: int, now: int) -> None:

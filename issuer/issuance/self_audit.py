@@ -144,8 +144,8 @@ async def _answers(
     if x509.load_der_x509_certificate(certificate.der).not_valid_after_utc.timestamp() < now:
         return None
     async with acquire(pool) as conn:
-        issuer, own = await prepare.read_issuer(conn, certificate.issuer_id)
-    heard = await responders.ask(issuer, own.der, certificate.serial)
+        (issuer, own), *_ = await prepare.read_chain(conn, certificate.issuer_id)
+    heard = await responders.ask(issuer, own, certificate.serial)
     silent = [Finding("info", "no_answer", f"{each.url}: {each.why}") for each in heard if not each.body]
     report = await LintGate(config.lint, Inline()).answers([each.body for each in heard if each.body])
     return Audited(certificate, replace(report, findings=(*report.findings, *silent)))

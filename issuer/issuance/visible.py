@@ -75,14 +75,26 @@ class PublicAnswers:
         return await self.say(issuer, issuer_certificate, serial, GOOD)
 
     async def say(self, issuer: Named, issuer_certificate: bytes, serial: bytes, status: Status) -> bool:
-        """Whether each responder answers exactly this, verified and fresh, for both CertID hashes (A20)."""
-        return all(heard.status == status for heard in await self.ask(issuer, issuer_certificate, serial))
+        """Whether each responder answers exactly this, verified and fresh, for both CertID hashes (A20).
+
+        Where one hash gets another answer, nobody is asked for the other: both come out together.
+        """
+        for algorithm in CertIdHash:
+            heard = await self._hear(issuer, issuer_certificate, serial, [algorithm])
+            if any(each.status != status for each in heard):
+                return False
+        return True
 
     async def ask(self, issuer: Named, issuer_certificate: bytes, serial: bytes) -> list[Heard]:
         """What each responder answers, for both CertID hashes."""
+        return await self._hear(issuer, issuer_certificate, serial, list(CertIdHash))
+
+    async def _hear(
+        self, issuer: Named, issuer_certificate: bytes, serial: bytes, algorithms: Sequence[CertIdHash]
+    ) -> list[Heard]:
         asked = [
             self._ask(url, issuer, issuer_certificate, serial, algorithm)
-            for url, algorithm in itertools.product(self._urls, CertIdHash)
+            for url, algorithm in itertools.product(self._urls, algorithms)
         ]
         return await asyncio.gather(*asked)
 

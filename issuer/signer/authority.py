@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from issuer.signer import oids
 from issuer.signer.extension_values import read_octets, read_path_length, read_policies, read_purposes
@@ -37,6 +38,7 @@ class Authority:
         return not self.policies or oids.ANY_POLICY in self.policies or self.policies.issuperset(policies)
 
 
+@lru_cache(maxsize=64)
 def authority_of(issuer: Issuer, certificate: bytes) -> Authority:
     """Reads an issuer's certificate (DER). Raises `signer.issuer_certificate` when it is of another name or key."""
     tbs = read_tbs_certificate(tbs_of(certificate))

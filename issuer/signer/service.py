@@ -24,11 +24,11 @@ from quash.errors import Kind, QuashError
 from quash.keys import shares_token
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
-from quash.store import blocked_keys, certificates, crls, issuers, ocsp_signers, signing_log
-from quash.store.certificates import Reservation
+from quash.store import crls, issuers, ocsp_signers, signing, signing_log
 from quash.store.crls import Scope
 from quash.store.database import Connection, Pool, acquire
 from quash.store.issuers import Issuer
+from quash.store.signing import Signable
 from quash.store.signing_log import SignedCertificate
 
 _CERTIFICATE, _PRECERTIFICATE = "certificate", "precertificate"
@@ -61,29 +61,26 @@ class CaSigner:
 
     async def _sign_reserved(self, kind: str, issuer_id: int, serial: bytes) -> bytes:
         with _counted(kind):
-            issuer = await self._issuer(issuer_id)
-            async with self._keys.hold(issuer) as key:
+            issuer, authority = await self._authority(issuer_id)
+            # The session is kept while the key works, without a transaction: as many as there are keys.
+            async with self._keys.hold(issuer) as key, acquire(self._pool) as conn:
                 # 1. The reservation is the only source of the bytes (T1).
-                async with acquire(self._pool) as conn:
-                    reservation = await _reservation(conn, issuer, serial)
-                    # 2. What was signed before is the answer, for ever.
-                    if (signed := await _signed_before(conn, reservation, kind)) is not None:
-                        return signed
-                    precertificate = await signing_log.find_certificate(conn, issuer.id, serial, _PRECERTIFICATE)
-                    tbs = _reserved_tbs(reservation, kind, precertificate)
-                    # 3. May this issuer sign now, for this key (G21, C9)?
-                    await _check_permission(conn, issuer, reservation)
-                    authority = await _authority(conn, issuer)
-                    expected = await _expected(conn, reservation)
+                found = await signing.read(conn, issuer, serial)
+                if found is None:
+                    raise _not_reserved(issuer, serial)
+                # 2. What was signed before is the answer, for ever.
+                if (signed := _signed_before(found, kind)) is not None:
+                    return signed
+                tbs = _reserved_tbs(found, kind)
+                # 3. May this issuer sign now, for this key (G21, C9)?
+                _check_permission(issuer, found)
                 # 4. The bytes say what the reservation and the profile say.
                 now = int(self._clock.now())
-                check_certificate(read_tbs_certificate(tbs), authority, expected, now)
-                _check_form(kind, tbs, precertificate)
-                # 5. Sign, and log before the bytes leave. No transaction was open meanwhile.
-                signature = await key.sign(tbs)
-                return await self._log_certificate(
-                    kind, issuer, serial, tbs, write_certificate(tbs, authority.algorithm, signature)
-                )
+                check_certificate(read_tbs_certificate(tbs), authority, _expected(found), now)
+                _check_form(kind, tbs, found.precertificate)
+                # 5. Sign, and log before the bytes leave.
+                certificate = write_certificate(tbs, authority.algorithm, await key.sign(tbs))
+                return await self._log_certificate(conn, kind, issuer, serial, certificate)
 
     async def sign_crl(self, issuer_id: int, scope: str, tbs: bytes) -> bytes:
         """The raw signature of the next CRL of a scope. A number that was signed is spent (B7): retry with another.
@@ -91,11 +88,10 @@ class CaSigner:
         Raises `crl.*` and whatever `KeyRing` raises. The kill switch does not stop CRLs: revoking must go on (G21).
         """
         with _counted("crl"):
-            issuer = await self._issuer(issuer_id)
+            issuer, authority = await self._authority(issuer_id)
             async with self._keys.hold(issuer) as key:
                 async with acquire(self._pool) as conn:
                     found = await _scope(conn, issuer, scope)
-                    authority = await _authority(conn, issuer)
                     last = await signing_log.last_crl_number(conn, issuer_id, scope)
                 now = int(self._clock.now())
                 matched = self._matched.setdefault((issuer_id, scope), Matched())
@@ -123,29 +119,32 @@ class CaSigner:
             async with self._keys.hold(issuer) as key:
                 await key.open()
 
-    async def _issuer(self, issuer_id: int) -> Issuer:
+    async def _authority(self, issuer_id: int) -> tuple[Issuer, Authority]:
         async with acquire(self._pool) as conn:
-            issuer = await issuers.get(conn, issuer_id)
+            issuer, own = await issuers.with_certificate(conn, issuer_id)
         if issuer is None:
             raise QuashError("signer.issuer_unknown", f"there is no issuer {issuer_id}", Kind.NOT_FOUND)
-        return issuer
+        if own is None:
+            raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
+        return issuer, authority_of(issuer, own.der)
 
-    async def _log_certificate(self, kind: str, issuer: Issuer, serial: bytes, tbs: bytes, certificate: bytes) -> bytes:
+    async def _log_certificate(
+        self, conn: Connection, kind: str, issuer: Issuer, serial: bytes, certificate: bytes
+    ) -> bytes:
         """Logs the certificate and returns it, or the one that another signer process logged first."""
-        async with acquire(self._pool) as conn:
-            added = await signing_log.add_certificate(
-                conn,
-                at=int(self._clock.now()),
-                kind=kind,
-                issuer_id=issuer.id,
-                serial=serial,
-                tbs_sha256=hashlib.sha256(tbs).digest(),
-                der=certificate,
-            )
-            if added:
-                _SIGNED.labels(kind, issuer.name).inc()
-                return certificate
-            first = await signing_log.find_certificate(conn, issuer.id, serial, kind)
+        added = await signing_log.add_certificate(
+            conn,
+            at=int(self._clock.now()),
+            kind=kind,
+            issuer_id=issuer.id,
+            serial=serial,
+            tbs_sha256=hashlib.sha256(tbs_of(certificate)).digest(),
+            der=certificate,
+        )
+        if added:
+            _SIGNED.labels(kind, issuer.name).inc()
+            return certificate
+        first = await signing_log.find_certificate(conn, issuer.id, serial, kind)
         if first is None:
             raise QuashError("signer.log_lost", "the signing log lost a row while we looked at it", Kind.INTERNAL)
         return first.der
@@ -165,31 +164,26 @@ class CaSigner:
         _SIGNED.labels("crl", issuer.name).inc()
 
 
-async def _reservation(conn: Connection, issuer: Issuer, serial: bytes) -> Reservation:
-    reservation = await certificates.get_reservation(conn, issuer.id, serial)
-    if reservation is None:
-        raise _not_reserved(issuer, serial)
-    return reservation
-
-
-async def _signed_before(conn: Connection, reservation: Reservation, kind: str) -> bytes | None:
+def _signed_before(found: Signable, kind: str) -> bytes | None:
     """The logged certificate; `signer.reservation_changed` when the bytes reserved now are not those signed then."""
-    row = reservation.certificate
-    signed = await signing_log.find_certificate(conn, row.issuer_id, row.serial, kind)
+    signed = found.certificate if kind == _CERTIFICATE else found.precertificate
     if signed is None:
         return None
+    reservation = found.reservation
     if reservation.tbs is not None and hashlib.sha256(reservation.tbs).digest() != signed.tbs_sha256:
         raise QuashError(
             "signer.reservation_changed",
-            f"serial {format_serial(row.serial)} was signed with other bytes; nothing else is signed for it",
+            f"serial {format_serial(reservation.certificate.serial)} was signed with other bytes;"
+            " nothing else is signed for it",
             Kind.CONFLICT,
         )
     return signed.der
 
 
-def _reserved_tbs(reservation: Reservation, kind: str, precertificate: SignedCertificate | None) -> bytes:
+def _reserved_tbs(found: Signable, kind: str) -> bytes:
     """The bytes to sign; only a reservation has them, whatever the row's other columns say."""
-    logged = kind == _CERTIFICATE and precertificate is not None
+    reservation = found.reservation
+    logged = kind == _CERTIFICATE and found.precertificate is not None
     signable = ("reserved", "precertificate") if logged else ("reserved",)
     if reservation.certificate.state not in signable or reservation.tbs is None:
         raise QuashError(
@@ -218,24 +212,17 @@ def _not_reserved(issuer: Issuer, serial: bytes) -> QuashError:
     )
 
 
-async def _check_permission(conn: Connection, issuer: Issuer, reservation: Reservation) -> None:
-    if reservation.certificate.profile != OCSP_SIGNER and await issuers.is_revoked(conn, issuer):
-        raise QuashError(
-            "signer.issuer_revoked", f"the certificate of {issuer.name} is revoked: it issues nothing", Kind.REFUSED
-        )
+def _check_permission(issuer: Issuer, found: Signable) -> None:
     # G21: issuance stops, not the answers about what was issued, which need their signer.
-    if reservation.certificate.profile != OCSP_SIGNER and await issuers.is_stopped(conn, issuer.id):
-        raise QuashError("signer.stopped", f"the kill switch stops {issuer.name}; release it first", Kind.REFUSED)
-    spki_sha256 = reservation.certificate.spki_sha256
-    if spki_sha256 is not None and await blocked_keys.is_blocked(conn, spki_sha256):
+    if found.reservation.certificate.profile != OCSP_SIGNER:
+        if found.issuer_revoked:
+            raise QuashError(
+                "signer.issuer_revoked", f"the certificate of {issuer.name} is revoked: it issues nothing", Kind.REFUSED
+            )
+        if found.stopped:
+            raise QuashError("signer.stopped", f"the kill switch stops {issuer.name}; release it first", Kind.REFUSED)
+    if found.blocked:
         raise QuashError("key.blocked", "this public key is blocked for ever; use another key pair", Kind.REFUSED)
-
-
-async def _authority(conn: Connection, issuer: Issuer) -> Authority:
-    own = await issuers.certificate(conn, issuer.id)
-    if own is None:
-        raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
-    return authority_of(issuer, own.der)
 
 
 async def _scope(conn: Connection, issuer: Issuer, name: str) -> Scope:
@@ -246,9 +233,8 @@ async def _scope(conn: Connection, issuer: Issuer, name: str) -> Scope:
     return found
 
 
-async def _expected(conn: Connection, reservation: Reservation) -> Expected:
-    row = reservation.certificate
-    scope = await crls.find_scope(conn, row.issuer_id, row.shard)
+def _expected(found: Signable) -> Expected:
+    row = found.reservation.certificate
     if row.spki_sha256 is None or row.not_before is None:
         raise QuashError("signer.not_reserved", "the reservation has no key or no notBefore", Kind.REFUSED)
     return Expected(
@@ -257,7 +243,7 @@ async def _expected(conn: Connection, reservation: Reservation) -> Expected:
         spki_sha256=row.spki_sha256,
         not_before=row.not_before,
         not_after=row.not_after,
-        crl_url=scope.url if scope is not None else None,
+        crl_url=found.crl_url,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -296,8 +297,7 @@ def verify_response(data: bytes, issuer_certificate: bytes) -> ParsedResponse:
     if parsed.cert_id is None or parsed.this_update is None or parsed.next_update is None:
         raise QuashError("ocsp.not_successful", f"the responder answered {parsed.outer}", Kind.UNAVAILABLE)
     issuer = x509.load_der_x509_certificate(issuer_certificate)
-    fields = read_certificate(issuer_certificate)
-    expected = issuer_hashes(fields.subject, fields.spki, parsed.cert_id.hash)
+    expected = _issuer_hashes(issuer_certificate, parsed.cert_id.hash)
     if (parsed.cert_id.name_hash, parsed.cert_id.key_hash) != expected:
         raise _not_trusted("it is about a certificate of another issuer")
     signer = _signer(response, issuer)
@@ -317,13 +317,32 @@ def _not_trusted(what: str) -> QuashError:
 def _signer(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> x509.Certificate:
     """The certificate that the ResponderID names: the issuer's, or one that the issuer made for signing responses."""
     for certificate in (issuer, *response.certificates):
-        spki = read_certificate(certificate.public_bytes(Encoding.DER)).spki
-        if key_identifier(spki) != response.responder_key_hash:
+        octets = certificate.public_bytes(Encoding.DER)
+        if _key_identifier(octets) != response.responder_key_hash:
             continue
         if certificate != issuer:
-            check_delegation(certificate, issuer)
+            _check_delegation(octets, issuer.public_bytes(Encoding.DER))
         return certificate
     raise _not_trusted("no certificate in it belongs to its ResponderID (A19)")
+
+
+# One signer answers for millions of certificates: what does not depend on the answer is looked at once.
+
+
+@lru_cache(maxsize=256)
+def _key_identifier(certificate: bytes) -> bytes:
+    return key_identifier(read_certificate(certificate).spki)
+
+
+@lru_cache(maxsize=256)
+def _issuer_hashes(certificate: bytes, algorithm: CertIdHash) -> tuple[bytes, bytes]:
+    fields = read_certificate(certificate)
+    return issuer_hashes(fields.subject, fields.spki, algorithm)
+
+
+@lru_cache(maxsize=256)
+def _check_delegation(signer: bytes, issuer: bytes) -> None:
+    check_delegation(x509.load_der_x509_certificate(signer), x509.load_der_x509_certificate(issuer))
 
 
 def check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None:

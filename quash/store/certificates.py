@@ -49,7 +49,7 @@ class Reservation:
     created_at: int
 
 
-_COLUMNS = "issuer_id, serial, state, profile, der, spki_sha256, ski, not_before, not_after, shard, bucket"
+COLUMNS = "issuer_id, serial, state, profile, der, spki_sha256, ski, not_before, not_after, shard, bucket"
 
 
 def bucket_of(serial: bytes, bucket_count: int) -> int:
@@ -100,39 +100,6 @@ async def reserve(
     )
 
 
-async def set_precertificate(conn: Connection, issuer_id: int, serial: bytes, der: bytes) -> None:
-    """T2: a reserved serial has a signed precertificate, which is answered for from now on (A8).
-
-    Raises `certificate.conflict` when the serial is not reserved or already carries another precertificate.
-    """
-    await _change(
-        conn,
-        "set state = 'precertificate', der = $3, tbs = null"
-        " where issuer_id = $1 and serial = $2 and state = 'reserved'",
-        issuer_id,
-        serial,
-        der,
-    )
-
-
-async def set_final_tbs(conn: Connection, issuer_id: int, serial: bytes, tbs: bytes) -> None:
-    """The only bytes that may be signed as the certificate of a precertificate. Raises `certificate.conflict`."""
-    await _change(
-        conn,
-        "set tbs = $3 where issuer_id = $1 and serial = $2 and state = 'precertificate' and tbs is null",
-        issuer_id,
-        serial,
-        tbs,
-    )
-
-
-async def _change(conn: Connection, change: str, issuer_id: int, serial: bytes, octets: bytes) -> None:
-    if not await conn.fetchval(f"update certificate {change} returning true", issuer_id, serial, octets):
-        raise QuashError(
-            "certificate.conflict", "this serial is in another state: look at its order again", Kind.CONFLICT
-        )
-
-
 async def complete(conn: Connection, issuer_id: int, serial: bytes, der: bytes) -> None:
     """Gives a reserved serial its certificate; again with the same DER changes nothing.
 
@@ -157,7 +124,7 @@ async def complete(conn: Connection, issuer_id: int, serial: bytes, der: bytes) 
 async def get(conn: Connection, issuer_id: int, serial: bytes) -> Certificate | None:
     """One certificate by its primary key."""
     row = await conn.fetchrow(
-        f"select {_COLUMNS} from certificate where issuer_id = $1 and serial = $2",
+        f"select {COLUMNS} from certificate where issuer_id = $1 and serial = $2",
         issuer_id,
         serial,
     )
@@ -167,7 +134,7 @@ async def get(conn: Connection, issuer_id: int, serial: bytes) -> Certificate | 
 async def get_reservation(conn: Connection, issuer_id: int, serial: bytes) -> Reservation | None:
     """A certificate with the bytes that may be signed for it, for the CA signer and for a resumed order."""
     row = await conn.fetchrow(
-        f"select {_COLUMNS}, tbs, order_id, created_at from certificate where issuer_id = $1 and serial = $2",
+        f"select {COLUMNS}, tbs, order_id, created_at from certificate where issuer_id = $1 and serial = $2",
         issuer_id,
         serial,
     )
@@ -181,7 +148,7 @@ async def get_reservation(conn: Connection, issuer_id: int, serial: bytes) -> Re
 async def find_by_serial(conn: Connection, serial: bytes) -> list[Certificate]:
     """Every certificate with this serial, of any issuer: serials are unique per issuer only."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} from certificate where serial = $1 order by issuer_id",
+        f"select {COLUMNS} from certificate where serial = $1 order by issuer_id",
         serial,
     )
     return [Certificate(**row) for row in rows]
@@ -200,7 +167,7 @@ async def siblings(
     """
     issuer_id, serial = after if after is not None else (-1, b"")
     rows = await conn.fetch(
-        f"select {_COLUMNS} from certificate where spki_sha256 = $1 and not_after >= $2"
+        f"select {COLUMNS} from certificate where spki_sha256 = $1 and not_after >= $2"
         " and (issuer_id, serial) > ($3::smallint, $4::bytea) order by issuer_id, serial limit $5",
         spki_sha256,
         unexpired_at,

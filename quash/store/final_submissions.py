@@ -1,4 +1,4 @@
-"""Final certificates on their way into logs (E6): added with T3, tried until a log has them or they have expired."""
+"""Final certificates on their way into logs (E6): since T3 (`quash.store.issuing`), until one has them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,6 @@ class Due:
     not_after: int
 
 
-async def add(conn: Connection, issuer_id: int, serial: bytes, at: int) -> None:
-    """The certificate is to be submitted, from now on."""
-    await conn.execute(
-        "insert into final_submission (issuer_id, serial, added_at, next_at) values ($1, $2, $3, $3)"
-        " on conflict do nothing",
-        issuer_id,
-        serial,
-        at,
-    )
-
-
 async def claim(conn: Connection, now: int, limit: int) -> Sequence[Due]:
     """At most `limit` that are due, oldest first. No other claim returns them before their pause is over.
 
@@ -56,15 +45,14 @@ async def claim(conn: Connection, now: int, limit: int) -> Sequence[Due]:
     return [Due(**row) for row in rows]
 
 
-async def set_logged(conn: Connection, issuer_id: int, serial: bytes, at: int, log_id: bytes) -> None:
-    """A log has it; the first one that is told stays."""
+async def set_logged(conn: Connection, at: int, logged: Sequence[tuple[int, bytes, bytes]]) -> None:
+    """Logs have these: (issuer id, serial, log id) each. The first log that is told stays."""
     await conn.execute(
-        "update final_submission set logged_at = $3, log_id = $4"
-        " where issuer_id = $1 and serial = $2 and logged_at is null",
-        issuer_id,
-        serial,
+        "update final_submission s set logged_at = $1, log_id = l.log_id"
+        " from unnest($2::smallint[], $3::bytea[], $4::bytea[]) as l (issuer_id, serial, log_id)"
+        " where s.issuer_id = l.issuer_id and s.serial = l.serial and s.logged_at is null",
         at,
-        log_id,
+        *map(list, zip(*logged, strict=True)),
     )
 
 

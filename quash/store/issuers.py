@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from quash.store.database import Connection
@@ -56,6 +56,21 @@ _COLUMNS = (
     " shard_count, profiles, created_at"
 )
 _CERTIFICATE_COLUMNS = "issuer_id, sha256, der, not_before, not_after"
+_LONGEST_CHAIN = 8
+_CHAIN = """
+with recursive above as (
+    select issuer.*, 1 as height from issuer where {by} = $1
+    union all
+    select issuer.*, height + 1 from above join issuer on issuer.id = above.parent where height < $2
+)
+select {columns}, c.* from above left join lateral (
+    select {certificate_columns} from issuer_certificate
+    where issuer_id = above.id order by not_after desc, sha256 limit 1
+) c on true order by height
+"""
+_CHAIN_BY_ID, _CHAIN_BY_NAME = (
+    _CHAIN.format(by=by, columns=_COLUMNS, certificate_columns=_CERTIFICATE_COLUMNS) for by in ("id", "name")
+)
 
 
 def _issuer(row: Any) -> Issuer:
@@ -155,15 +170,43 @@ async def certificate(conn: Connection, issuer_id: int) -> IssuerCertificate | N
     return found[0] if found else None
 
 
+async def with_certificate(conn: Connection, issuer_id: int) -> tuple[Issuer | None, IssuerCertificate | None]:
+    """An issuer and the certificate that chains show; None, None when there is no such issuer."""
+    rows = await conn.fetch(_CHAIN_BY_ID, issuer_id, 1)
+    return (_issuer(_named(Issuer, rows[0])), _certificate(rows[0])) if rows else (None, None)
+
+
+async def chain(conn: Connection, issuer: int | str) -> list[tuple[Issuer, IssuerCertificate | None]]:
+    """An issuer, by id or name, and those above it, each with the certificate that chains show, the root last."""
+    rows = await conn.fetch(_CHAIN_BY_ID if isinstance(issuer, int) else _CHAIN_BY_NAME, issuer, _LONGEST_CHAIN)
+    return [(_issuer(_named(Issuer, row)), _certificate(row)) for row in rows]
+
+
+def _certificate(row: Any) -> IssuerCertificate | None:
+    return None if row["der"] is None else IssuerCertificate(**_named(IssuerCertificate, row))
+
+
+def _named(kind: type, row: Any) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind)}
+
+
+STOPPED = """
+coalesce((select bool_or(stopped) from (select distinct on (issuer_id) stopped from kill_switch
+    where issuer_id = $1 or issuer_id is null order by issuer_id, id desc) newest), false)
+"""
+"""Whether the kill switch stops issuer $1 (G21): its own newest row says so, or the newest for all issuers."""
+
+REVOKED = """
+(select bool_and(exists (select from certificate given join revocation r using (issuer_id, serial)
+        where given.issuer_id = $2 and given.spki_sha256 = $3 and given.der = own.der))
+    from issuer_certificate own where own.issuer_id = $1)
+"""
+"""Whether the CA above ($2) has revoked every certificate that it ever gave issuer $1, whose key's hash is $3 (C3)."""
+
+
 async def is_stopped(conn: Connection, issuer_id: int) -> bool:
-    """Whether the kill switch stops this issuer (G21): its own newest row says so, or the newest for all issuers."""
-    stopped = await conn.fetchval(
-        "select coalesce(bool_or(stopped), false) from"
-        " (select distinct on (issuer_id) stopped from kill_switch where issuer_id = $1 or issuer_id is null"
-        "  order by issuer_id, id desc) newest",
-        issuer_id,
-    )
-    return bool(stopped)
+    """See `STOPPED`."""
+    return bool(await conn.fetchval(f"select {STOPPED}", issuer_id))
 
 
 async def is_own_key(conn: Connection, spki: bytes, profiles: Sequence[str]) -> bool:
@@ -176,20 +219,6 @@ async def is_own_key(conn: Connection, spki: bytes, profiles: Sequence[str]) -> 
         list(profiles),
     )
     return bool(found)
-
-
-async def is_revoked(conn: Connection, issuer: Issuer) -> bool:
-    """Whether the CA above has revoked every certificate of this issuer that it ever gave it (C3)."""
-    revoked = await conn.fetchval(
-        "select bool_and(exists (select from certificate c"
-        "   join revocation r on r.issuer_id = c.issuer_id and r.serial = c.serial"
-        "   where c.issuer_id = $2 and c.spki_sha256 = $3 and c.der = own.der))"
-        " from issuer_certificate own where own.issuer_id = $1",
-        issuer.id,
-        issuer.parent,
-        hashlib.sha256(issuer.spki).digest(),
-    )
-    return bool(revoked)
 
 
 async def set_stopped(conn: Connection, issuer_id: int | None, *, stopped: bool, at: int, act_id: int) -> None:

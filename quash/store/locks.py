@@ -61,6 +61,23 @@ async def operators_lock(conn: Connection) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def signing_locks(conn: Connection, spki_sha256: bytes) -> AsyncIterator[None]:
+    """`kill_switch_lock` (shared) and `spki_lock`, in this order, with one question: what issuing holds to sign.
+
+    The question is asked inside: when it is cut off between the two, what it has is given back.
+    """
+    keys = _key("kill-switch", b""), _key("spki", spki_sha256)
+    try:
+        await conn.execute(
+            "with first as materialized (select pg_advisory_lock_shared($1)) select pg_advisory_lock($2) from first",
+            *keys,
+        )
+        yield
+    finally:
+        await _release(conn, "pg_advisory_unlock($2), pg_advisory_unlock_shared($1)", *keys)
+
+
+@asynccontextmanager
 async def try_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[bool]:
     """Yields whether this session alone works on the order; it does not wait."""
     key = _key("order", order_id.bytes)
@@ -82,8 +99,8 @@ async def _held(conn: Connection, lock: str, unlock: str, key: int) -> AsyncIter
         await _release(conn, unlock, key)
 
 
-async def _release(conn: Connection, unlock: str, key: int) -> None:
+async def _release(conn: Connection, unlock: str, *keys: int) -> None:
     """A lost connection holds nothing; and its error must not hide the one that ended the work, or a cancellation."""
     if not is_lost(conn):
         with suppress(QuashError), translated():
-            await conn.execute(f"select {unlock}", key)
+            await conn.execute(f"select {unlock}", *keys)

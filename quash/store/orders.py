@@ -52,7 +52,7 @@ class Order:
 
 
 CONFLICT = "order.conflict"
-_COLUMNS = (
+COLUMNS = (
     "id, created_at, operator, profile, csr, state, code, detail, issuer_id, serial, updated_at, released_at,"
     " submitted_by"
 )
@@ -61,7 +61,7 @@ _COLUMNS = (
 async def add(conn: Connection, order: Order) -> None:
     """Stores a new order as it is, pending or refused."""
     await conn.execute(
-        f"insert into certificate_order ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        f"insert into certificate_order ({COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         order.id,
         order.created_at,
         order.operator,
@@ -79,14 +79,14 @@ async def add(conn: Connection, order: Order) -> None:
 
 
 async def get(conn: Connection, order_id: UUID) -> Order | None:
-    row = await conn.fetchrow(f"select {_COLUMNS} from certificate_order where id = $1", order_id)
+    row = await conn.fetchrow(f"select {COLUMNS} from certificate_order where id = $1", order_id)
     return Order(**row) if row else None
 
 
 async def unfinished(conn: Connection, limit: int, after: tuple[int, UUID] = (-1, UUID(int=0))) -> Sequence[Order]:
     """At most `limit` orders that somebody must still drive, behind `after`, by (created_at, id)."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} from certificate_order where state in ('pending', 'ready')"
+        f"select {COLUMNS} from certificate_order where state in ('pending', 'ready')"
         " and (created_at, id) > ($2::bigint, $3::uuid) order by created_at, id limit $1",
         limit,
         *after,
@@ -97,7 +97,7 @@ async def unfinished(conn: Connection, limit: int, after: tuple[int, UUID] = (-1
 async def held(conn: Connection, limit: int) -> Sequence[Order]:
     """Orders that wait for an officer, oldest first."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} from certificate_order where state = 'held' order by created_at, id limit $1", limit
+        f"select {COLUMNS} from certificate_order where state = 'held' order by created_at, id limit $1", limit
     )
     return [Order(**row) for row in rows]
 
@@ -107,7 +107,7 @@ async def page(
 ) -> Sequence[Order]:
     """Newest first, those older than `before`; None: of anybody, in any state, from the newest on."""
     rows = await conn.fetch(
-        f"select {_COLUMNS} from certificate_order where ($1::text is null or operator = $1)"
+        f"select {COLUMNS} from certificate_order where ($1::text is null or operator = $1)"
         " and ($2::text is null or state = $2) and ($3::uuid is null or (created_at, id) <"
         " (select created_at, id from certificate_order where id = $3)) order by created_at desc, id desc limit $4",
         applicant,
@@ -136,33 +136,6 @@ async def refuse_held(conn: Connection, order_id: UUID, code: str, detail: str, 
         order_id,
         code,
         detail,
-        at,
-    )
-
-
-async def set_serial(conn: Connection, order_id: UUID, issuer_id: int, serial: bytes, at: int) -> None:
-    """Binds the serial of T1 to its order, once: an order never commits to two serials."""
-    await _change(
-        conn,
-        "set issuer_id = $2, serial = $3, updated_at = $4 where id = $1 and state = 'pending' and serial is null",
-        order_id,
-        issuer_id,
-        serial,
-        at,
-    )
-
-
-async def set_ready(conn: Connection, order_id: UUID, at: int) -> None:
-    await _change(conn, "set state = 'ready', updated_at = $2 where id = $1 and state = 'pending'", order_id, at)
-
-
-async def set_issued(conn: Connection, order_id: UUID, at: int) -> None:
-    """Releases a ready order; an order that is issued already stays as it is."""
-    await _change(
-        conn,
-        "set state = 'issued', updated_at = case state when 'issued' then updated_at else $2 end"
-        " where id = $1 and state in ('ready', 'issued')",
-        order_id,
         at,
     )
 

@@ -45,14 +45,14 @@ async def add_certificates(conn: Connection, keys: Iterable[tuple[int, bytes]], 
         issuer_ids.append(issuer_id)
         serials.append(serial)
     await conn.execute(
-        "insert into outbox (lane, kind, issuer_id, serial)"
+        "with added as (insert into outbox (lane, kind, issuer_id, serial)"
         " select $1, 'certificate', k.issuer_id, k.serial"
-        " from unnest($2::smallint[], $3::bytea[]) as k (issuer_id, serial)",
+        " from unnest($2::smallint[], $3::bytea[]) as k (issuer_id, serial))"
+        " select pg_notify('outbox', '')",
         lane,
         issuer_ids,
         serials,
     )
-    await _hint(conn)
 
 
 async def add_buckets(conn: Connection, issuer_id: int, buckets: Iterable[int], *, lane: int = BULK) -> None:

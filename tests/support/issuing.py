@@ -20,7 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting, no_linting
-from issuer.issuance.issue import Answers, Issuance, Logging, SignCertificate
+from issuer.issuance.issue import Issuance
+from issuer.issuance.means import Answers, Logging, SignCertificate
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.service import CaSigner
 from quash.keys import KeyHandle

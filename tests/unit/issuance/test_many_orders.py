@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from issuer.issuance.issue import Logging
+from issuer.issuance.means import Logging
 from quash.errors import QuashError
 from quash.runtime.clock import FakeClock
 from quash.store.roles import ISSUING

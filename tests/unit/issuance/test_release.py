@@ -66,7 +66,7 @@ async def test_nothing_is_released_before_both_hashes_are_answered(world: World,
         order = await _ready(issuance)
         told = await _told(world, order.id)
         assert (told["state"], told["certificate"], told["chain"]) == ("ready", None, None)
-        assert responder.requests == 2
+        assert responder.requests == 1  # the other hash would come out with it
 
         responder.says[order.serial], responder.hashes = GOOD, {CertIdHash.SHA1}
         assert await issuance.step() == 0
@@ -194,8 +194,9 @@ class Late:
 async def test_whoever_waits_asks_strangers_and_nobody_else_takes_the_order_up(world: World) -> None:
     """A7: while a client waits, the public is asked again and again, and `step` leaves the order alone."""
     late = Late()
-    issuance = world.issuance(answers=late, clock=SystemClock())
-    issuance.now = lambda: int(world.clock.now())  # type: ignore[method-assign]
+    clock = SystemClock()
+    clock.now = world.clock.now  # type: ignore[method-assign]  # waits are real, times are the world's
+    issuance = world.issuance(answers=late, clock=clock)
     order = await issuance.submit("operator:ann", "tls-dv", make_csr())
     waiting = asyncio.create_task(issuance.finish(order.id, timeout=60))
     await late.again.wait()

@@ -124,3 +124,16 @@ async def test_a_pool_that_is_closed_is_unavailable(database: Any) -> None:
         async with acquire(pool):
             raise AssertionError
     assert ended.value.code == "store.unavailable"
+
+
+async def test_a_session_goes_back_without_its_locks(database: Any) -> None:
+    """Whoever leaves an advisory lock behind, by a crash between taking and giving up, blocks nobody."""
+    pool = await database.pool(roles.ADMIN)
+    async with acquire(pool) as conn:
+        await conn.execute("select pg_advisory_lock(7), set_config('idle_session_timeout', '30000', false)")
+        session = conn.get_server_pid()
+    async with database.owner.acquire() as other:
+        assert await other.fetchval("select pg_try_advisory_lock(7)")
+    async with acquire(pool) as conn:
+        assert conn.get_server_pid() == session
+        assert await conn.fetchval("show idle_session_timeout") == "0"

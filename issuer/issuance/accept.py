@@ -1,0 +1,93 @@
+"""Steps 1 and 2: an order is checked and committed, refused, or held for an officer who then decides (G19)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+from issuer.checks import csr
+from issuer.checks.high_profile import flagged
+from issuer.issuance import ending, prepare
+from issuer.issuance.means import PASSING, Means
+from issuer.issuance.prepare import Asked, Plan
+from quash.errors import Kind, QuashError
+from quash.store import acts, orders
+from quash.store.database import Connection, acquire
+from quash.store.orders import Order
+
+
+async def accept(means: Means, applicant: str, profile: str, request: str, by: str | None) -> tuple[Order, Plan]:
+    """Commits the order, `pending` or `held`. Raises the refusal, once the refused order and its act are stored."""
+    now = means.now()
+    order = Order(uuid4(), now, applicant, profile, b"", "pending", None, None, None, None, now, submitted_by=by)
+    try:
+        decoded = csr.decode(request)
+        spki = csr.public_key(decoded)
+        order = replace(order, csr=decoded)  # what is no request, a private key perhaps, is not kept
+        await means.check_key(spki)  # may take long, so before a connection is held
+    except QuashError as error:
+        if error.kind not in PASSING:
+            async with acquire(means.pool) as conn:
+                await _store_refused(means, conn, order, error)
+        raise
+    async with acquire(means.pool) as conn:
+        try:
+            plan = await make_plan(means, conn, order)
+        except QuashError as error:
+            if error.kind not in PASSING:
+                await _store_refused(means, conn, order, error)
+            raise
+        if names := flagged(plan.content, means.config.issuance.high_profile):
+            order = replace(order, state="held", detail=f"an officer looks at {', '.join(names)} first (G19)")
+            async with conn.transaction():
+                await orders.add(conn, order)
+                await ending.act(means, conn, order, "order.hold", names=" ".join(names))
+        else:
+            await orders.add(conn, order)
+    await means.passed("accept")
+    return order, plan
+
+
+async def make_plan(means: Means, conn: Connection, order: Order) -> Plan:
+    """Step 1 by itself: also for an order that goes on after whatever held it up."""
+    asked = Asked(order.operator, order.profile, order.csr, means.now())
+    return await prepare.make_plan(conn, means.config, means.check_key, asked, registries=means.registries)
+
+
+async def decide(means: Means, order_id: UUID, officer: str, refusal: str | None) -> Order:
+    """Releases a held order, or refuses it with a reason. Four eyes: whoever ordered does not release (D38, G19)."""
+    now = means.now()
+    async with acquire(means.pool) as conn, conn.transaction():
+        order = await get_order(conn, order_id)
+        if officer in (order.operator, order.submitted_by):
+            raise QuashError("order.own", "another officer decides about your own order", Kind.FORBIDDEN)
+        if refusal is None:
+            await orders.release(conn, order_id, now)
+        else:
+            await orders.refuse_held(conn, order_id, "order.high_profile", refusal, now)
+        await acts.record(
+            conn,
+            at=now,
+            actor=officer,
+            action="order.release" if refusal is None else "order.refuse",
+            subject={"order": str(order_id), "profile": order.profile, "operator": order.operator},
+        )
+        return await get_order(conn, order_id)
+
+
+async def get_order(conn: Connection, order_id: UUID) -> Order:
+    order = await orders.get(conn, order_id)
+    if order is None:
+        raise unknown()
+    return order
+
+
+def unknown() -> QuashError:
+    return QuashError("order.unknown", "there is no such order", Kind.NOT_FOUND)
+
+
+async def _store_refused(means: Means, conn: Connection, order: Order, error: QuashError) -> None:
+    """The order as it would have been, and the act (F1)."""
+    async with conn.transaction():
+        await orders.add(conn, order)
+        await ending.close(means, conn, order, error)

@@ -1,0 +1,72 @@
+"""Steps 5 to 7 and 11, 12: under the locks re-check, have the CA signer sign what is committed, commit what it signed.
+
+The locks and the commit are on one connection: when it is lost, so is the commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from issuer.issuance import ending, prepare
+from issuer.issuance.means import Means, SignCertificate
+from issuer.issuance.prepare import Plan, Reserved
+from issuer.issuance.reserve import begun
+from quash.errors import Kind, QuashError
+from quash.pki.serials import format_serial
+from quash.store import issuing
+from quash.store.database import Connection
+from quash.store.locks import signing_locks
+from quash.store.orders import Order
+
+
+async def sign_precertificate(means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved) -> Reserved:
+    """T2: from here on the presigner knows of it."""
+    if means.logging is None:
+        message = "this order began with logs, now there are none: order again"
+        raise QuashError("ct.not_configured", message, Kind.REFUSED)
+    async with signing_locks(conn, reserved.spki_sha256):
+        der = await _signed(means, conn, plan, reserved, means.logging.sign_precertificate)
+        await means.passed("presign")
+        begun(order, await issuing.set_precertificate(conn, *reserved.key, der))
+    await means.passed("precommit")
+    return replace(reserved, state="precertificate", tbs=None, der=der)
+
+
+async def sign_certificate(means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved) -> Order:
+    """T3. After a precertificate it is no news: OCSP answers for the serial, and those answers are out (step 8)."""
+    async with signing_locks(conn, reserved.spki_sha256):
+        der = await _signed(means, conn, plan, reserved, means.sign)
+        await means.passed("sign")
+        now = means.now()
+        subject = {
+            "order": str(order.id),
+            "profile": order.profile,
+            "issuer": plan.issuer.name,
+            "serial": format_serial(reserved.serial),
+            "spki_sha256": reserved.spki_sha256.hex(),
+        }
+        done = await issuing.complete(
+            conn,
+            order,
+            der,
+            now,
+            news=reserved.state != "precertificate",
+            logged=plan.kind.logged and means.logging is not None,
+            action="certificate.issue",
+            subject=subject,
+        )
+        begun(order, done)
+    await means.passed("commit")
+    return replace(order, state="ready", updated_at=now)
+
+
+async def _signed(means: Means, conn: Connection, plan: Plan, reserved: Reserved, sign: SignCertificate) -> bytes:
+    """May it still be, and did the CA signer sign the committed bytes?"""
+    if await prepare.recheck(conn, plan, reserved.serial):
+        raise ending.revoked()
+    prepare.check_reserved(reserved, plan, means.now())
+    if (expired := ending.expired(means, reserved)) is not None:
+        raise expired
+    der = await sign(*reserved.key)
+    prepare.check_signed(der, reserved.tbs, plan.issuer_certificate.der)
+    return der
