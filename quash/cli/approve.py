@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from quash.cli.common import (
 )
 from quash.cli.verbs import asks_admin
 from quash.errors import QuashError
+
+_TIMES = ("until", "revoked_at")  # of payloads: Unix seconds there, since that is what is hashed and kept
 
 
 @asks_admin("officer2")
@@ -44,9 +47,13 @@ def tell_proposal(proposal: dict[str, Any], *, as_json: bool) -> None:
         return
     print(f"proposal {proposal['id']}: {proposal['action']}, proposed by {proposal['proposed_by']}")
     for name, value in proposal["payload"].items():
-        print(f"  {name}: {value}")
+        print(f"  {name}: {_readable(value) if name in _TIMES else value}")
     if proposal["approved_by"]:
         print(f"approved by {proposal['approved_by']} at {proposal['approved_at']}")
     else:
         print(f"until {proposal['expires_at']} another officer approves it with:")
         print(f"  quash approve {proposal['id']} --sha256 {proposal['sha256']} --as OFFICER")
+
+
+def _readable(at: int | None) -> str:
+    return "when it takes effect" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
