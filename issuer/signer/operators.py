@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from issuer.signer.publish_files import to_pem, write_file
 from issuer.signer.tbs_writer import Frame
 from issuer.staff import ADD, check_addition, key_of
 from quash.errors import Kind, QuashError
-from quash.keys import KeyHandle
+from quash.keys import KeyHandle, KeyUnavailable
 from quash.pki import der
 from quash.pki.certificate import CertificateFields, read_certificate
 from quash.pki.names import build_name
@@ -39,6 +40,7 @@ from quash.store.operators import ROLES, Operator, same_person
 from quash.store.proposals import Proposal
 
 _CA_NAME: Final = "operators"
+_OFFLINE: Final = "offline"
 # Name, role, person. Two officers, or nothing that needs two persons could be done in a new deployment.
 _FIRST: Final = (
     *((role, role, "made by quash init") for role in ROLES),
@@ -73,24 +75,42 @@ class _Authority:
 async def ensure_operators(deployment: Deployment, conn: Connection, say: Callable[[str], None]) -> None:
     """Makes what is missing or ends within a month: `operators/ca.pem`, `secrets/api.*`, one operator of each role.
 
-    An operator whose row exists but whose files do not keeps its key elsewhere, and is left alone.
+    An operator whose row exists but whose files do not keeps its key elsewhere, and is left alone. Where all is there,
+    the CA's key may be away.
     """
-    state, files, now = deployment.state, deployment.files, deployment.now()
-    files.ensure("ca", _CA_NAME, "ec-p256")
-    key = files.open("ca", files.ref("ca", _CA_NAME))
+    state, now, hosts = deployment.state, deployment.now(), _hosts(deployment.config)
+    own = _ca_certificate(deployment)
+    known = {operator.name for operator in await operators.everyone(conn)}
+    mine = [each for each in _FIRST if (state.operators / f"{each[0]}.pem").exists() or each[0] not in known]
+    due = [name for name, *_ in mine if not _is_good(state.operators / f"{name}.pem", own, now)]
+    api = state.secrets / "api.pem"
+    api_is_due = not _is_good(api, own, now) or hosts not in _from_pem(api)
     try:
-        ca = _ensure_ca(deployment.config, state, key, now)
-        _ensure_api(deployment.config, state, ca, now, say)
-        known = {operator.name for operator in await operators.everyone(conn)}
-        for name, role, person in _FIRST:
-            path = state.operators / f"{name}.pem"
-            if path.exists() or name not in known:
-                if not _is_good(path, ca, now):
-                    _make(path, ca, name, now, write.extended_key_usage(oids.CLIENT_AUTH))
+        if due or api_is_due:
+            with _authority(deployment, now) as ca:
+                if api_is_due:
+                    _make(api, ca, "Quash private APIs", now, write.extended_key_usage(oids.SERVER_AUTH), hosts)
+                    say("made the server certificate of the private APIs")
+                for name in due:
+                    _make(state.operators / f"{name}.pem", ca, name, now, write.extended_key_usage(oids.CLIENT_AUTH))
                     say(f"made the client certificate operators/{name}.pem")
-                await operators.add(conn, Operator(_fingerprint(path), name, person, role, "active"), now)
-    finally:
-        key.close()
+    except KeyUnavailable as error:
+        if own is None or not api.exists():
+            raise
+        say(f"certificates of the private APIs end within {_RENEW_DAYS} days: {error.message}")  # all else goes on
+    for name, role, person in mine:
+        path = state.operators / f"{name}.pem"
+        if path.exists():
+            await operators.add(conn, Operator(_fingerprint(path), name, person, role, "active"), now)
+
+
+def _ca_certificate(deployment: Deployment) -> x509.Certificate | None:
+    """None: it is yet to be made; then its key is."""
+    path = deployment.state.operators / "ca.pem"
+    if path.exists():
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    deployment.files.ensure(_OFFLINE, _CA_NAME, "ec-p256")
+    return None
 
 
 async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: int) -> bytes:
@@ -113,12 +133,8 @@ async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: i
 async def _sign(deployment: Deployment, conn: Connection, proposal: Proposal) -> bytes:
     now, asked = deployment.now(), proposal.payload
     await check_addition(conn, asked)
-    key = deployment.files.open("ca", deployment.files.ref("ca", _CA_NAME))
-    try:
-        ca = _ensure_ca(deployment.config, deployment.state, key, now)
+    with _authority(deployment, now) as ca:
         certificate = ca.issue(asked["name"], key_of(asked), now, write.extended_key_usage(oids.CLIENT_AUTH))
-    finally:
-        key.close()
     fingerprint = hashlib.sha256(certificate).digest()
     async with conn.transaction():
         operator = Operator(fingerprint, asked["name"], asked["person"], asked["role"], "active", asked.get("account"))
@@ -127,6 +143,27 @@ async def _sign(deployment: Deployment, conn: Connection, proposal: Proposal) ->
         subject = {"proposal": proposal.id, "name": operator.name, "fingerprint": fingerprint.hex()}
         await acts.record(conn, at=now, actor=_ACTOR, action="operator.certificate", subject=subject)
     return certificate
+
+
+@contextmanager
+def _authority(deployment: Deployment, now: int) -> Iterator[_Authority]:
+    """The operators' CA, for as long as it signs: its key is kept with those that explicit commands alone use (G20).
+
+    One that an earlier release made lies with the CA signer's keys, and stays usable there.
+    """
+    files = deployment.files
+    try:
+        key = files.open(_OFFLINE, files.ref(_OFFLINE, _CA_NAME))
+    except KeyUnavailable:
+        try:
+            key = files.open("ca", files.ref("ca", _CA_NAME))
+        except KeyUnavailable:
+            message = "the operators' CA key is away: bring keys/offline and its passphrase (docs/operations.md)"
+            raise KeyUnavailable(message) from None
+    try:
+        yield _ensure_ca(deployment.config, deployment.state, key, now)
+    finally:
+        key.close()
 
 
 def _ensure_ca(config: Config, state: State, key: KeyHandle, now: int) -> _Authority:
@@ -146,13 +183,9 @@ def _ensure_ca(config: Config, state: State, key: KeyHandle, now: int) -> _Autho
     return _Authority(key, made, read_certificate(_from_pem(path)), config.kinds[_PROFILE].days)
 
 
-def _ensure_api(config: Config, state: State, ca: _Authority, now: int, say: Callable[[str], None]) -> None:
-    """The server certificate of both APIs, for the loopback interface and the hosts that they are configured on."""
-    path = state.secrets / "api.pem"
-    wanted = _alternative_names(["localhost", "127.0.0.1", config.issuer.host, config.admin.host])
-    if not _is_good(path, ca, now) or wanted not in _from_pem(path):
-        _make(path, ca, "Quash private APIs", now, write.extended_key_usage(oids.SERVER_AUTH), wanted)
-        say("made the server certificate of the private APIs")
+def _hosts(config: Config) -> bytes:
+    """Where both APIs are reached: the loopback interface and the hosts that they are configured on."""
+    return _alternative_names(["localhost", "127.0.0.1", config.issuer.host, config.admin.host])
 
 
 def _make(path: Path, ca: _Authority, name: str, now: int, *extensions: bytes) -> None:
@@ -166,11 +199,13 @@ def _make(path: Path, ca: _Authority, name: str, now: int, *extensions: bytes) -
     write_file(path, to_pem(ca.issue(name, spki, now, *extensions)).encode())
 
 
-def _is_good(path: Path, ca: _Authority, now: int) -> bool:
+def _is_good(path: Path, ca: x509.Certificate | None, now: int) -> bool:
     """Whether certificate and key are there, belong together, are by this CA and last for another month."""
+    if ca is None:
+        return False
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        certificate.verify_directly_issued_by(ca.certificate)
+        certificate.verify_directly_issued_by(ca)
         key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
     except (OSError, ValueError, InvalidSignature):
         return False

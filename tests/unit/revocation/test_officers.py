@@ -234,7 +234,7 @@ async def test_an_operator_is_added_by_two_and_signed_apart(
     proposed = await api.post("/v1/operators", new_operator(csr=request_for(key)), as_="officer")
     assert proposed.status == 202
     deployment = Deployment(database.config, State(tmp_path / "offline"), world.owner, clock)
-    deployment.files.ensure("ca", "operators", "ec-p256")
+    deployment.files.ensure("offline", "operators", "ec-p256")
     number = proposed.body["id"]
 
     async def sign(proposal_id: int = number) -> bytes:
@@ -274,7 +274,7 @@ async def test_what_no_longer_holds_is_not_signed(
 ) -> None:
     """Two additions of one name, both approved: one is signed. A renewal of who was disabled meanwhile: never."""
     deployment = Deployment(database.config, State(tmp_path / "offline"), world.owner, clock)
-    deployment.files.ensure("ca", "operators", "ec-p256")
+    deployment.files.ensure("offline", "operators", "ec-p256")
 
     async def approved(path: str, body: dict[str, Any]) -> int:
         asked = (await api.post(path, body, as_="officer")).body

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from issuer.signer import key_files, offline, operators, publish_files
 from issuer.signer.offline import renew_crl, renew_ocsp_signer
@@ -177,9 +178,30 @@ async def test_the_root_key_may_go_away(deployment: Made) -> None:
     assert await deployment.make() == []
     assert await code_of(lambda: renew_crl(deployment.deployment, "root")) == "key.unavailable"
     assert not passphrase.exists()
+    assert not list((deployment.state.keys / "ca").glob("operators*"))  # the operators' CA went with it (G20)
+    deployment.clock.step(deployment.deployment.config.kinds["operator-client"].days * DAY)
+    (said,) = [each for each in await deployment.make() if "private APIs" in each]  # and holds nothing else up
+    assert "keys/offline" in said
     (away / "passphrase").rename(passphrase)
     shutil.move(away, keys)
     assert (await renew_crl(deployment.deployment, "root")).number > 1
+    assert "made the server certificate of the private APIs" in await deployment.make()
+
+
+@pytest.mark.usefixtures("no_lint")
+async def test_an_operators_key_of_an_earlier_release(deployment: Made) -> None:
+    """It lies with the CA signer's keys, and renews what is due from there."""
+    files = deployment.deployment.files
+    spki = files.ensure("ca", "operators", "ec-p256")
+    key = files.open("ca", files.ref("ca", "operators"))
+    now = int(deployment.clock.now())
+    deployment.state.operators.mkdir(exist_ok=True)
+    operators._ensure_ca(deployment.deployment.config, deployment.state, key, now)
+    await deployment.make()
+    assert not list((deployment.state.keys / "offline").glob("operators*"))
+    made = x509.load_pem_x509_certificate((deployment.state.secrets / "api.pem").read_bytes())
+    made.verify_directly_issued_by(x509.load_pem_x509_certificate((deployment.state.operators / "ca.pem").read_bytes()))
+    assert spki == key.spki
 
 
 @pytest.mark.usefixtures("no_lint")
