@@ -61,6 +61,7 @@ _UNREADABLE = {
 }
 # How its parser shows a request line with a method that it does not know.
 _UNKNOWN_METHOD = re.compile(r"^ *b'[A-Za-z0-9!#$%&*+.^_`|~-]+ \S+ HTTP/1\.[01]'$", re.MULTILINE)
+_CUT_OFF = QuashError("request.cut_off", "the connection ended before the whole request was here", Kind.INPUT)
 _FAULT = QuashError("internal", "this is a fault of ours: the log of the API says more", Kind.INTERNAL)
 _MAX_LINE = 8190  # octets of a request line; a header field may have one more, so that LineTooLong tells which it was
 _REQUESTS = Counter("quash_api_requests_total", "Requests to the private APIs", ["route", "method", "code"])
@@ -313,7 +314,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
-    except Exception:  # noqa: BLE001 - the edge: nothing may pass it unanswered
+    except Exception as error:  # noqa: BLE001 - the edge: nothing may pass it unanswered
+        if isinstance(error, ConnectionError) and request.transport is None:
+            return problem(_CUT_OFF)  # nobody reads it, but it is counted
         logger().exception("api.fault", method=request.method, path=request.path)
         return problem(_FAULT)
 

@@ -16,6 +16,7 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from prometheus_client import REGISTRY
 
 from issuer.checks.workers import Runner, Workers
 from issuer.intake.api import MAX_BODY, IntakeApi
@@ -199,6 +200,7 @@ HEAD = b"POST /report HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nC
 @pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"\r\n{"], ids=["nothing", "header", "body"])
 async def test_who_is_slow_is_cut_off(database: Any, clock: FakeClock, said: bytes) -> None:
     """Octet by octet or not at all, in the header or in the body: a connection lasts its time and no longer."""
+    faults, cut_off = refused("internal"), refused("request.cut_off")
     async with endpoint(database, clock, Here(), connection_seconds=0.5) as intake:
         reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
 
@@ -216,6 +218,12 @@ async def test_who_is_slow_is_cut_off(database: Any, clock: FakeClock, said: byt
             dripping.cancel()
         writer.close()
         assert (await intake.post("/report", PROBLEM))[0] == 202
+    assert refused("internal") == faults
+    assert refused("request.cut_off") - cut_off == ("\r\n\r\n" in said.decode())
+
+
+def refused(code: str) -> float:
+    return REGISTRY.get_sample_value("quash_intake_refused_total", {"code": code}) or 0
 
 
 async def test_a_handshake_has_its_time_too(database: Any, clock: FakeClock, tmp_path: Path) -> None:
