@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from quash.cache import layout
+from quash.cache.writer import Catalog
 from quash.errors import QuashError
 from quash.store.database import Connection
 from quash.store.feed import FeedRow
-from responder.follow.trust import Limits
+from responder.follow.trust import Limits, Trust
 from tests.support.ocsp_issuer import VALIDITY, OcspIssuer
 from tests.unit.follow.conftest import BULK, URGENT, Node, refused
 
@@ -130,6 +131,18 @@ async def test_a_bad_record_behind_a_thousand_alike_is_refused(node: Node) -> No
     assert refused("future") == before + 1
     assert node.held(S) is None
     assert all(node.held(serial) for serial, _ in good)
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_a_signer_vouches_for_its_own_issuer_alone(urgent: bool) -> None:
+    """A13: its signature is right, for a certificate of another issuer than the record is filed under."""
+    now = 1_800_000_000
+    ours, theirs = OcspIssuer(1, "tls-dv", 1, starts=now), OcspIssuer(2, "tls-ov", 2, starts=now)
+    trust = Trust(Catalog({1: ours.row, 2: theirs.row}, {1: ours.template_row, 2: theirs.template_row}), ALL_BULK)
+    record = theirs.record(S, now)
+    judged = trust.records(layout.encode_batch([(1, S, record), (2, S, record)]), urgent=urgent, now=now)
+    assert judged.accepted == [(2, S, record)]
+    assert [refusal.code for refusal in judged.refused] == ["unknown_signer"]
 
 
 async def test_one_bad_signature_in_a_sample_has_the_whole_row_verified(node: Node) -> None:
