@@ -108,7 +108,7 @@ async def add_first(
 ) -> None:
     """As `add`, for (issuer id, serial, shard, notAfter) that are not revoked yet: millions of them in a mass job.
 
-    Their CRL entries are made here, which the database only compares (0075_revocations_ready_made.sql).
+    Their CRL entries are made here, which the database only compares (0056_revocations_ready_made.sql).
     """
     await conn.copy_records_to_table(
         "revocation",

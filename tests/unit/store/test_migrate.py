@@ -22,6 +22,16 @@ def test_the_files_are_numbered_once_each() -> None:
     assert versions[0] == 1
 
 
+LANDED = {1, 2, 3, 4, 5, 6, 10, 11, 20, 30, 31, 32, 33, 34, 40, 41}
+"""What the states of the first release have. Later files must come after these, or those states cannot be upgraded."""
+
+
+def test_no_file_was_slipped_in_below_those_of_the_first_release() -> None:
+    """A new file has a higher number than every released one (`store.migration_out_of_order`)."""
+    versions = {migration.version for migration in shipped()}
+    assert {version for version in versions if version <= max(LANDED)} == LANDED
+
+
 async def test_a_second_run_changes_nothing(database: Any) -> None:
     """All that this release ships is applied by `init`; again there is nothing to do."""
     conn = await database.connection()
