@@ -38,7 +38,10 @@ def init(
         asyncio.run(_init(deployment, console.print))
     if not quiet:
         console.print(f"initialised: {deployment.state.root}")
-        console.print("Move secrets/offline.passphrase and keys/offline to where the root's key shall live.")
+        console.print(
+            "Move secrets/offline.passphrase and keys/offline to where the keys of the root and of the operators' CA"
+            " shall live."
+        )
 
 
 async def _init(deployment: Context, say: Say) -> None:
