@@ -112,7 +112,7 @@ async def test_a_reseller_revokes_its_own_and_nothing_else(issuing: Client, admi
     assert (await admin.get(f"/v1/certificates/tls-dv/{theirs['serial']}", as_="acme-1")).body["status"] == "unknown"
     assert await world.fetch("select from revocation") == []
     refused = {"serial": mine["serial"], "reason": "privilegeWithdrawn"}
-    assert (await admin.post("/v1/revocations", refused, as_="acme-2")).code == "revocation.reason_not_offered"
+    assert (await admin.post("/v1/revocations", refused, as_="acme-2")).code == "revocation.reason_not_offered"  # C11
     done = await admin.post("/v1/revocations", {"serial": mine["serial"], "reason": "superseded"}, as_="acme-2")
     assert (done.status, done.body["changed"]) == (201, True)
     assert (await admin.get(f"/v1/certificates/tls-dv/{mine['serial']}", as_="acme-1")).body["status"] == "revoked"

@@ -173,7 +173,7 @@ async def test_what_expires_is_due_no_more(world: World, api: Client, clock: Fak
 
 
 async def test_the_timeline_of_a_compromise(world: World, api: Client, clock: FakeClock) -> None:
-    """The proof, its revocations as one, the notices, and when strangers saw it: not each certificate of thousands."""
+    """C19: the proof, its revocations as one, the notices, and when strangers saw it: not each certificate of many."""
     key = ec.generate_private_key(ec.SECP256R1())
     leaves = [await world.leaf("alpha", key) for _ in range(3)]
     path = f"/v1/cases/{(await api.post('/v1/cases', OPEN)).body['id']}"
