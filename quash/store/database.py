@@ -101,13 +101,17 @@ async def connect(config: Config, state: State, role: str, *, size: int | None =
         )
 
 
+RESET = "select pg_advisory_unlock_all(); reset idle_session_timeout"
+"""What the pool sends when a session is given back."""
+
+
 async def _reset(conn: Connection) -> None:
     """A session goes back to the pool without locks, whoever was cancelled while it gave one up.
 
     asyncpg's own reset (also CLOSE ALL, UNLISTEN, RESET ALL) costs more than much of what a session is taken for. No
     cursor of ours outlives its transaction, and one setting alone (`quash.store.leases`).
     """
-    await conn.execute("select pg_advisory_unlock_all(); reset idle_session_timeout")
+    await conn.execute(RESET)
 
 
 async def connect_once(config: Config, state: State, role: str, **overrides: Any) -> asyncpg.Connection:

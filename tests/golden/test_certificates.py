@@ -206,7 +206,7 @@ async def drafted(name: str, monkeypatch: pytest.MonkeyPatch, *, logged: bool) -
 
     monkeypatch.setattr(crls, "find_scope", find_scope)
     monkeypatch.setattr(prepare, "new_serial", partial(serial_of, name))
-    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(content.spki).digest())
+    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(content.spki).digest(), ())
     draft = await make_draft(None, config, plan, case["at"], logged=logged)  # type: ignore[arg-type]
     return draft.tbs
 

@@ -316,7 +316,7 @@ async def test_reason_downgraded_in_the_database_is_refused(bench: Bench) -> Non
     await bench.settle()
     async with acquire(bench.database.owner) as conn:
         await conn.execute("alter table revocation disable trigger append_only")
-        await conn.execute("update revocation set reason = 4")
+        await conn.execute("update revocation set reason = 4, entry = crl_entry(serial, revoked_at, 4::smallint)")
         await conn.execute("alter table revocation enable trigger append_only")
     await bench.start()
     await bench.settle(DAY)

@@ -33,7 +33,7 @@ async def revoke(made: Made, reason: int = 5, version: int = 1) -> bytes:
 
 async def openssl_signs(made: Made, tbs: bytes, folder: Path) -> bytes:
     """What an operator does on the machine with the root's key: `openssl dgst -sha384 -sign`."""
-    (key,) = (made.state.keys / "offline").glob("*.pem")
+    key = made.state.keys / "offline" / "root.pem"
     passphrase = made.state.secrets / "offline.passphrase"
     (folder / "crl.tbs").write_bytes(tbs)
     command = [

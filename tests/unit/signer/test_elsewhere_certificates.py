@@ -39,7 +39,7 @@ async def root_signers(made: Made) -> list[tuple[str, bytes]]:
 
 def without_root_key(made: Made, folder: Path) -> Path:
     """The root's key leaves the machine; returns where it is."""
-    (key,) = (made.state.keys / "offline").glob("*.pem")
+    key = made.state.keys / "offline" / "root.pem"
     return key.rename(folder / key.name)
 
 
