@@ -19,6 +19,7 @@ from crlgen.build.gate import Expected, Published, Terms
 from quash.errors import QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.crl import certificate_list, entry, read_crl, tbs_cert_list
+from quash.pki.der import utc_or_generalized_time
 from quash.pki.names import build_name
 
 NOW = 1_800_000_000
@@ -38,6 +39,15 @@ TERMS = Terms(
 SERIALS = [b"\x01" + bytes([n]) * 15 for n in range(1, 6)]
 ENTRIES = [entry(serial, NOW - 1000, reason) for serial, reason in zip(SERIALS, (0, 1, 3, 4, 9), strict=True)]
 BEFORE = Published(7, NOW - 100, b"".join(ENTRIES), len(ENTRIES))
+SOUND_ENTRY = entry(b"\x02" * 16, NOW, 4)
+MALFORMED_ENTRIES = {
+    "certificateHold (B11)": SOUND_ENTRY[:-1] + b"\x06",
+    "unspecified spelt out (B10)": SOUND_ENTRY[:-1] + b"\0",
+    "another extension (B8)": SOUND_ENTRY.replace(bytes.fromhex("0603551d15"), bytes.fromhex("0603551d18")),
+    "a serial that is not minimal (B8)": entry(b"\0\x01", NOW, 4),
+    "no such month (B19)": SOUND_ENTRY.replace(utc_or_generalized_time(NOW), b"\x17\x0d271315080000Z"),
+    "29 February of a common year (B19)": SOUND_ENTRY.replace(utc_or_generalized_time(NOW), b"\x17\x0d270229080000Z"),
+}
 EXPECTED = Expected(number=8, this_update=NOW, next_update=NOW + VALIDITY, entries=5, now=NOW)
 
 
@@ -121,6 +131,29 @@ def test_refused(code: str, attempt: Callable[[], Any]) -> None:
     with pytest.raises(QuashError) as caught:
         attempt()
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("what", MALFORMED_ENTRIES)
+@pytest.mark.parametrize("before", [BEFORE, None], ids=["appended", "all new"])
+def test_malformed_entry_is_refused(what: str, before: Published | None) -> None:
+    """Also behind entries that are published already, and on an issuer's first CRL."""
+    body = make(entries=[*ENTRIES, MALFORMED_ENTRIES[what]])
+    with pytest.raises(QuashError) as caught:
+        admit(body, expected=replace(EXPECTED, entries=6), before=before)
+    assert caught.value.code in ("crl.malformed", "der.malformed")
+
+
+def test_thisupdate_goes_back_only_by_order() -> None:
+    """It rises, but where a person ordered that a CRL from the future be replaced; its number rises even then."""
+    future = replace(BEFORE, this_update=NOW + 86_400)
+    assert admit(make(), expected=replace(EXPECTED, goes_back=True), before=future) == []
+    for expected, before, code in (
+        (EXPECTED, future, "crl.other_times"),
+        (replace(EXPECTED, goes_back=True), replace(future, number=8), "crl.number_not_rising"),
+    ):
+        with pytest.raises(QuashError) as caught:
+            admit(make(), expected=expected, before=before)
+        assert caught.value.code == code
 
 
 def test_lost_entry_is_named_and_refused_unless_it_may_go() -> None:
