@@ -259,7 +259,7 @@ class AdminApi(Routes):
                 await issuer_by_name(conn, issuer)
             scopes = [
                 state.scope
-                for state in await crls.states(conn)
+                for state in await crls.states(conn, offline=bool(replaces_future))
                 if issuer in (None, state.scope.issuer) and scope in (None, state.scope.scope)
             ]
             if not scopes:

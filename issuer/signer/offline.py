@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from issuer.signer.authority import authority_of
 from issuer.signer.ceremony import Ceremony
+from issuer.signer.crl_checks import MAX_CLOCK_STEP
 from issuer.signer.deployment import Deployment
 from issuer.signer.key_files import ceremony_opener
 from issuer.signer.key_ring import KeyRing
@@ -21,6 +22,7 @@ from issuer.signer.service import CaSigner
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, certificate_list, read_crl, read_entry, tbs_cert_list
+from quash.pki.reasons import Reason
 from quash.store import crl_entries, crls, issuers, signing_log
 from quash.store.crl_entries import Listing
 from quash.store.crls import ScopeState
@@ -72,22 +74,37 @@ async def sign_offline_crl(deployment: Deployment, signer: CaSigner, issuer: Iss
 
 
 async def reserve_tbs(deployment: Deployment, issuer: Issuer, plan: Plan, published: Crl | None) -> tuple[int, bytes]:
-    """(number, TBSCertList) of the next CRL: a number above whatever was stored, signed or published (B7)."""
-    stored, now = plan.state.newest.number if plan.state.newest else 0, deployment.now()
-    number = 1 + max(stored, plan.last_signed, published.number if published else 0)
-    next_update = now + deployment.config.crl.root_validity
+    """(number, TBSCertList) of the next CRL: a number above whatever was stored, signed or published (B7).
+
+    thisUpdate rises too, and nextUpdate is not beyond the issuer's own end. Raises `crl.clock_went_back`,
+    `crl.issuer_expired`.
+    """
+    stored, now = plan.state.newest, deployment.now()
+    number = 1 + max(stored.number if stored else 0, plan.last_signed, published.number if published else 0)
+    last = max(stored.this_update if stored else 0, published.this_update if published else 0)
+    this_update = now if plan.state.may_go_back and last > now else max(now, last + 1)
+    if this_update > now + MAX_CLOCK_STEP:
+        raise QuashError(
+            "crl.clock_went_back",
+            "the clock is more than 5 minutes behind the CRL made last: set it right or, if that CRL is from the"
+            " future, order another with quash crl replace-future",
+            Kind.REFUSED,
+        )
+    if this_update >= plan.not_after:
+        raise QuashError("crl.issuer_expired", f"{issuer.name} has ended: import its renewed certificate", Kind.REFUSED)
+    next_update = min(this_update + deployment.config.crl.root_validity, plan.not_after)
     async with acquire(deployment.pool) as conn:
         await crls.reserve(
             conn,
             plan.state.scope,
             number=number,
-            this_update=now,
+            this_update=this_update,
             next_update=next_update,
             entries=plan.listing.count,
             covers=plan.covers,
             scheduled=True,
         )
-    return number, _tbs(plan, issuer, number, now, next_update)
+    return number, _tbs(plan, issuer, number, this_update, next_update)
 
 
 def _tbs(plan: Plan, issuer: Issuer, number: int, this_update: int, next_update: int) -> bytes:
@@ -113,6 +130,7 @@ class Plan:
     covers: str
     last_signed: int
     key_id: bytes
+    not_after: int
 
 
 async def plan_of(pool: Pool, issuer: Issuer) -> Plan:
@@ -128,14 +146,28 @@ async def plan_of(pool: Pool, issuer: Issuer) -> Plan:
             covers=await crl_entries.snapshot(conn),
             last_signed=await signing_log.last_crl_number(conn, issuer.id, state.scope.scope) or 0,
             key_id=authority_of(issuer, own.der).key_id,
+            not_after=own.not_after,
         )
 
 
 async def check_nothing_lost(pool: Pool, plan: Plan, published: Crl | None, crl: Crl) -> None:
-    """Every serial of the published CRL is on the new one, or may go by B13; else a backup was restored, or worse."""
+    """Every entry of the published CRL is on the new one, or may go by B13; else a backup was restored, or worse.
+
+    It changes only to keyCompromise, and its date only back, and only then (B25, C16).
+    """
     if published is None:
         return
-    gone = {read_entry(each)[0] for each in published.entries} - {read_entry(each)[0] for each in crl.entries}
+    before, after = _by_serial(published), _by_serial(crl)
+    for serial in before.keys() & after.keys():
+        (was_at, was), (at, reason) = before[serial], after[serial]
+        if (at, reason) != (was_at, was) and (reason != Reason.keyCompromise or at > was_at):
+            raise QuashError(
+                "crl.entry_changed",
+                f"serial {serial.hex()} on {plan.state.scope.path} would change otherwise than to keyCompromise; look"
+                " who wrote into the database",
+                Kind.REFUSED,
+            )
+    gone = before.keys() - after.keys()
     async with acquire(pool) as conn:
         gone -= await crl_entries.may_go(conn, plan.state.scope, plan.state.regular, list(gone))
     if gone:
@@ -144,6 +176,10 @@ async def check_nothing_lost(pool: Pool, plan: Plan, published: Crl | None, crl:
             f"{plan.state.scope.path} lists {len(gone)} serials that the database has lost; repair the database",
             Kind.REFUSED,
         )
+
+
+def _by_serial(crl: Crl) -> dict[bytes, tuple[int, int]]:
+    return {serial: (at, reason) for serial, at, reason in map(read_entry, crl.entries)}
 
 
 async def offline_issuer(pool: Pool, name: str) -> Issuer:

@@ -287,6 +287,8 @@ async def test_replacing_a_crl_from_the_future_is_an_officers_order_with_a_reaso
     assert row["replaces_future"]
     assert row["actor"].endswith("officer")
     assert row["subject"] == {"scopes": ["alpha/full"], "why": body["why"]}
+    offline = await api.post("/v1/crls/replacements", body | {"issuer": "top"}, as_="officer")
+    assert (offline.status, offline.body["scopes"]) == (202, [{"issuer": "top", "scope": "full"}])
 
 
 async def test_lost_database_connections(world: World, api: Client, cluster: Any) -> None:

@@ -14,7 +14,7 @@ from issuer.signer.elsewhere import export_tbs, import_signed
 from issuer.signer.offline import renew_crl
 from quash.errors import QuashError
 from quash.pki.crl import entry, read_crl, read_entry, with_entries
-from quash.store import acts, revocations
+from quash.store import acts, crl_demands, crls, revocations
 from quash.store.revocations import Revocation
 from tests.support.initialising import Made
 
@@ -100,3 +100,47 @@ async def test_whatever_was_not_exported_is_refused(deployment: Made, tmp_path: 
     assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.not_exported"
     deployment.clock.step(200 * DAY)
     assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.stale"
+
+
+@pytest.mark.usefixtures("no_lint")
+async def test_times_rise_and_end_with_the_root(deployment: Made) -> None:
+    """thisUpdate rises, with a clock that is a little behind too; nextUpdate is not after the root's own end (B2)."""
+    await deployment.make()
+    first = read_crl((deployment.state.crl / "root.crl").read_bytes())
+    deployment.clock.step(-200)
+    assert (await renew_crl(deployment.deployment, "root")).this_update == first.this_update + 1
+    deployment.clock.step(-200)
+    assert await code_of(lambda: renew_crl(deployment.deployment, "root")) == "crl.clock_went_back"
+    assert await code_of(lambda: export_tbs(deployment.deployment, "root")) == "crl.clock_went_back"
+    async with deployment.deployment.pool.acquire() as conn, conn.transaction():
+        scope = next(each.scope for each in await crls.states(conn, offline=True) if each.offline)
+        at = int(deployment.clock.now())
+        await crl_demands.add(conn, [scope], actor="test", at=at, replaces_future="the clock ran ahead")
+    assert (await renew_crl(deployment.deployment, "root")).this_update == deployment.clock.now()
+    ends = int(deployment.clock.now()) + 10 * DAY
+    await deployment.deployment.pool.execute(
+        "update issuer_certificate set not_after = $1 where issuer_id = (select id from issuer where name = 'root')",
+        ends,
+    )
+    deployment.clock.step(DAY)
+    assert (await renew_crl(deployment.deployment, "root")).next_update == ends
+    deployment.clock.step(9 * DAY)
+    assert await code_of(lambda: renew_crl(deployment.deployment, "root")) == "crl.issuer_expired"
+
+
+@pytest.mark.usefixtures("no_lint")
+async def test_entry_that_was_changed_in_the_database_is_refused(deployment: Made) -> None:
+    """C16, B25: a published entry changes to keyCompromise alone; a row changed behind our back reaches no CRL."""
+    await deployment.make()
+    await revoke(deployment, 4)
+    await renew_crl(deployment.deployment, "root")
+    before = (deployment.state.crl / "root.crl").read_bytes()
+    async with deployment.deployment.pool.acquire() as conn:
+        await conn.execute("alter table revocation disable trigger append_only")
+        await conn.execute("update revocation set reason = 5, entry = crl_entry(serial, revoked_at, 5::smallint)")
+        await conn.execute("alter table revocation enable trigger append_only")
+    assert await code_of(lambda: renew_crl(deployment.deployment, "root")) == "crl.entry_changed"
+    assert (deployment.state.crl / "root.crl").read_bytes() == before
+    await revoke(deployment, 1, 2)
+    crl = await renew_crl(deployment.deployment, "root")
+    assert [read_entry(each)[2] for each in crl.entries] == [1]
