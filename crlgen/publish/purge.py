@@ -63,12 +63,34 @@ def _failed(hook: Purge, why: str) -> QuashError:
 
 @dataclass(slots=True)
 class _Queue:
-    """What one hook has yet to be told: URL -> (tag, when it may be purged), in the order in which it was added."""
+    """What one hook has yet to be told: URL -> (tag, when it may be purged), in the order in which it was added.
+
+    CRLs go before `answers` of OCSP, of which a mass revocation leaves more than the rate allows for.
+    """
 
     hook: Purge
-    urls: dict[str, tuple[str, float]] = field(default_factory=dict)
+    crls: dict[str, tuple[str, float]] = field(default_factory=dict)
+    answers: dict[str, tuple[str, float]] = field(default_factory=dict)
     next_at: float = 0.0
     failures: int = 0
+
+    @property
+    def lanes(self) -> tuple[dict[str, tuple[str, float]], ...]:
+        return self.crls, self.answers
+
+    def __len__(self) -> int:
+        return len(self.crls) + len(self.answers)
+
+    @property
+    def most(self) -> int:
+        """URLs that the rate allows for before caches let go by themselves: more would only fill the memory."""
+        return int(self.hook.batch * self.hook.per_second * MAX_AGE) + self.hook.batch
+
+    def give_up(self, lane: dict[str, tuple[str, float]], urls: list[str]) -> None:
+        for url in urls:
+            del lane[url]
+        if urls:
+            _PURGED.labels(self.hook.url, "given up").inc(len(urls))
 
 
 class Purger:
@@ -95,10 +117,12 @@ class Purger:
         for queue in self._queues:
             if ocsp and not queue.hook.ocsp:
                 continue
+            lane = queue.answers if ocsp else queue.crls
             for url in listed:
-                queue.urls.pop(url, None)  # replaced again: to the end, since an earlier purge came too early
-                queue.urls[url] = (tag, due)
-            _WAITING.labels(queue.hook.url).set(len(queue.urls))
+                lane.pop(url, None)  # replaced again: to the end, since an earlier purge came too early
+                lane[url] = (tag, due)
+            queue.give_up(lane, list(itertools.islice(lane, max(0, len(lane) - queue.most))))
+            _WAITING.labels(queue.hook.url).set(len(queue))
 
     async def step(self) -> int:
         """Sends every batch that is due now, at most one for each hook; returns how many URLs were taken."""
@@ -106,7 +130,7 @@ class Purger:
 
     def pause(self) -> float:
         """Seconds, at most one, until the next batch is due."""
-        waits = [queue.next_at - self._clock.monotonic() for queue in self._queues if queue.urls]
+        waits = [queue.next_at - self._clock.monotonic() for queue in self._queues if len(queue)]
         return max(0.01, min([1.0, *waits]))
 
     async def _send(self, queue: _Queue) -> int:
@@ -114,7 +138,8 @@ class Purger:
         self._drop_old(queue, now)
         if now < queue.next_at:
             return 0
-        due = ((url, known) for url, known in queue.urls.items() if known[1] <= now)
+        waiting = itertools.chain.from_iterable(lane.items() for lane in queue.lanes)
+        due = ((url, known) for url, known in waiting if known[1] <= now)
         if not (batch := dict(itertools.islice(due, hook.batch))):
             return 0
         body = {"urls": list(batch), "tags": sorted({tag for tag, _ in batch.values()})}
@@ -126,19 +151,17 @@ class Purger:
             self.problems[hook.url] = str(error)
             return 0
         for url, known in batch.items():
-            if queue.urls.get(url) == known:  # else it was replaced while the request was under way
-                del queue.urls[url]
+            for lane in queue.lanes:
+                if lane.get(url) == known:  # else it was replaced while the request was under way
+                    del lane[url]
         queue.failures, queue.next_at = 0, now + 1 / hook.per_second
         self.problems.pop(hook.url, None)
         _PURGED.labels(hook.url, "taken").inc(len(batch))
-        _WAITING.labels(hook.url).set(len(queue.urls))
+        _WAITING.labels(hook.url).set(len(queue))
         return len(batch)
 
     def _drop_old(self, queue: _Queue, now: float) -> None:
         """Caches have let go by themselves. The oldest come first, within seconds, so this stops at the first young."""
-        old = list(itertools.takewhile(lambda url: queue.urls[url][1] + MAX_AGE < now, queue.urls))
-        for url in old:
-            del queue.urls[url]
-        if old:
-            _PURGED.labels(queue.hook.url, "given up").inc(len(old))
-            _WAITING.labels(queue.hook.url).set(len(queue.urls))
+        for lane in queue.lanes:
+            queue.give_up(lane, list(itertools.takewhile(lambda url: lane[url][1] + MAX_AGE < now, lane)))  # noqa: B023
+        _WAITING.labels(queue.hook.url).set(len(queue))

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 from aiohttp import ClientSession, web
+from prometheus_client import REGISTRY
 
 from crlgen.publish.ocsp_urls import DELAY, OcspPurges, get_urls
 from crlgen.publish.purge import MAX_AGE, Purger, Webhook
@@ -57,6 +58,29 @@ async def test_urls_go_in_batches_at_the_configured_rate(clock: FakeClock) -> No
     assert done == [3, 0, 3, 0, 2, 0, 0]
     assert recorder.urls == [f"http://crl.example.test/{n}.crl" for n in range(8)]
     assert {tuple(body["tags"]) for _, body in recorder.sent} == {("crl/dv",)}
+
+
+async def test_crls_go_before_the_answers_of_a_mass_revocation(clock: FakeClock) -> None:
+    """However many OCSP answers wait: a CRL goes with the next request (G1), and no more answers wait than can go."""
+    recorder = Recorder()
+    hook = OCSP_HOOK.model_copy(update={"batch": 3})
+    most = 3 * 2 * int(MAX_AGE) + 3
+    purger = Purger([hook], recorder, clock)
+    labels = {"hook": hook.url, "result": "given up"}
+    before = REGISTRY.get_sample_value("quash_purge_urls_total", labels) or 0.0
+    for n in range(0, most + 100, 10):
+        purger.add([f"http://ocsp.example.test/{m}" for m in range(n, n + 10)], "ocsp/dv", ocsp=True)
+    waiting = REGISTRY.get_sample_value("quash_purge_waiting", {"hook": hook.url})
+    given_up = (REGISTRY.get_sample_value("quash_purge_urls_total", labels) or 0.0) - before
+    assert (waiting, given_up) == (most, len(range(0, most + 100, 10)) * 10 - most)
+    await purger.step()
+    purger.add(["http://crl.example.test/dv.crl"], "crl/dv")
+    await clock.advance(0.5)
+    await purger.step()
+    first, second = (body for _, body in recorder.sent)
+    assert first["tags"] == ["ocsp/dv"]
+    assert second["urls"][0] == "http://crl.example.test/dv.crl"
+    assert second["tags"] == ["crl/dv", "ocsp/dv"]
 
 
 async def test_hook_that_is_down_is_retried_with_pauses_and_given_up_after_max_age(clock: FakeClock) -> None:
