@@ -161,6 +161,13 @@ class Bench:
             conn, issuer_id=issuer_id, scope=scope, shard=shard, url=url, path=path, idp=shard is not None
         )
 
+    async def limit(self, ca: Ca) -> None:
+        """Gives its full CRL the IDP that it must have beside shards (B14)."""
+        async with acquire(self.database.owner) as conn:
+            scope = await crls.find_scope(conn, ca.id, None)
+            assert scope is not None
+            await crls.limit(conn, scope)
+
     async def certificate(self, ca: Ca, *, not_after: float | None = None, shard: int | None = None) -> bytes:
         self._serial += 1
         serial = b"\x01" + hashlib.sha256(self._serial.to_bytes(4, "big")).digest()[:15]

@@ -10,10 +10,9 @@ import pytest
 
 from quash.runtime.clock import FakeClock
 from tests.support.crl_bench import Bench, openssl
-from tests.unit.crlgen.test_strangers import leaf
+from tests.unit.crlgen.test_strangers import SCOPE_IDS, SCOPES, leaf
 
 REPOSITORY = Path(__file__).parents[3]
-SCOPES = [("dv.crl", None), ("dv/1.crl", 1)]
 KEYS = ["ec", "rsa"]
 
 
@@ -23,9 +22,13 @@ def clock() -> FakeClock:
     return FakeClock(time.time() - 60)
 
 
-async def judged(bench: Bench, folder: Path, key: str, name: str, shard: int | None) -> dict[str, Path]:
+async def judged(
+    bench: Bench, folder: Path, key: str, name: str, shard: int | None, limited: bool = False
+) -> dict[str, Path]:
     """Files of a CA, one of its CRLs, and a good and a revoked certificate that name it."""
     ca = await bench.issuer("dv", shards=2, key=key)
+    if limited:
+        await bench.limit(ca)
     good = await bench.certificate(ca, shard=shard)
     bad = await bench.revoked(ca, 1, shard=shard)
     await bench.settle()
@@ -46,12 +49,12 @@ def certtool(*arguments: str) -> tuple[bool, str]:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize(("name", "shard"), SCOPES)
+@pytest.mark.parametrize(("name", "shard", "limited"), SCOPES, ids=SCOPE_IDS)
 async def test_certtool_refuses_the_revoked_and_only_the_revoked(
-    bench: Bench, tmp_path: Path, key: str, name: str, shard: int | None
+    bench: Bench, tmp_path: Path, key: str, name: str, shard: int | None, limited: bool
 ) -> None:
     """GnuTLS verifies the CRL's signature and issuer, and finds the one serial that is on it."""
-    found = await judged(bench, tmp_path, key, name, shard)
+    found = await judged(bench, tmp_path, key, name, shard, limited)
     ca = ["--load-ca-certificate", str(found["ca"])]
     content, said = certtool("--verify-crl", *ca, "--infile", str(found["crl"]))
     assert content, said
@@ -113,12 +116,12 @@ def java(judge: Path, bench: Bench, found: dict[str, Path], word: str, *, crl: P
 
 @pytest.mark.long
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize(("name", "shard"), SCOPES)
+@pytest.mark.parametrize(("name", "shard", "limited"), SCOPES, ids=SCOPE_IDS)
 async def test_java_refuses_the_revoked_and_only_the_revoked(
-    bench: Bench, tmp_path: Path, judge: Path, key: str, name: str, shard: int | None
+    bench: Bench, tmp_path: Path, judge: Path, key: str, name: str, shard: int | None, limited: bool
 ) -> None:
     """Java's PKIX revocation checker, CRLs alone and no fallback: full and sharded, EC and RSA."""
-    found = await judged(bench, tmp_path, key, name, shard)
+    found = await judged(bench, tmp_path, key, name, shard, limited)
     assert java(judge, bench, found, "good") == "GOOD"
     assert java(judge, bench, found, "bad").startswith("REVOKED")
 

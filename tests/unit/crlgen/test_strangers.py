@@ -104,13 +104,19 @@ def leaf(ca: Ca, serial: bytes, now: float, path: Path, crl_url: str) -> Path:
     return path
 
 
+SCOPES = [("dv.crl", None, False), ("dv.crl", None, True), ("dv/1.crl", 1, False)]
+SCOPE_IDS = ["full", "full beside shards", "shard"]
+
+
 @pytest.mark.parametrize("key", ["ec", "rsa"])
-@pytest.mark.parametrize(("name", "shard"), [("dv.crl", None), ("dv/1.crl", 1)])
+@pytest.mark.parametrize(("name", "shard", "limited"), SCOPES, ids=SCOPE_IDS)
 async def test_openssl_refuses_the_revoked_and_accepts_the_rest(
-    bench: Bench, tmp_path: Path, key: str, name: str, shard: int | None
+    bench: Bench, tmp_path: Path, key: str, name: str, shard: int | None, limited: bool
 ) -> None:
     """`openssl verify -crl_check` honours full CRLs and shards with a critical IDP for certificates that name them."""
     ca = await bench.issuer("dv", shards=2, key=key)
+    if limited:
+        await bench.limit(ca)
     good = await bench.certificate(ca, shard=shard)
     bad = await bench.revoked(ca, 1, shard=shard)
     await bench.settle()
@@ -162,6 +168,24 @@ async def test_openssl_does_not_take_one_shard_for_another(bench: Bench, tmp_pat
     done = openssl(*verify, str(found))
     assert done.returncode != 0
     assert b"different CRL scope" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("key", ["ec", "rsa"])
+async def test_full_crl_beside_shards_says_that_it_is_not_all(bench: Bench, key: str) -> None:
+    """B14, B15: pyca sees its critical IDP with its own URL; pkilint has nothing to say."""
+    ca = await bench.issuer("dv", shards=1, key=key)
+    await bench.limit(ca)
+    serial = await bench.revoked(ca)
+    await bench.settle()
+    body = bench.path("dv.crl").read_bytes()
+    assert lint(body) == []
+    crl = x509.load_der_x509_crl(body)
+    assert crl.is_signature_valid(ca.certificate.public_key())  # type: ignore[arg-type]
+    assert [entry.serial_number for entry in crl] == [int.from_bytes(serial, "big")]
+    point = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint)
+    url = x509.UniformResourceIdentifier("http://crl.example.test/dv.crl")
+    assert point.critical
+    assert point.value == x509.IssuingDistributionPoint([url], None, True, False, None, False, False)
 
 
 async def test_openssl_prints_number_and_critical_idp(bench: Bench) -> None:
