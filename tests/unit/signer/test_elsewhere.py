@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from issuer.signer.elsewhere import export_tbs, import_signed
 from issuer.signer.offline import renew_crl
@@ -21,9 +22,11 @@ from tests.support.initialising import Made
 DAY = 86_400
 
 
-async def revoke(made: Made, reason: int = 5, version: int = 1) -> bytes:
+async def revoke(made: Made, reason: int = 5, version: int = 1, *, name: str = "tls-dv") -> bytes:
+    """The certificate of a sub-CA."""
     ((issuer_id,),) = await made.fetch("select id from issuer where name = 'root'")
-    ((serial,),) = await made.fetch("select serial from certificate where profile = 'sub-ca'")
+    der = made.certificate(name).public_bytes(Encoding.DER)
+    ((serial,),) = await made.fetch("select serial from certificate where der = $1", der)
     now = int(made.clock.now())
     async with made.deployment.pool.acquire() as conn, conn.transaction():
         act_id = await acts.record(conn, at=now, actor="test", action="revoke", subject={})
