@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from quash.runtime.config import Config
 from quash.store import crl_demands, crls
 from quash.store.database import RESET, acquire
 from tests.support.crl_bench import DAY, Bench
@@ -152,6 +154,39 @@ async def test_expired_entry_stays_until_a_regular_crl_after_its_end(bench: Benc
     assert dying not in bench.listed()
     assert staying in bench.listed()
     assert bench.builder.problems == {}
+
+
+async def test_a_year_of_entries_that_expire(bench: Bench) -> None:
+    """B13, B2, B3 over a year of the longest schedule: each entry is there until a regular CRL after its notAfter.
+
+    The next CRL lets it go, so that the list does not grow; and there is a CRL in force at every moment.
+    """
+    every = 4 * DAY
+    bench.config = Config.model_validate({"crl": {"every": every, "validity": 9 * DAY}})
+    await bench.start()
+    ca, ends, shown = await bench.issuer(), dict[bytes, float](), set[bytes]()
+    sizes, number, regulars = list[int](), 0, set[int]()
+    for day in range(365):
+        if day % 4 == 0:
+            lasts = (1, 3, 10, 47, 90)[day // 4 % 5] * DAY + day % 3
+            ends[await bench.revoked(ca, not_after=bench.clock.now() + lasts)] = bench.clock.now() + lasts
+        await bench.clock.advance(DAY)
+        if not await bench.builder.step():
+            assert bench.read().next_update > bench.clock.now()
+            continue
+        crl, listed = bench.read(), bench.listed()
+        number += 1
+        assert crl.number == number
+        assert set(listed) == set(ends) - shown, "what was shown after its end goes, and nothing else"
+        if await bench.database.owner.fetchval("select scheduled from crl where number = $1", number):
+            regulars.add(crl.this_update)
+            shown |= {serial for serial in listed if int(ends[serial]) < crl.this_update}
+        sizes.append(len(listed))
+    assert bench.builder.problems == {}
+    assert len(regulars) >= 365 // 4 - 1
+    assert max(later - earlier for earlier, later in pairwise(sorted(regulars))) <= every + 10
+    assert len(shown) > 60
+    assert max(sizes[-30:]) < len(ends) / 2, "it does not grow"
 
 
 async def test_entry_that_expires_in_the_second_of_the_regular_crl_stays(bench: Bench) -> None:
