@@ -280,6 +280,26 @@ async def test_restored_database_stops_everything_at_start(bench: Bench) -> None
     assert len(bench.listed("other.crl")) == 1
 
 
+async def test_number_rises_above_a_published_one_that_the_database_lost(bench: Bench) -> None:
+    """B7: the rows of the newest CRLs are gone, their revocations are not: the file's number and time count too."""
+    ca = await bench.issuer()
+    for _ in range(3):
+        await bench.revoked(ca)
+        await bench.settle()
+    await bench.settle()
+    before = bench.read()
+    async with acquire(bench.database.owner) as conn:
+        await conn.execute("alter table crl disable trigger user; delete from crl where number >= 2")
+        await conn.execute("alter table crl enable trigger user")
+    await bench.start()
+    await bench.settle()
+    crl = bench.read()
+    assert crl.number == before.number + 1
+    assert crl.this_update > before.this_update
+    assert len(crl.entries) == 3
+    assert bench.builder.problems == {}
+
+
 async def test_restored_database_that_does_not_know_the_crls_url(bench: Bench) -> None:
     """A backup from before the origin moved: the file fits no scope as the database has it, and counts all the same."""
     ca = await bench.issuer()
