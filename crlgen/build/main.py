@@ -14,9 +14,11 @@ from crlgen.build.disclosure import Disclosure
 from crlgen.build.lint import LintWorker
 from crlgen.build.outlook import Watch
 from crlgen.build.signer import RpcCrlSigner
+from crlgen.publish.bring import Bring
 from crlgen.publish.folder import FolderPublisher, Publisher
 from crlgen.publish.ocsp_urls import OcspPurges
 from crlgen.publish.purge import Purger, Webhook
+from crlgen.publish.with_copy import WithCopy
 from quash.errors import QuashError
 from quash.runtime.memory import keep_freed_memory
 from quash.runtime.process import Process
@@ -42,8 +44,12 @@ async def main(process: Process) -> None:
         pool, signer, publisher, process.clock, process.config, linter=linter, announce=partial(_purge_scope, purger)
     )
     beside = [asyncio.create_task(_lint_whole(process, builder))]
-    beside.append(asyncio.create_task(_disclose(process, builder, Disclosure(pool, publisher, process.clock))))
+    disclosure = Disclosure(pool, publisher, process.clock)
+    beside.append(asyncio.create_task(_beside(process, builder, "crl.disclosure", disclosure)))
     beside.append(asyncio.create_task(_watch(process, builder, Watch(pool, process.clock))))
+    if isinstance(publisher, WithCopy):
+        bring = Bring(pool, publisher.truth, publisher.copy, process.clock, partial(_purge_scope, purger))
+        beside.append(asyncio.create_task(_beside(process, builder, "crl.bring", bring)))
     if process.config.publish.purge:
         ocsp = OcspPurges(pool, purger, process.clock, process.config.ocsp_base)
         beside.append(asyncio.create_task(_purge(process, builder, purger, ocsp)))
@@ -68,7 +74,7 @@ def publisher_of(process: Process) -> Publisher:
     folder = FolderPublisher(process.state.crl)
     if (s3 := process.config.publish.s3) is None:
         return folder
-    from crlgen.publish.s3 import S3Publisher, WithCopy  # noqa: PLC0415 - few need the library
+    from crlgen.publish.s3 import S3Publisher  # noqa: PLC0415 - few need the library
 
     return WithCopy(S3Publisher(s3), folder)
 
@@ -91,18 +97,18 @@ async def _purge(process: Process, builder: CrlBuilder, purger: Purger, ocsp: Oc
         await process.clock.sleep(purger.pause())
 
 
-async def _disclose(process: Process, builder: CrlBuilder, disclosure: Disclosure) -> None:
-    """Keeps what CCADB reads up to date, for as long as the process runs."""
+async def _beside(process: Process, builder: CrlBuilder, event: str, work: Disclosure | Bring) -> None:
+    """Keeps what CCADB reads, or the bucket, up to date for as long as the process runs."""
     said = ""
     while True:
         try:
             if builder.leading:
-                await disclosure.step()
+                await work.step()
             problem = ""
         except QuashError as error:
             problem = str(error)
         if problem != said:
-            process.log.log(logging.WARNING if problem else logging.INFO, "crl.disclosure", problem=problem)
+            process.log.log(logging.WARNING if problem else logging.INFO, event, problem=problem)
         said = problem
         await process.clock.sleep(10.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 
-from crlgen.publish.folder import Publisher, conflict, failed
+from crlgen.publish.folder import conflict, failed
 from quash.runtime.config import S3
 from quash.runtime.object_store import open_bucket
 
@@ -62,25 +62,3 @@ class S3Publisher:
         except (BaseError, OSError) as error:
             raise failed(name, error) from error
         return done["e_tag"] or ""
-
-
-class WithCopy:
-    """A publisher whose files are also kept beside, for our own processes that look at what is published.
-
-    The first is the truth and is written first; the copy follows, whatever state it was in.
-    """
-
-    def __init__(self, truth: Publisher, copy: Publisher) -> None:
-        self._truth = truth
-        self._copy = copy
-
-    async def head(self, name: str) -> str | None:
-        return await self._truth.head(name)
-
-    async def get(self, name: str) -> tuple[bytes, str] | None:
-        return await self._truth.get(name)
-
-    async def put(self, name: str, body: bytes, replaces: str | None) -> str:
-        tag = await self._truth.put(name, body, replaces)
-        await self._copy.put(name, body, await self._copy.head(name))
-        return tag

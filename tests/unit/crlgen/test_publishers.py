@@ -13,7 +13,8 @@ from aiohttp import web
 from moto.server import ThreadedMotoServer
 
 from crlgen.publish.folder import FolderPublisher, Publisher
-from crlgen.publish.s3 import S3Publisher, WithCopy
+from crlgen.publish.s3 import S3Publisher
+from crlgen.publish.with_copy import WithCopy
 from quash.errors import Kind, QuashError
 from quash.runtime.config import S3
 from tests.support.crl_bench import Bench
