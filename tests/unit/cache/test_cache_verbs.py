@@ -100,7 +100,7 @@ def test_fsck_tells_sound_from_faulty(state: State) -> None:
         state,
         (1, b"\x05", ISSUER.record(b"\x05", NOW, spoil=True)),
         (1, b"\x06", ISSUER.record(b"\x07", NOW)),  # another certificate's
-        (1, b"\x08", ISSUER.record(b"\x08", NOW + 600)),
+        (1, b"\x08", ISSUER.record(b"\x08", int(time.time()) + 600)),
         (2, b"\x01", ISSUER.record(b"\x01", NOW)),  # an issuer that is none
     )
     status, said, err = fsck(state)
