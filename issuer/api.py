@@ -19,7 +19,8 @@ from typing import Any, TypeVar, cast
 import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
-from prometheus_client import Counter, Histogram
+from cryptography import x509
+from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, ValidationError
 
 from quash.errors import Kind, QuashError
@@ -65,6 +66,11 @@ _CUT_OFF = QuashError("request.cut_off", "the connection ended before the whole 
 _FAULT = QuashError("internal", "this is a fault of ours: the log of the API says more", Kind.INTERNAL)
 _MAX_LINE = 8190  # octets of a request line; a header field may have one more, so that LineTooLong tells which it was
 _REQUESTS = Counter("quash_api_requests_total", "Requests to the private APIs", ["route", "method", "code"])
+_ENDS = Gauge(
+    "quash_api_certificate_end_timestamp",
+    "notAfter, Unix seconds, of what a private API was started with: its certificate, the operators' CA's (alarm)",
+    ["what"],
+)
 _SECONDS = Histogram("quash_api_request_seconds", "Time of requests to the private APIs", ["route", "method"])
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -103,6 +109,9 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
             f"cannot read {files.certificate} and its companions: run quash init",
             Kind.UNAVAILABLE,
         ) from error
+    for what, path in (("server", files.certificate), ("operators-ca", files.client_ca)):
+        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+        _ENDS.labels(what).set(end.timestamp())
     return context
 
 
