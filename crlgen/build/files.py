@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from crlgen.build import entries, gate, metrics
-from crlgen.build.gate import Published, Terms
+from crlgen.build import entries, metrics
 from crlgen.build.schedule import Memory
 from crlgen.build.terms import terms_of
 from crlgen.publish.folder import Publisher
 from quash.errors import Kind, QuashError
+from quash.pki import crl_gate
 from quash.pki.algorithms import verify
 from quash.pki.crl import cut_entries, read_crl, serial_of
+from quash.pki.crl_gate import Published, Terms
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.store import crl_entries, crls
@@ -53,7 +54,7 @@ async def look(pool: Pool, publisher: Publisher, clock: Clock, state: crls.Scope
 
 def _remember(body: bytes, terms: Terms, memory: Memory) -> None:
     try:
-        crl = gate.read(body, terms)
+        crl = crl_gate.read(body, terms)
     except QuashError:
         return  # damaged or foreign: what is remembered of the last good one, if anything, still counts
     if memory.published is None or crl.number >= memory.published.number:

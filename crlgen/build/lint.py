@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -100,12 +100,6 @@ def _sample(revoked: bytes, number: int) -> Iterator[bytes]:
     for start in range(number * 7919 % stride, len(revoked), stride):
         if match := ENTRY.search(revoked, start):
             yield match[0]
-
-
-def refuse(findings: Sequence[str]) -> None:
-    """Raises `crl.lint` when there are any."""
-    if findings:
-        raise QuashError("crl.lint", f"pkilint refuses it: {'; '.join(findings[:5])}", Kind.REFUSED)
 
 
 @dataclass(slots=True)

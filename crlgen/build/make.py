@@ -7,16 +7,17 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from crlgen.build import entries, gate, lint
+from crlgen.build import entries, lint
 from crlgen.build.entries import EntrySet
-from crlgen.build.gate import Expected, Published, Terms
 from crlgen.build.lint import Linter, WholeLint
 from crlgen.build.schedule import Memory, is_scheduled
 from crlgen.build.signer import CrlSigner
 from crlgen.build.terms import terms_of
 from crlgen.publish.folder import Publisher
 from quash.errors import Kind, QuashError
+from quash.pki import crl_gate
 from quash.pki.crl import certificate_list, tbs_cert_list
+from quash.pki.crl_gate import Expected, Published, Terms
 from quash.runtime.clock import Clock
 from quash.runtime.config import Crl as CrlConfig
 from quash.store import crl_entries, crls
@@ -96,9 +97,9 @@ class Workshop:
         numbers = [newest.number if newest else 0, published.number if published else 0]
         times = [newest.this_update if newest else 0, published.this_update if published else 0]
         now = self.clock.now()
-        goes_back = state.may_go_back and max(times) > now + gate.MAX_CLOCK_STEP
+        goes_back = state.may_go_back and max(times) > now + crl_gate.MAX_CLOCK_STEP
         this_update = int(now) if goes_back else max(int(now), max(times) + 1)
-        gate.check_clock(this_update, now)
+        crl_gate.check_clock(this_update, now)
         if this_update >= terms.not_after:
             raise QuashError(RETIRED, f"{state.scope.issuer} has ended: import its renewed certificate", Kind.REFUSED)
         return Expected(
@@ -129,11 +130,11 @@ class Workshop:
     ) -> None:
         try:
             known = memory.published.entries if memory.published else b""
-            crl = await asyncio.to_thread(gate.read, body, terms, known)
-            lost = await asyncio.to_thread(gate.check, crl, expected, memory.published)
+            crl = await asyncio.to_thread(crl_gate.read, body, terms, known)
+            lost = await asyncio.to_thread(crl_gate.check, crl, expected, memory.published)
             if lost:
                 async with acquire(self.pool) as conn:
-                    gate.refuse_lost(lost, await crl_entries.may_go(conn, state.scope, state.regular, lost))
+                    crl_gate.refuse_lost(lost, await crl_entries.may_go(conn, state.scope, state.regular, lost))
         except QuashError:
             memory.entries = None  # what is kept encoded may be what is wrong: the next try reads everything anew
             raise
@@ -142,7 +143,7 @@ class Workshop:
         if self.linter is None:
             return
         chosen = await asyncio.to_thread(lint.choose, found.encoded, published.entries if published else b"", number)
-        lint.refuse(await self.linter.lint(lint.twin(tbs, chosen, terms.algorithm)))
+        crl_gate.refuse_findings(await self.linter.lint(lint.twin(tbs, chosen, terms.algorithm)))
 
     def _tbs(self, terms: Terms, found: EntrySet, expected: Expected) -> bytes:
         return tbs_cert_list(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crlgen.build.entries import EntrySet
-from crlgen.build.gate import Published
+from quash.pki.crl_gate import Published
 from quash.runtime.config import Crl as CrlConfig
 from quash.store.crls import ScopeState
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cryptography import x509
 
-from crlgen.build.gate import Terms
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
+from quash.pki.crl_gate import Terms
 from quash.store import issuers
 from quash.store.crls import Scope
 from quash.store.database import Connection

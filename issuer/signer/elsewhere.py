@@ -11,46 +11,35 @@ import hashlib
 from issuer.signer.authority import authority_of
 from issuer.signer.crl_checks import MAX_CLOCK_STEP, check_frame, read_tbs_crl
 from issuer.signer.deployment import Deployment
-from issuer.signer.offline import Plan, check_nothing_lost, offline_issuer, plan_of, reserve_tbs
-from issuer.signer.publish_files import write_file
+from issuer.signer.offline import Plan, offline_issuer, pass_gate, plan_of, publish, reserve_tbs
 from quash.errors import Kind, QuashError
-from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, certificate_list, cut_entries, read_crl
+from quash.pki.crl_gate import Expected
 from quash.store import crls, issuers, signing_log
 from quash.store.database import acquire
-from quash.store.issuers import Issuer
 
 
 async def export_tbs(deployment: Deployment, name: str) -> bytes:
     """The TBSCertList of the next CRL; its number is spent, whether or not the signature ever comes back."""
     issuer = await offline_issuer(deployment.pool, name)
-    plan = await plan_of(deployment.pool, issuer)
-    path = deployment.state.crl / plan.state.scope.path
-    published = read_crl(path.read_bytes()) if path.exists() else None
-    _, tbs = await reserve_tbs(deployment, issuer, plan, published)
+    _, tbs = await reserve_tbs(deployment, await plan_of(deployment, issuer))
     return tbs
 
 
 async def import_signed(deployment: Deployment, name: str, tbs: bytes, signature: bytes) -> Crl:
     """Publishes an exported TBSCertList with its signature (as in the BIT STRING: DER for ECDSA), once.
 
-    Raises `crl.not_exported`, `crl.stale`, `crl.entries_lost`, `signature.invalid` and what `crl_checks` raises.
+    Raises `crl.not_exported`, `crl.stale`, and the codes of the gate and of `crl_checks`.
     """
     issuer = await offline_issuer(deployment.pool, name)
-    algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
     # 1. It is what we exported last, in form, number, times and entries.
-    plan = await plan_of(deployment.pool, issuer)
-    await _check_exported(deployment, issuer, plan, tbs)
-    # 2. The signature is the issuer's.
-    raw = algorithm.decode(signature)
-    verify(issuer.spki, algorithm, raw, tbs)
-    # 3. Nothing that is published gets lost.
-    body = certificate_list(tbs, algorithm, raw)
-    crl, scope = read_crl(body), plan.state.scope
-    path = deployment.state.crl / scope.path
-    published = read_crl(path.read_bytes()) if path.exists() else None
-    await check_nothing_lost(deployment.pool, plan, published, crl)
-    # 4. Log the signature, remember the octets, publish, and say so.
+    plan = await plan_of(deployment, issuer)
+    expected = await _check_exported(deployment, plan, tbs)
+    # 2. With the issuer's signature it passes the gate, and nothing that is published gets lost.
+    algorithm = plan.terms.algorithm
+    body = certificate_list(tbs, algorithm, algorithm.decode(signature))
+    crl, scope = await pass_gate(deployment, plan, expected, body), plan.state.scope
+    # 3. Log the signature, remember the octets, publish, and say so.
     async with acquire(deployment.pool) as conn:
         digest = hashlib.sha256(tbs).digest()
         added = await signing_log.add_crl(
@@ -59,14 +48,13 @@ async def import_signed(deployment: Deployment, name: str, tbs: bytes, signature
         if not added:
             raise _refuse("not_exported", "a CRL with this number was signed before; export another")
         await crls.signed(conn, scope, crl.number, hashlib.sha256(body).digest(), len(body))
-    write_file(path, body)
-    async with acquire(deployment.pool) as conn:
-        await crls.published(conn, scope, crl.number, deployment.now())
+    await publish(deployment, plan, crl, body)
     return crl
 
 
-async def _check_exported(deployment: Deployment, issuer: Issuer, plan: Plan, tbs: bytes) -> None:
+async def _check_exported(deployment: Deployment, plan: Plan, tbs: bytes) -> Expected:
     """Between export and import the octets were out of our hands, so all of them are checked against the database."""
+    issuer = plan.issuer
     async with acquire(deployment.pool) as conn:
         own = await issuers.certificate(conn, issuer.id)
     if own is None:
@@ -86,6 +74,14 @@ async def _check_exported(deployment: Deployment, issuer: Issuer, plan: Plan, tb
     known = set(cut_entries(plan.listing.encoded))
     if len(entries) != newest.entries or len(set(entries)) != len(entries) or not known.issuperset(entries):
         raise _refuse("not_exported", "its entries are not those exported, or one was upgraded since; export again")
+    return Expected(
+        number=newest.number,
+        this_update=newest.this_update,
+        next_update=newest.next_update,
+        entries=newest.entries,
+        now=deployment.now(),
+        goes_back=plan.state.may_go_back,
+    )
 
 
 def _refuse(what: str, message: str) -> QuashError:

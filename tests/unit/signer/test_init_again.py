@@ -254,7 +254,7 @@ async def test_a_root_crl_never_loses_an_entry(deployment: Made, database: Any) 
         await conn.execute("alter table revocation disable trigger append_only")
         await conn.execute("delete from revocation")
         await conn.execute("alter table revocation enable trigger append_only")
-    assert await code_of(lambda: renew_crl(deployment.deployment, "root")) == "crl.entries_lost"
+    assert await code_of(lambda: renew_crl(deployment.deployment, "root")) == "crl.entry_lost"
     assert (deployment.state.crl / "root.crl").read_bytes() == published
     assert await deployment.fetch("select max(number) from crl where published_at is not null") == [(2,)]
 

@@ -1,13 +1,14 @@
 """The gate before publishing: reads a finished CRL as a stranger would and refuses what must never go out.
 
-Pure. It believes neither the memory of the builder nor the CA signer: it works on the octets that would be published,
-on what is published now, and on numbers asked of the database for this purpose. What it refuses never replaces the
-published CRL, which stays.
+CRLs of online and of offline keys pass through it. It believes neither whoever assembled the list nor whoever signed
+it: it works on the octets that would be published, on what is published now, and on numbers asked of the database for
+this purpose. What it refuses never replaces the published CRL, which stays. pkilint (`quash.pki.crl_lint`) is asked
+beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,6 +124,12 @@ def refuse_lost(lost: list[bytes], may_go: set[bytes]) -> None:
     """Raises `crl.entry_lost` when an entry is gone that must still be shown (B13)."""
     if missing := [serial.hex() for serial in lost if serial not in may_go]:
         raise _refuse("crl.entry_lost", f"{len(missing)} published entries would be lost, the first {missing[0]}")
+
+
+def refuse_findings(findings: Sequence[str]) -> None:
+    """Raises `crl.lint` when pkilint has any."""
+    if findings:
+        raise _refuse("crl.lint", f"pkilint refuses it: {'; '.join(findings[:5])}")
 
 
 def _compare(previous: Published | None, revoked: bytes, expected: int) -> list[bytes]:

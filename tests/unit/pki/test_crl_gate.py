@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlgen.build import gate
-from crlgen.build.gate import Expected, Published, Terms
 from quash.errors import QuashError
+from quash.pki import crl_gate
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.crl import certificate_list, entry, read_crl, tbs_cert_list
+from quash.pki.crl_gate import Expected, Published, Terms
 from quash.pki.der import utc_or_generalized_time
 from quash.pki.names import build_name
 
@@ -64,7 +64,7 @@ def make(*, key: ec.EllipticCurvePrivateKey = KEY, entries: list[bytes] = ENTRIE
 def admit(
     body: bytes, *, terms: Terms = TERMS, expected: Expected = EXPECTED, before: Published | None = BEFORE
 ) -> Any:
-    return gate.check(gate.read(body, terms), expected, before)
+    return crl_gate.check(crl_gate.read(body, terms), expected, before)
 
 
 def test_sound_crl_passes() -> None:
@@ -160,9 +160,9 @@ def test_lost_entry_is_named_and_refused_unless_it_may_go() -> None:
     """An entry missing from the new CRL is reported; only the database's word that it may go lets it (B13)."""
     lost = admit(make(entries=[ENTRIES[0], *ENTRIES[2:]]), expected=replace(EXPECTED, entries=4))
     assert lost == [SERIALS[1]]
-    gate.refuse_lost(lost, {SERIALS[1]})
+    crl_gate.refuse_lost(lost, {SERIALS[1]})
     with pytest.raises(QuashError, match=SERIALS[1].hex()) as caught:
-        gate.refuse_lost(lost, {SERIALS[0]})
+        crl_gate.refuse_lost(lost, {SERIALS[0]})
     assert caught.value.code == "crl.entry_lost"
 
 
@@ -182,7 +182,7 @@ def test_upgrade_to_key_compromise_passes() -> None:
 def test_reading_noise_refuses_with_a_code(noise: bytes) -> None:
     """No octets, however wrong, come through or raise anything but the error family."""
     with pytest.raises(QuashError):
-        gate.read(noise, TERMS)
+        crl_gate.read(noise, TERMS)
 
 
 @given(st.data())
@@ -192,7 +192,7 @@ def test_reading_a_damaged_crl_refuses(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(body) - 1))
     body[position] ^= data.draw(st.integers(1, 255))
     with pytest.raises(QuashError):
-        gate.read(bytes(body), TERMS)
+        crl_gate.read(bytes(body), TERMS)
 
 
 SOUND = make()
@@ -206,7 +206,7 @@ def test_comparison_reports_exactly_what_is_gone(old: set[int], new: set[int], a
     order = [*sorted(old & new), *sorted(new - old)] if appended else sorted(new, reverse=True)
     crl = read_crl(make(entries=[entry(serials[n], NOW, 4) for n in order]))
     before = Published(7, NOW - 100, b"".join(first), len(first))
-    lost = gate.check(crl, replace(EXPECTED, entries=len(new)), before)
+    lost = crl_gate.check(crl, replace(EXPECTED, entries=len(new)), before)
     assert sorted(lost) == [serials[n] for n in sorted(old - new)]
 
 
@@ -216,13 +216,13 @@ def test_million_entries_are_compared_without_looking_into_each() -> None:
     crl = read_crl(make(entries=[*first, ENTRIES[0]]))
     before = Published(7, NOW - 100, b"".join(first), len(first))
     looked_into: list[bytes] = []
-    original = gate.read_entry
+    original = crl_gate.read_entry
 
     def counting(data: bytes) -> tuple[bytes, int, int]:
         looked_into.append(data)
         return original(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "read_entry", counting)
-        assert gate.check(crl, replace(EXPECTED, entries=50_001), before) == []
+        patch.setattr(crl_gate, "read_entry", counting)
+        assert crl_gate.check(crl, replace(EXPECTED, entries=50_001), before) == []
     assert looked_into == [ENTRIES[0]]
