@@ -24,6 +24,7 @@ from quash.store.leases import Holder, Lease
 
 _HOURLY = 3600.0
 _TRUST_AGAIN = 60.0
+_BROUGHT = 120.0  # seconds within which what a command wrote into a folder has reached the bucket
 
 
 class CrlBuilder:
@@ -74,14 +75,16 @@ class CrlBuilder:
             return 0
         trusted = await self._establish_trust()
         async with acquire(self._pool) as conn:
-            states = await crls.states(conn)
+            states = await crls.states(conn, offline=True)
         done = 0
-        waiting = list(states)
+        waiting = [state for state in states if not state.offline]
         try:
             if trusted:
                 await self._look_for_lost_scopes()
                 for state in states:
-                    if await self._take_care(state, lease):
+                    if state.offline:
+                        await self._watch_over(state)
+                    elif await self._take_care(state, lease):
                         done += 1
                         waiting.remove(state)
         except QuashError as error:
@@ -96,8 +99,8 @@ class CrlBuilder:
     def problems(self) -> Mapping[str, str]:
         """What a person should know: the scope's path, or a subject -> what is missing and why. Empty: all is well."""
         general = {"trust": self._distrust, "scopes": self._lost_scopes}
-        said = {memory.path: (memory.problem, memory.late) for memory in self._memory.values()}
-        scopes = {path: "; ".join(filter(None, both)) for path, both in said.items()}
+        said = {memory.path: (memory.problem, memory.lacks, memory.late) for memory in self._memory.values()}
+        scopes = {path: "; ".join(filter(None, all_)) for path, all_ in said.items()}
         whole = self.afterwards.problems if self.afterwards else {}
         return whole | {name: text for name, text in (general | scopes).items() if text}
 
@@ -157,8 +160,8 @@ class CrlBuilder:
             return False
         self._trusted, self._distrust = True, ""
         for state in states:  # what was published before a crash may not have been announced
-            if self._announce is not None and self._remember(state).published is not None:
-                self._announce(state.scope)
+            if self._remember(state).published is not None:
+                self._tell(state.scope)
         return True
 
     async def _take_care(self, state: crls.ScopeState, lease: Lease) -> int:
@@ -171,29 +174,69 @@ class CrlBuilder:
                 self._pool, self._publisher, self._clock, state, memory
             ):
                 self._found_out(state, memory)
+                self._tell(state.scope)
                 return 0
             if self._clock.monotonic() >= memory.compared_at + _HOURLY:
                 await self._compare(state, memory)
             why = why_due(state, memory, self._clock.now(), started, self._config)
             if why is None:
+                if self._clock.monotonic() >= memory.retry_at and memory.waiting_since is None:
+                    await files.keep_copy(self._publisher, state, memory)
+                    if memory.problem:
+                        self._found_out(state, memory)
                 return 0
             before = memory.published.count if memory.published else 0
             made = await self._workshop.make(state, memory, lease, tag)
         except QuashError as error:
-            if error.code in ("lease.lost", "store.unavailable"):
-                raise
-            if error.code == RETIRED:
-                self._retire(state, memory)
-            else:
-                self._failed(state, memory, error)
+            self._went_wrong(state, memory, error)
             return 0
         finished = self._clock.monotonic()
         metrics.LATE.labels(state.scope.issuer, state.scope.scope).set(0)
         memory.succeeded(finished, finished - started, made.entries - before)
         metrics.published(state.scope, made, why, finished - started)
-        if self._announce is not None:
-            self._announce(state.scope)
+        self._tell(state.scope)
         return 1
+
+    async def _watch_over(self, state: crls.ScopeState) -> None:
+        """A scope whose key is offline: commands publish its CRLs. What they publish is announced; what is wrong, said.
+
+        Where a bucket is what the world sees, their files are brought there within a minute (`Bring`).
+        """
+        memory = self._remember(state)
+        try:
+            tag = await self._publisher.head(state.scope.path)
+            if self._should_look(state, memory, tag):
+                before = memory.published
+                await files.look(self._pool, self._publisher, self._clock, state, memory)
+                await self._compare(state, memory)
+                if memory.published is not None and (before is None or before.number != memory.published.number):
+                    self._tell(state.scope)
+        except QuashError as error:
+            self._went_wrong(state, memory, error)
+            return
+        if memory.good or state.published is None:
+            self._found_out(state, memory)
+            return
+        memory.wrong_since = memory.wrong_since or self._clock.now()
+        if not memory.problem and self._clock.now() >= memory.wrong_since + _BROUGHT:
+            code = "crl.file_damaged" if tag else "crl.file_missing"
+            metrics.ALARMS.labels(code).inc()
+            memory.problem = (
+                f"{code}: it is not the CRL published last: put that back, or sign another (quash root crl)"
+            )
+
+    def _tell(self, scope: crls.Scope) -> None:
+        """A CRL of this scope is out, and caches in front may keep the one before (G1)."""
+        if self._announce is not None:
+            self._announce(scope)
+
+    def _went_wrong(self, state: crls.ScopeState, memory: Memory, error: QuashError) -> None:
+        if error.code in ("lease.lost", "store.unavailable"):
+            raise error
+        if error.code == RETIRED:
+            self._retire(state, memory)
+        else:
+            self._failed(state, memory, error)
 
     def _retire(self, state: crls.ScopeState, memory: Memory) -> None:
         """Every certificate of the issuer has ended, and all below them (B6): its last CRL stays where it is."""
@@ -201,11 +244,9 @@ class CrlBuilder:
         metrics.MISSING.labels(state.scope.issuer, state.scope.scope).set(0)
 
     def _found_out(self, state: crls.ScopeState, memory: Memory) -> None:
-        """A CRL is out although putting it there seemed to fail, or the process that put it there died."""
+        """All is as it should be: what failed does not any more, or had succeeded although it seemed to fail."""
         memory.mended()
         metrics.MISSING.labels(state.scope.issuer, state.scope.scope).set(0)
-        if self._announce is not None:
-            self._announce(state.scope)
 
     def _note_lateness(self, states: list[crls.ScopeState]) -> None:
         """Also of scopes that nothing went wrong with: a hanging step, or no trust, makes them late all the same."""

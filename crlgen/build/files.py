@@ -9,6 +9,7 @@ from crlgen.build import entries, metrics
 from crlgen.build.schedule import Memory
 from crlgen.build.terms import terms_of
 from crlgen.publish.folder import Publisher
+from crlgen.publish.with_copy import WithCopy
 from quash.errors import Kind, QuashError
 from quash.pki import crl_gate
 from quash.pki.algorithms import verify
@@ -28,16 +29,16 @@ async def look(pool: Pool, publisher: Publisher, clock: Clock, state: crls.Scope
     """Reads a scope's file into `memory`; True when a CRL was found published that the database did not know was.
 
     That is what a crash between publishing and recording leaves: the record is completed. A file that is not the
-    published CRL is an alarm, and `memory.good` false makes a new one due. While it is readable and our own it still
-    counts as published, so that nothing on it gets lost.
+    published CRL is an alarm, and `memory.good` false makes a new one due; where the key is offline, the caller judges.
+    While it is readable and our own it still counts as published, so that nothing on it gets lost.
     """
     found = await publisher.get(state.scope.path)
     memory.looked_at = clock.monotonic()
     memory.seen = (found[1] if found else None, state.newest.number if state.newest else 0)
-    digest = hashlib.sha256(found[0]).digest() if found else b""
+    digest = await _digest(found[0]) if found else b""
     known = next((crl for crl in (state.published, state.newest) if crl and crl.sha256 == digest), None)
     memory.good = known is not None
-    if not memory.good and state.published is not None:
+    if not memory.good and state.published is not None and not state.offline:
         metrics.ALARMS.labels("crl.file_damaged" if found else "crl.file_missing").inc()
     if found and (known is None or memory.published is None or memory.published.number != known.number):
         async with acquire(pool) as conn:
@@ -61,13 +62,37 @@ def _remember(body: bytes, terms: Terms, memory: Memory) -> None:
         memory.published = Published(crl.number, crl.this_update, crl.revoked, len(crl.entries))
 
 
+async def keep_copy(publisher: Publisher, state: crls.ScopeState, memory: Memory) -> None:
+    """Has the copy in the folder, if one is kept there, say what is published: it was damaged, or a crash came between.
+
+    Cheap while neither changed; read again whenever the published file is. The published one is looked at first.
+    """
+    published, path = state.published, state.scope.path
+    if not isinstance(publisher, WithCopy) or not memory.good or published is None:
+        return
+    tag = await publisher.copy.head(path)
+    if memory.copied == (tag, memory.seen):
+        return
+    there = await publisher.copy.get(path)
+    if there is None or await _digest(there[0]) != published.sha256:
+        found = await publisher.truth.get(path)
+        if found is None or await _digest(found[0]) != published.sha256:
+            return  # the next step looks at it
+        tag = await publisher.copy.put(path, found[0], there[1] if there else None)
+    memory.copied = (tag, memory.seen)
+
+
+async def _digest(body: bytes) -> bytes:
+    return (await asyncio.to_thread(hashlib.sha256, body)).digest()
+
+
 async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
     """Holds what is published against the database, both ways.
 
     An entry that the database does not know as revoked raises `crl.database_lost_revocations`. A revocation that the
-    published CRL covers and does not show is an alarm with its serial, and sets `memory.differs`, so that a new CRL is
-    made. So does a snapshot whose transactions are not all over: after a failover a new transaction may bear a number
-    that the snapshot calls done.
+    published CRL covers and does not show is an alarm with its serial, in `memory.lacks` until a comparison finds it
+    shown, and sets `memory.differs`, so that a new CRL is made. So does a snapshot whose transactions are not all over:
+    after a failover a new transaction may bear a number that the snapshot calls done.
     """
     if memory.published is None:
         return
@@ -84,10 +109,11 @@ async def compare(pool: Pool, state: crls.ScopeState, memory: Memory) -> None:
         raise _lost(scope.path, missing)
     new = {serial_of(entry) for _, entry in news}
     unseen = [serial for serial in absent if serial not in new]
+    memory.lacks = ""
     if unseen:
         metrics.ALARMS.labels(MISSING_REVOCATIONS).inc()
         named = ", ".join(serial.hex() for serial in unseen[:_NAMED])
-        memory.problem = f"{MISSING_REVOCATIONS}: {len(unseen)} revocations that it should show: {named}"
+        memory.lacks = f"{MISSING_REVOCATIONS}: {len(unseen)} revocations that it should show: {named}"
     memory.differs = bool(unseen or stray) or not settled
     memory.entries = listing  # all was just read: the next CRL goes on from here
 

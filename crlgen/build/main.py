@@ -48,8 +48,8 @@ async def main(process: Process) -> None:
     beside.append(asyncio.create_task(_beside(process, builder, "crl.disclosure", disclosure)))
     beside.append(asyncio.create_task(_watch(process, builder, Watch(pool, process.clock))))
     if isinstance(publisher, WithCopy):
-        bring = Bring(pool, publisher.truth, publisher.copy, process.clock, partial(_purge_scope, purger))
-        beside.append(asyncio.create_task(_beside(process, builder, "crl.bring", bring)))
+        bring = Bring(pool, publisher.truth, publisher.copy, process.clock)  # standing by too: the folder is this one's
+        beside.append(asyncio.create_task(_beside(process, None, "crl.bring", bring)))
     if process.config.publish.purge:
         ocsp = OcspPurges(pool, purger, process.clock, process.config.ocsp_base)
         beside.append(asyncio.create_task(_purge(process, builder, purger, ocsp)))
@@ -97,12 +97,12 @@ async def _purge(process: Process, builder: CrlBuilder, purger: Purger, ocsp: Oc
         await process.clock.sleep(purger.pause())
 
 
-async def _beside(process: Process, builder: CrlBuilder, event: str, work: Disclosure | Bring) -> None:
-    """Keeps what CCADB reads, or the bucket, up to date for as long as the process runs."""
+async def _beside(process: Process, builder: CrlBuilder | None, event: str, work: Disclosure | Bring) -> None:
+    """Keeps what CCADB reads, or the bucket, up to date for as long as the process runs, or while `builder` leads."""
     said = ""
     while True:
         try:
-            if builder.leading:
+            if builder is None or builder.leading:
                 await work.step()
             problem = ""
         except QuashError as error:

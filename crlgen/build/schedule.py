@@ -23,9 +23,11 @@ class Memory:
 
     `seen`: the file's tag and the newest CRL's number when the file was last read, `good`: whether it was then the CRL
     that the database says is published. `published`: what is out. `differs`: the database, when it was compared last,
-    had other entries than are out. `waiting_since`: when a revocation was first seen that the published CRL does not
-    cover. `wrong_since`: since when (Unix seconds) the file is not what it should be; `late`: how late its CRL is, in
-    words, `alarmed`: whether that was an alarm already. `retired`: its issuer has ended.
+    had other entries than are out; `lacks`: which revocations should be shown and are not, in words. `copied`: the tag
+    of the copy beside, and what was `seen`, when both said the same. `waiting_since`: when a revocation was first seen
+    that the published CRL does not cover. `wrong_since`: since when (Unix seconds) the file is not what it should be;
+    `late`: how late its CRL is, in words, `alarmed`: whether that was an alarm already. `retired`: its issuer has
+    ended.
     """
 
     path: str
@@ -36,6 +38,8 @@ class Memory:
     published: Published | None = None
     entries: EntrySet | None = None
     differs: bool = False
+    lacks: str = ""
+    copied: tuple[str | None, tuple[str | None, int] | None] | None = None
     waiting_since: float | None = None
     rest_until: float = 0.0
     retry_at: float = 0.0
@@ -48,7 +52,7 @@ class Memory:
 
     def succeeded(self, monotonic: float, seconds: float, added: int) -> None:
         """A CRL went out, made in so many seconds, with so many entries more than the one before."""
-        self.differs, self.waiting_since, self.failures, self.problem = False, None, 0, ""
+        self.differs, self.lacks, self.waiting_since, self.failures, self.problem = False, "", None, 0, ""
         self.wrong_since, self.late, self.alarmed, self.retired = None, "", False, False
         self.rest_until = monotonic + max(_GAP_OF_MASS if added >= _MASS else _MIN_GAP, _GAP_PER_BUILD * seconds)
 

@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from crlgen.publish.folder import Publisher
+from quash.errors import QuashError
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import read_crl
 from quash.runtime.clock import Clock
 from quash.store import crls, issuers
-from quash.store.crls import Scope
 from quash.store.database import Pool, acquire
+from quash.store.issuers import Issuer
 
 _EVERY = 60.0  # seconds: a sub-CA's revocation is to be seen as soon as any (G1)
 
 
 class Bring:
-    """Looks every minute. A CRL goes only over one with a smaller number; certificates are the database's."""
+    """Looks every minute. Of an issuer's CRLs in folder and bucket the one with the greater number replaces the other.
 
-    def __init__(
-        self, pool: Pool, bucket: Publisher, folder: Publisher, clock: Clock, announce: Callable[[Scope], None]
-    ) -> None:
+    One that the issuer's key did not sign, or that is damaged, replaces nothing and is replaced. Certificates are the
+    database's. Writes are conditional, so builders of several machines may do this for their folders at once.
+    """
+
+    def __init__(self, pool: Pool, bucket: Publisher, folder: Publisher, clock: Clock) -> None:
         self._pool = pool
         self._bucket = bucket
         self._folder = folder
         self._clock = clock
-        self._announce = announce
         self._again_at = 0.0
 
     async def step(self) -> int:
-        """How many files it brought. Raises what store and publisher raise, and `crl.malformed`."""
+        """How many files it wrote. Raises what store and publisher raise."""
         if self._clock.monotonic() < self._again_at:
             return 0
         async with acquire(self._pool) as conn:
+            known = {each.id: each for each in await issuers.all_issuers(conn)}
+            own = {each.name: await issuers.certificate(conn, each.id) for each in known.values()}
             scopes = [state.scope for state in await crls.states(conn, offline=True) if state.offline]
-            own = {each.name: await issuers.certificate(conn, each.id) for each in await issuers.all_issuers(conn)}
         done = 0
         for name, certificate in own.items():
             if certificate is not None:
-                done += await self._put(f"{name}.cer", certificate.der)
+                done += await self._put_certificate(f"{name}.cer", certificate.der)
         for scope in scopes:
-            found = await self._folder.get(scope.path)
-            if found is not None and await self._put(scope.path, found[0]):
-                self._announce(scope)
-                done += 1
+            done += await self._agree(scope.path, known[scope.issuer_id])
         self._again_at = self._clock.monotonic() + _EVERY
         return done
 
-    async def _put(self, name: str, body: bytes) -> bool:
+    async def _put_certificate(self, name: str, der: bytes) -> bool:
         there = await self._bucket.get(name)
-        if there is not None and (there[0] == body or (name.endswith(".crl") and not _is_newer(body, there[0]))):
+        if there is not None and there[0] == der:
             return False
-        await self._bucket.put(name, body, there[1] if there else None)
+        await self._bucket.put(name, der, there[1] if there else None)
         return True
 
+    async def _agree(self, path: str, issuer: Issuer) -> bool:
+        here, there = await self._folder.get(path), await self._bucket.get(path)
+        ours, theirs = _number(here, issuer), _number(there, issuer)
+        if here is not None and ours > theirs:
+            await self._bucket.put(path, here[0], there[1] if there else None)
+        elif there is not None and theirs > ours:
+            await self._folder.put(path, there[0], here[1] if here else None)
+        return ours != theirs
 
-def _is_newer(body: bytes, there: bytes) -> bool:
-    """By its number; dates may have gone back by order."""
-    return read_crl(body).number > read_crl(there).number
+
+def _number(found: tuple[bytes, str] | None, issuer: Issuer) -> int:
+    """A CRL's number, not its date, which may have gone back by order; -1 where there is none of this issuer."""
+    if found is None:
+        return -1
+    algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
+    try:
+        crl = read_crl(found[0])
+        verify(issuer.spki, algorithm, algorithm.decode(crl.signature), crl.tbs)
+    except QuashError:
+        return -1
+    return crl.number

@@ -16,11 +16,12 @@ from cryptography import x509
 
 from crlgen.build.main import main as builder_main
 from crlgen.origin.main import main as origin_main
+from crlgen.publish.s3 import S3Publisher
 from issuer.signer.hierarchy import make_hierarchy
 from issuer.signer.main import main as signer_main
 from quash.pki.serials import new_serial
 from quash.runtime.clock import SystemClock
-from quash.runtime.config import Config
+from quash.runtime.config import S3, Config
 from quash.runtime.process import Process
 from quash.runtime.state import State
 from quash.store import revocations
@@ -29,6 +30,9 @@ from quash.store.passwords import password_file
 from quash.store.roles import CA_SIGNER, CRL_BUILDER
 from tests.support.crl_bench import lint, openssl
 from tests.support.initialising import demo_config
+from tests.unit.crlgen.test_publishers import bucket, s3_endpoint
+
+__all__ = ["bucket", "s3_endpoint"]  # fixtures
 
 MAINS: dict[str, Callable[[Process], Awaitable[None]]] = {
     "ca-signer": signer_main,
@@ -170,3 +174,24 @@ async def test_processes_that_were_away_are_waited_for_and_named(running: Runnin
         if crl is not None
     ]
     assert numbers[1] > numbers[0] + 1
+
+
+async def test_builder_that_stands_by_brings_what_its_own_machine_signed(
+    running: Running, bucket: S3, tmp_path: Path
+) -> None:
+    """B4: the root's CRL is signed where its key is for the moment; whichever machine's builder leads, it gets out."""
+    other = State(tmp_path / "other")
+    shutil.copy(password_file(running.state, CRL_BUILDER), password_file(other, CRL_BUILDER))
+    shutil.copy(running.state.crl / "root.crl", other.crl / "root.crl")
+    config = running.config.model_copy(update={"publish": running.config.publish.model_copy(update={"s3": bucket})})
+    process = Process("crl-builder", config, other)
+    standing_by, place = asyncio.create_task(builder_main(process)), S3Publisher(bucket)
+    try:
+        async with asyncio.timeout(20):
+            while (found := await place.get("root.crl")) is None:  # noqa: ASYNC110 - a bucket has no event
+                await asyncio.sleep(0.1)
+        assert found[0] == (running.state.crl / "root.crl").read_bytes()
+        assert await place.get("tls-ov.crl") is None, "it does not lead"
+    finally:
+        standing_by.cancel()
+        await asyncio.gather(standing_by, return_exceptions=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +25,10 @@ from crlgen.build.builder import CrlBuilder
 from crlgen.publish.folder import FolderPublisher, Publisher
 from quash.errors import QuashError
 from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
-from quash.pki.crl import Crl, certificate_list, read_crl, read_entry
+from quash.pki.crl import Crl, certificate_list, read_crl, read_entry, tbs_cert_list
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
-from quash.store import crls, issuers, revocations
+from quash.store import crl_entries, crls, issuers, revocations
 from quash.store.database import Connection, acquire
 
 DAY = 86_400
@@ -49,6 +49,10 @@ class Ca:
         if isinstance(self.key, rsa.RSAPrivateKey):
             return self.key.sign(tbs, padding.PKCS1v15(), hashes.SHA256())
         return self.algorithm.decode(self.key.sign(tbs, ec.ECDSA(hashes.SHA256())))
+
+    @property
+    def key_id(self) -> bytes:
+        return x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()).digest
 
     @property
     def pem(self) -> bytes:
@@ -201,6 +205,37 @@ class Bench:
         serial = await self.certificate(ca, **arguments)
         await self.revoke(ca, serial, reason)
         return serial
+
+    def crl(self, ca: Ca, number: int, entries: Iterable[bytes] = ()) -> bytes:
+        """A CRL as a command makes it with a key that is offline."""
+        at = int(self.clock.now())
+        tbs = tbs_cert_list(
+            algorithm=ca.algorithm, issuer=ca.certificate.subject.public_bytes(), this_update=at,
+            next_update=at + 100 * DAY, entries=entries, authority_key_id=ca.key_id, number=number, idp_urls=(),
+            only=None,
+        )  # fmt: skip
+        return certificate_list(tbs, ca.algorithm, ca.sign(tbs))
+
+    async def command_publishes(self, ca: Ca) -> bytes:
+        """`quash root crl`: what is revoked now, recorded and put into the folder; returns the file."""
+        async with acquire(self.database.owner) as conn, conn.transaction(isolation="repeatable_read"):
+            scope = await crls.find_scope(conn, ca.id, None)
+            assert scope is not None
+            listing, covers = await crl_entries.listing(conn, scope, None), await crl_entries.snapshot(conn)
+            number = 1 + await conn.fetchval(
+                "select coalesce(max(number), 0)::int from crl where issuer_id = $1", ca.id
+            )
+            body, now = self.crl(ca, number, [listing.encoded]), int(self.clock.now())
+            await crls.reserve(
+                conn, scope, number=number, this_update=now, next_update=now + 100 * DAY, entries=listing.count,
+                covers=covers, scheduled=True,
+            )  # fmt: skip
+            await crls.signed(conn, scope, number, hashlib.sha256(body).digest(), len(body))
+        place = FolderPublisher(self.folder)
+        await place.put(scope.path, body, await place.head(scope.path))
+        async with acquire(self.database.owner) as conn:
+            await crls.published(conn, scope, number, now)
+        return body
 
     async def settle(self, seconds: float = 3.0) -> int:
         """Lets bursts and pauses pass, and steps before and after."""

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+
+import pytest
 
 from crlgen.publish.bring import Bring
 from crlgen.publish.folder import FolderPublisher
-from quash.pki.crl import certificate_list, tbs_cert_list
-from quash.store.crls import Scope
-from tests.support.crl_bench import DAY, Bench, Ca
+from tests.support.crl_bench import Bench, Ca
 
 
-def crl(bench: Bench, ca: Ca, number: int) -> bytes:
-    at = int(bench.clock.now())
-    fields: dict[str, Any] = {
-        "algorithm": ca.algorithm, "issuer": ca.certificate.subject.public_bytes(), "this_update": at,
-        "next_update": at + DAY, "entries": [], "authority_key_id": b"k" * 20, "number": number, "idp_urls": (),
-        "only": None,
-    }  # fmt: skip
-    tbs = tbs_cert_list(**fields)
-    return certificate_list(tbs, ca.algorithm, ca.sign(tbs))
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    """A folder that plays the bucket; the contract suite has both (`test_publishers`)."""
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    return folder
 
 
-async def test_newer_crl_and_certificates_are_brought(bench: Bench, tmp_path: Any) -> None:
-    """Within a minute, announced to purge hooks; an older or an equal CRL is not, and online CRLs are not touched."""
+def bringing(bench: Bench, bucket: Path) -> Bring:
+    return Bring(bench.pool, FolderPublisher(bucket), FolderPublisher(bench.folder), bench.clock)
+
+
+async def test_newer_crl_and_certificates_are_brought(bench: Bench, bucket: Path) -> None:
+    """Within a minute; an older or an equal CRL is not, and online CRLs are not touched."""
     root, sub = await bench.issuer("root", key_ref=None), await bench.issuer("sub")
-    (tmp_path / "bucket").mkdir()
-    bucket, folder = FolderPublisher(tmp_path / "bucket"), FolderPublisher(bench.folder)
-    announced: list[Scope] = []
-    bring = Bring(bench.pool, bucket, folder, bench.clock, announced.append)
-    await folder.put("root.crl", second := crl(bench, root, 2), None)
-    await folder.put("sub.crl", crl(bench, sub, 9), None)
+    bring = bringing(bench, bucket)
+    bench.path("root.crl").write_bytes(second := bench.crl(root, 2))
+    bench.path("sub.crl").write_bytes(bench.crl(sub, 9))
     assert await bring.step() == 3
-    assert sorted(path.name for path in (tmp_path / "bucket").iterdir()) == ["root.cer", "root.crl", "sub.cer"]
-    assert (tmp_path / "bucket" / "root.crl").read_bytes() == second
-    assert [scope.path for scope in announced] == ["root.crl"]
-    for number, brought in ((3, 1), (2, 0)):
-        bench.path("root.crl").write_bytes(crl(bench, root, number))
-        assert await bring.step() == 0, "not before the next look"
-        await bench.clock.advance(60)
-        assert await bring.step() == brought
-    assert len(announced) == 2
+    assert sorted(path.name for path in bucket.iterdir()) == ["root.cer", "root.crl", "sub.cer"]
+    assert (bucket / "root.crl").read_bytes() == second
+    bench.path("root.crl").write_bytes(third := bench.crl(root, 3))
+    assert await bring.step() == 0, "not before the next look"
+    await bench.clock.advance(60)
+    assert await bring.step() == 1
+    assert (bucket / "root.crl").read_bytes() == third
     await bench.clock.advance(60)
     assert await bring.step() == 0
+
+
+async def test_folder_that_is_behind_gets_the_newer_crl(bench: Bench, bucket: Path) -> None:
+    """A command ran on another machine, or the folder was restored: the greater number is what is out (B7)."""
+    root = await bench.issuer("root", key_ref=None)
+    (bucket / "root.crl").write_bytes(third := bench.crl(root, 3))
+    bench.path("root.crl").write_bytes(bench.crl(root, 2))
+    await bringing(bench, bucket).step()
+    assert bench.path("root.crl").read_bytes() == (bucket / "root.crl").read_bytes() == third
+
+
+@pytest.mark.parametrize("damaged", ["bucket", "folder"])
+async def test_damaged_or_foreign_crl_is_replaced_by_the_other_place(bench: Bench, bucket: Path, damaged: str) -> None:
+    """Whatever number it claims: only what the issuer's key signed counts, and nothing else is spread."""
+    root, other = await bench.issuer("root", key_ref=None), await bench.issuer("other")
+    bad, good = (bucket, bench.folder) if damaged == "bucket" else (bench.folder, bucket)
+    (good / "root.crl").write_bytes(second := bench.crl(root, 2))
+    forged = bench.crl(Ca(root.id, "root", other.key, root.certificate, root.algorithm), 9)
+    for body in (forged, second[:-1], b""):
+        (bad / "root.crl").write_bytes(body)
+        await bringing(bench, bucket).step()
+        assert (bad / "root.crl").read_bytes() == (good / "root.crl").read_bytes() == second

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from crlgen.build import files
 from crlgen.publish.folder import FolderPublisher
 from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
@@ -77,7 +76,12 @@ async def test_crash_skips_a_number_and_repeats_none(bench: Bench, monkeypatch: 
 async def test_publisher_that_fails_and_perhaps_did_it_anyway(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, persisted: bool
 ) -> None:
-    """A put that fails, whether or not the file reached the folder, ends with the revocation published once."""
+    """A put that fails, whether or not the file reached the folder, ends with the revocation published once.
+
+    Purge hooks are told when it is out (G1).
+    """
+    announced = list[str]()
+    await bench.start(announce=lambda scope: announced.append(scope.path))
     ca = await bench.issuer()
     await bench.settle()
     serial = await bench.revoked(ca)
@@ -91,6 +95,7 @@ async def test_publisher_that_fails_and_perhaps_did_it_anyway(
     monkeypatch.setattr(FolderPublisher, "put", failing)
     await bench.settle()
     assert "publish.failed" in bench.builder.problems["ca.crl"]
+    assert announced == ["ca.crl"], "the first"
     monkeypatch.undo()
     await bench.clock.advance(5)
     await bench.settle()
@@ -100,6 +105,7 @@ async def test_publisher_that_fails_and_perhaps_did_it_anyway(
     states = await crls_states(bench)
     assert states[0].published is not None
     assert states[0].published.number == bench.read().number
+    assert announced == ["ca.crl"] * 2
 
 
 async def crls_states(bench: Bench) -> list[crls.ScopeState]:
@@ -367,21 +373,12 @@ async def test_covered_revocation_that_the_crl_lacks_is_found_named_and_publishe
     await bench.database.owner.execute("update crl set covers = pg_current_snapshot()")
     assert await bench.settle() == 0
     before = alarms("crl.revocations_missing")
-    bench.signer.fail = QuashError("rpc.unavailable", "down", Kind.UNAVAILABLE)  # so that the finding is what is said
-    named = []
-    compare = files.compare
-
-    async def compare_and_note(pool: Any, state: Any, memory: Any) -> None:
-        await compare(pool, state, memory)
-        named.append(memory.problem)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "compare", compare_and_note)
-        if restart:
-            await bench.start()
-        await bench.settle(3600)
-    assert lost.hex() in named[-1]
-    assert kept.hex() not in named[-1]
+    bench.signer.fail = QuashError("rpc.unavailable", "down", Kind.UNAVAILABLE)
+    if restart:
+        await bench.start()
+    await bench.settle(3600)
+    assert lost.hex() in bench.builder.problems["ca.crl"]
+    assert kept.hex() not in bench.builder.problems["ca.crl"]
     assert alarms("crl.revocations_missing") > before
     bench.signer.fail = None
     await bench.settle(300)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
-from crlgen.publish.folder import FolderPublisher, Publisher
+from crlgen.publish.folder import FolderPublisher, Publisher, failed
 from crlgen.publish.s3 import S3Publisher
 from crlgen.publish.with_copy import WithCopy
 from quash.errors import Kind, QuashError
 from quash.runtime.config import S3
 from tests.support.crl_bench import Bench
+from tests.unit.crlgen.test_builder_trouble import states_of
 
 _NUMBERS = itertools.count()
 
@@ -130,6 +133,86 @@ async def test_copy_follows_whatever_state_it_was_in(bucket: S3, tmp_path: Path)
     publisher = WithCopy(S3Publisher(bucket), FolderPublisher(tmp_path))
     await publisher.put("a.crl", b"one", replaces=None)
     assert (tmp_path / "a.crl").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"damaged")], ids=["missing", "damaged"])
+async def test_copy_that_is_not_what_is_published_is_written_again(bench: Bench, bucket: S3, spoil: Any) -> None:
+    """The CRL in the bucket is sound, so it stays, with its number; the copy follows by the next step."""
+    s3 = S3Publisher(bucket)
+    await bench.start(publisher=WithCopy(s3, FolderPublisher(bench.folder)))
+    await bench.revoked(await bench.issuer())
+    await bench.settle()
+    await bench.settle()
+    found = await s3.get("ca.crl")
+    spoil(bench.path("ca.crl"))
+    assert await bench.builder.step() == 0
+    assert await s3.get("ca.crl") == found
+    assert found is not None
+    assert bench.path("ca.crl").read_bytes() == found[0]
+    assert bench.builder.problems == {}
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["the process dies", "the disk is full"])
+async def test_end_between_bucket_and_copy(bench: Bench, bucket: S3, dies: bool) -> None:
+    """The CRL is out, its record is completed, and the copy follows, after a restart or when there is room again."""
+    s3, folder = S3Publisher(bucket), FolderPublisher(bench.folder)
+
+    class Crash(BaseException):
+        pass
+
+    class Full(FolderPublisher):
+        async def put(self, name: str, body: bytes, replaces: str | None) -> str:
+            raise Crash if dies else failed(name, OSError(errno.ENOSPC, "no room"))
+
+    await bench.start(publisher=WithCopy(s3, folder))
+    ca = await bench.issuer()
+    await bench.settle()
+    serial = await bench.revoked(ca)
+    await bench.start(publisher=WithCopy(s3, Full(bench.folder)))
+    if dies:
+        with pytest.raises(Crash):
+            await bench.settle()
+        assert bench.listed() == {}
+        await bench.crash()
+    else:
+        await bench.settle()
+        assert "publish.failed" in bench.builder.problems["ca.crl"]
+        await bench.settle(11)  # it is seen to be out
+        for _ in range(3):
+            await bench.settle(11)
+            assert "publish.failed" in bench.builder.problems["ca.crl"], "until the copy is there"
+        (state,) = await states_of(bench)
+        assert state.published is not None
+        assert (state.published.number, state.dirty_since) == (2, None), "in the bucket it is"
+    builder = await bench.start(publisher=WithCopy(s3, folder))
+    await bench.settle()
+    assert set(bench.listed()) == {serial}
+    assert bench.read().number == 2
+    assert builder.problems == {}
+
+
+async def test_trouble_with_looking_is_over_when_it_is(bench: Bench) -> None:
+    """A bucket that did not answer once leaves no scope unready until its next CRL, which may be a day away."""
+
+    class Sometimes(FolderPublisher):
+        away = False
+
+        async def head(self, name: str) -> str | None:
+            if self.away:
+                raise failed(name, OSError("timed out"))
+            return await super().head(name)
+
+    publisher = Sometimes(bench.folder)
+    await bench.start(publisher)
+    await bench.issuer()
+    await bench.settle()
+    publisher.away = True
+    await bench.settle()
+    assert "publish.failed" in bench.builder.problems["ca.crl"]
+    publisher.away = False
+    await bench.settle(11)
+    assert bench.builder.problems == {}
+    assert bench.read().number == 1
 
 
 @pytest.fixture
