@@ -12,7 +12,7 @@ from crlgen.build import files, metrics
 from crlgen.build.lateness import lateness
 from crlgen.build.lint import Linter, WholeLint
 from crlgen.build.make import RETIRED, Workshop
-from crlgen.build.schedule import Memory, why_due
+from crlgen.build.schedule import MASS, REVOKED, Memory, why_due
 from crlgen.build.signer import CrlSigner
 from crlgen.publish.folder import Publisher
 from quash.errors import Kind, QuashError
@@ -185,17 +185,26 @@ class CrlBuilder:
                     if memory.problem:
                         self._found_out(state, memory)
                 return 0
-            before = memory.published.count if memory.published else 0
+            if why == REVOKED and await self._swells(state, memory):
+                return 0
             made = await self._workshop.make(state, memory, lease, tag)
         except QuashError as error:
             self._went_wrong(state, memory, error)
             return 0
         finished = self._clock.monotonic()
         metrics.LATE.labels(state.scope.issuer, state.scope.scope).set(0)
-        memory.succeeded(finished, finished - started, made.entries - before)
+        memory.succeeded(finished, finished - started)
         metrics.published(state.scope, made, why, finished - started)
         self._tell(state.scope)
         return 1
+
+    async def _swells(self, state: crls.ScopeState, memory: Memory) -> bool:
+        """Whether a mass revocation is at this scope just now."""
+        if state.published is None:
+            return False
+        async with acquire(self._pool) as conn:
+            count, newest = await crls.waiting(conn, state.scope, state.published.covers, MASS)
+        return memory.swells(count, newest, self._clock.monotonic())
 
     async def _watch_over(self, state: crls.ScopeState) -> None:
         """A scope whose key is offline: commands publish its CRLs. What they publish is announced; what is wrong, said.

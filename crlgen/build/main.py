@@ -28,6 +28,7 @@ from quash.store.hints import Hints
 from quash.store.roles import CRL_BUILDER
 
 _CHECK = "crls"
+_EVERY = 0.2  # seconds from step to step at least: each looks at all scopes, and a mass revocation hints at each batch
 
 
 async def main(process: Process) -> None:
@@ -57,7 +58,9 @@ async def main(process: Process) -> None:
     said = ""
     try:
         while True:
+            again_at = process.clock.monotonic() + _EVERY
             said = await _step(process, builder, said)
+            await process.clock.sleep(max(0.0, again_at - process.clock.monotonic()))
             await hints.wait(builder.pause())
     finally:
         for task in beside:

@@ -11,8 +11,11 @@ from quash.store.crls import ScopeState
 
 _MIN_GAP = 1.0  # seconds: thisUpdate has whole seconds and must rise
 _GAP_PER_BUILD = 2.0  # a mass revocation leaves two thirds of the time to other scopes and to the database
-_MASS = 1000  # entries that one CRL brought: a mass revocation is under way, and more of it comes
+MASS = 1000
+"""Revocations that wait for one CRL: a mass revocation is under way, and more of it comes."""
+REVOKED = "revoked"
 _GAP_OF_MASS = 8.0  # seconds: built for each of its batches, CRLs would cost more than its signatures
+_QUIET = 1.0  # seconds without a new one of its revocations: it has gone on to the next scope
 _MAX_RETRY = 300.0
 _MAX_RETRY_UNAVAILABLE = 10.0
 
@@ -25,9 +28,9 @@ class Memory:
     that the database says is published. `published`: what is out. `differs`: the database, when it was compared last,
     had other entries than are out; `lacks`: which revocations should be shown and are not, in words. `copied`: the tag
     of the copy beside, and what was `seen`, when both said the same. `waiting_since`: when a revocation was first seen
-    that the published CRL does not cover. `wrong_since`: since when (Unix seconds) the file is not what it should be;
-    `late`: how late its CRL is, in words, `alarmed`: whether that was an alarm already. `retired`: its issuer has
-    ended.
+    that the published CRL does not cover, `newest_waiting`: the transaction of the newest of them at the last look.
+    `wrong_since`: since when (Unix seconds) the file is not what it should be; `late`: how late its CRL is, in words,
+    `alarmed`: whether that was an alarm already. `retired`: its issuer has ended.
     """
 
     path: str
@@ -41,6 +44,7 @@ class Memory:
     lacks: str = ""
     copied: tuple[str | None, tuple[str | None, int] | None] | None = None
     waiting_since: float | None = None
+    newest_waiting: int = 0
     rest_until: float = 0.0
     retry_at: float = 0.0
     failures: int = 0
@@ -50,11 +54,23 @@ class Memory:
     alarmed: bool = False
     retired: bool = False
 
-    def succeeded(self, monotonic: float, seconds: float, added: int) -> None:
-        """A CRL went out, made in so many seconds, with so many entries more than the one before."""
+    def succeeded(self, monotonic: float, seconds: float) -> None:
+        """A CRL went out, made in so many seconds."""
         self.differs, self.lacks, self.waiting_since, self.failures, self.problem = False, "", None, 0, ""
         self.wrong_since, self.late, self.alarmed, self.retired = None, "", False, False
-        self.rest_until = monotonic + max(_GAP_OF_MASS if added >= _MASS else _MIN_GAP, _GAP_PER_BUILD * seconds)
+        self.rest_until = monotonic + max(_MIN_GAP, _GAP_PER_BUILD * seconds)
+
+    def swells(self, count: int, newest: int, monotonic: float) -> bool:
+        """Whether so many wait, and more keep coming, that a CRL of now would be made anew at once; rests then.
+
+        `newest`: the transaction of the newest that waits. The first one waits no longer than `_GAP_OF_MASS`.
+        """
+        grew, self.newest_waiting = newest != self.newest_waiting, newest
+        ends = (monotonic if self.waiting_since is None else self.waiting_since) + _GAP_OF_MASS
+        if count < MASS or not grew or monotonic + _QUIET > ends:
+            return False
+        self.rest_until = monotonic + _QUIET
+        return True
 
     def retire(self, monotonic: float) -> None:
         """The issuer has ended; now and then it is looked whether it has a new certificate."""
@@ -96,6 +112,6 @@ def why_due(state: ScopeState, memory: Memory, now: float, monotonic: float, con
         ("file", not memory.good),
         ("differs", memory.differs),
         ("schedule", is_scheduled(state, now, config.every)),
-        ("revoked", waited and monotonic >= memory.rest_until),
+        (REVOKED, waited and monotonic >= memory.rest_until),
     )
     return next((why for why, due in grounds if due), None)

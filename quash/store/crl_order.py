@@ -7,6 +7,7 @@ from typing import Final
 from quash.store.database import Connection
 
 IN_ORDER: Final = " order by coalesce(r.shard, -1), r.tx, r.id"
+IN_ORDER_BACK: Final = " order by coalesce(r.shard, -1) desc, r.tx desc, r.id desc"
 
 
 def since(issuer_id: str, shard: str, covers: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from quash.errors import Kind, QuashError
 from quash.pki import der
-from quash.store.crl_order import IN_ORDER, in_index_order, since
+from quash.store.crl_order import IN_ORDER, IN_ORDER_BACK, in_index_order, since
 from quash.store.database import Connection
 
 # Shared with the index revocation_scope: no shard and shard null are one value there.
@@ -194,6 +194,22 @@ async def states(conn: Connection, *, offline: bool = False) -> list[ScopeState]
     async with conn.transaction():
         await in_index_order(conn)
         return [_state(row) for row in await conn.fetch(_STATES, offline)]
+
+
+async def waiting(conn: Connection, scope: Scope, covers: str, most: int) -> tuple[int, int]:
+    """Of the scope's revocations that `covers` does not show: how many, counted to `most`, and the greatest `tx`."""
+    shown = since("$1::smallint", "$2::integer", "$3::text")
+    async with conn.transaction():
+        await in_index_order(conn)
+        row = await conn.fetchrow(
+            f"select (select count(*) from (select{shown}{IN_ORDER} limit $4) w) as count,"
+            f" coalesce((select r.tx{shown}{IN_ORDER_BACK} limit 1), '0') as newest",
+            scope.issuer_id,
+            scope.shard_key,
+            covers,
+            most,
+        )
+    return row["count"], row["newest"]
 
 
 async def find_scope(conn: Connection, issuer_id: int, shard: int | None) -> Scope | None:

@@ -90,22 +90,48 @@ async def test_stream_of_revocations_makes_a_crl_a_second_at_most(bench: Bench) 
 
 
 async def test_a_mass_revocation_makes_a_crl_every_few_seconds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a CRL that brought many entries the scope rests longer; its last revocation is shown within ten seconds."""
-    monkeypatch.setattr("crlgen.build.schedule._MASS", 5)
+    """While its batches keep coming a scope is built every eight seconds; its last revocation is shown within ten."""
+    monkeypatch.setattr("crlgen.build.schedule.MASS", 5)
+    monkeypatch.setattr("crlgen.build.builder.MASS", 5)
     ca = await bench.issuer()
     await bench.settle()
-    serials, made = set(), 0
-    for _ in range(20):
+    serials, made = set(), list[int]()
+    for second in range(30):
         serials |= {await bench.revoked(ca) for _ in range(6)}
-        await bench.clock.advance(1.0)
-        made += await bench.builder.step()
-    assert 3 <= made <= 4
-    made += await bench.settle(8)
+        for _ in range(4):
+            await bench.clock.advance(0.25)
+            made += [second] * await bench.builder.step()
+    assert 3 <= len(made) <= 4
+    assert all(7 <= later - earlier <= 9 for earlier, later in pairwise((0, *made)))
+    await bench.settle(8)
     assert set(bench.listed()) == serials
     await bench.settle(8)
     serials.add(await bench.revoked(ca))
     await bench.settle()
     assert set(bench.listed()) == serials
+
+
+async def test_a_scope_is_built_once_the_mass_revocation_has_left_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One CRL for all batches of some seconds, a second after the last; what another scope gets is no growth."""
+    monkeypatch.setattr("crlgen.build.schedule.MASS", 5)
+    monkeypatch.setattr("crlgen.build.builder.MASS", 5)
+    ca = await bench.issuer(shards=2)
+    await bench.settle()
+    serials = set()
+    for _ in range(12):
+        serials |= {await bench.revoked(ca, shard=0) for _ in range(3)}
+        await bench.clock.advance(0.25)
+        assert await bench.builder.step() == 0
+    passed = 0.0
+    while not bench.listed("ca/0.crl"):
+        await bench.revoked(ca, shard=1)
+        await bench.clock.advance(0.25)
+        await bench.builder.step()
+        passed += 0.25
+    assert 1.0 <= passed <= 2.0
+    assert set(bench.listed("ca/0.crl")) == serials
 
 
 async def test_pause_ends_when_a_burst_is_due(bench: Bench) -> None:
