@@ -17,11 +17,11 @@ import aiohttp
 from prometheus_client import Histogram
 
 from issuer.issuance.visible import PublicAnswers
+from issuer.revocation.agreement import entry_in, read_verified
 from issuer.revocation.find import Target, find_one
 from issuer.revocation.revoke import REVOKE
 from quash.errors import Kind, QuashError
 from quash.pki import crl as crl_format
-from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.ocsp_response import Status
 from quash.pki.reasons import Reason
 from quash.pki.serials import parse_serial
@@ -42,6 +42,7 @@ _FIRST_WAIT, _LONGEST_WAIT, _GROWTH = 0.005, 0.25, 1.25  # seconds; the pause is
 _LONGEST_CRL_WAIT = 1.0  # beside a mass revocation dozens wait for the next CRL, each with a question to the database
 _GIVE_UP = 900.0  # seconds; whoever still asks then starts anew
 _MAX_CRL = 1 << 30
+_FEW = 20  # entries up to which looking each up costs less than to cut a large CRL apart
 
 _SECONDS = Histogram(
     "quash_revocation_visible_seconds",
@@ -248,11 +249,12 @@ def target_of(act: Act | None, named: Target | None = None) -> Target:
 
 
 def _lists_all(body: bytes, issuer: Issuer, wanted: set[bytes]) -> bool:
-    """Whether this CRL is the issuer's and has all these entries. Raises `crl.malformed`, `signature.invalid`."""
-    found = crl_format.read_crl(body)
-    algorithm = SIGNATURE_ALGORITHMS[issuer.signature_algorithm]
-    verify(issuer.spki, algorithm, algorithm.decode(found.signature), found.tbs)
-    return found.issuer == issuer.subject and wanted.issubset(found.entries)
+    """Whether this CRL has all these entries. Raises `crl.malformed`, `crl.other_issuer`, `signature.invalid`."""
+    crl = read_verified(body, issuer)
+    if len(wanted) > _FEW:
+        return wanted.issubset(crl.entries)
+    find = entry_in(crl.revoked)
+    return all(find(crl_format.serial_of(each)) == each for each in wanted)
 
 
 async def _issuers(conn: Connection) -> Mapping[int, tuple[Issuer, bytes]]:
