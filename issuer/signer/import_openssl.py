@@ -36,7 +36,7 @@ from quash.pki.certificate import read_certificate
 from quash.pki.reasons import Reason
 from quash.runtime.config import OcspSigner
 from quash.store import acts, blocked_keys, buckets, crl_demands, crls, imports, issuers, jobs, outbox, revocations
-from quash.store.certificates import bucket_of
+from quash.store.certificates import bucket_of_foreign
 from quash.store.database import Connection, acquire
 from quash.store.imports import ImportRow
 from quash.store.issuers import Issuer
@@ -260,7 +260,7 @@ async def _start_after(conn: Connection, issuer: Issuer, old: OldCrl) -> None:
 
 
 def _with_bucket(row: ImportRow, issuer: Issuer) -> ImportRow:
-    return replace(row, bucket=bucket_of(row.serial, issuer.bucket_count))
+    return replace(row, bucket=bucket_of_foreign(row.serial, issuer.bucket_count))
 
 
 def check_algorithm(source: Source, spki: bytes) -> None:

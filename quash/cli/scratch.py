@@ -109,7 +109,8 @@ async def load(conn: Connection, lines: Iterable[str]) -> int:
         name, text = line.split()
         issuer, serial = known[name], parse_serial(text)
         shard = certificates.shard_of(serial, issuer.shard_count) if issuer.shard_count else None
-        bucket = certificates.bucket_of(serial, issuer.bucket_count)
+        bucket_of = certificates.bucket_of_foreign if issuer.kind == "imported" else certificates.bucket_of
+        bucket = bucket_of(serial, issuer.bucket_count)
         ends = now + 90 * DAY
         rows.append((issuer.id, serial, "imported", name, secrets.token_bytes(32), now, ends, shard, bucket, now))
         count += 1

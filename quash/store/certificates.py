@@ -12,7 +12,8 @@ from uuid import UUID
 from quash.errors import Kind, QuashError
 from quash.store.database import Connection
 
-_BUCKET_OCTETS = 8
+_OCTETS = 8
+_LOWEST, _ALL = 1 << 56, 127 << 56  # of the first octets of what `quash.pki.serials.new_serial` makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,18 @@ COLUMNS = "issuer_id, serial, state, profile, der, spki_sha256, ski, not_before,
 
 
 def bucket_of(serial: bytes, bucket_count: int) -> int:
-    """The refresh bucket of a serial: by its last octets, which spread evenly for random and for counted serials."""
-    return int.from_bytes(serial[-_BUCKET_OCTETS:], "big") % bucket_count
+    """The refresh bucket of a serial that `quash.pki.serials.new_serial` made: a range of them.
+
+    What is signed, revoked or put into a cache together then lies together in the cache and in the database's indexes:
+    a refresh writes each of their pages once, not once for each certificate. Asked at issuance only, as `shard_of`.
+    """
+    place = int.from_bytes(serial[:_OCTETS].ljust(_OCTETS, b"\0"), "big") - _LOWEST
+    return min(max(place, 0) * bucket_count // _ALL, bucket_count - 1)
+
+
+def bucket_of_foreign(serial: bytes, bucket_count: int) -> int:
+    """The refresh bucket of a serial that anybody made: its last octets spread evenly, random or counted."""
+    return int.from_bytes(serial[-_OCTETS:], "big") % bucket_count
 
 
 def shard_of(serial: bytes, shard_count: int) -> int | None:

@@ -1,7 +1,7 @@
 """The set of a mass revocation: how it is made, fixed, read as text and, by batches, locked (C17).
 
-Its order is (issuer id, rank, serial): bucket by bucket and, where an issuer's shards divide its buckets, shard by
-shard, so that a bucket is signed, and a CRL built, once for many.
+Its order is (issuer id, rank, serial): shard by shard and, within a shard, bucket by bucket, so that a bucket is
+signed, and a CRL built, once for many.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quash.store.certificate_search import Wanted, conditions
 from quash.store.database import Connection
 from quash.store.locks import SPKI_LOCK
 
-_RANK = "(c.bucket % greatest(i.shard_count, 1))::bigint * 65536 + c.bucket"
+_RANK = "(coalesce(c.shard, -1) + 1)::bigint * 65536 + c.bucket"
 _BUCKETS = 65536
 _INSERT = "insert into mass_job_certificate (job_id, issuer_id, rank, serial)"
 _PAGE = 5000
@@ -67,7 +67,7 @@ async def add_listed(
         " from (select distinct unnest($3::bytea[]) as serial) s"
         " left join certificate c on c.serial = s.serial and ($2::smallint is null or c.issuer_id = $2) group by 1),"
         f" added as ({_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from found f"
-        " join certificate c on c.issuer_id = f.issuer_id and c.serial = f.serial join issuer i on i.id = c.issuer_id"
+        " join certificate c on c.issuer_id = f.issuer_id and c.serial = f.serial"
         " where f.issuers = 1 and c.not_after >= $4 on conflict do nothing)"
         " select serial, issuers from found",
         job_id,
@@ -104,7 +104,7 @@ async def _add_pages(conn: Connection, job_id: int, table: str, where: str, unex
             f"with page as (select issuer_id, serial from {table} c where {where}"
             "  and (issuer_id, serial) > ($3::smallint, $4::bytea) order by issuer_id, serial limit $5),"
             f" added as ({_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from page p join certificate c"
-            "  on c.issuer_id = p.issuer_id and c.serial = p.serial join issuer i on i.id = c.issuer_id"
+            "  on c.issuer_id = p.issuer_id and c.serial = p.serial"
             "  where c.not_after >= $2 on conflict do nothing)"
             " select issuer_id, serial from page order by issuer_id desc, serial desc limit 1",
             job_id,
@@ -121,7 +121,7 @@ async def add_of_period(
 ) -> None:
     """Adds what an issuer issued in after <= notBefore < before, of one bucket. Its own OCSP signers are not meant."""
     await conn.execute(
-        f"{_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from certificate c join issuer i on i.id = c.issuer_id"
+        f"{_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from certificate c"
         " where c.issuer_id = $2 and c.bucket = $3 and coalesce(c.not_before, c.created_at) >= $4"
         " and coalesce(c.not_before, c.created_at) < $5 and c.not_after >= $6 and c.profile <> 'ocsp-signer'"
         " order by c.serial on conflict do nothing",
@@ -143,7 +143,7 @@ async def add_siblings(conn: Connection, job_id: int, unexpired_at: int) -> None
             f" added as ({_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from page p"
             "  join certificate own on own.issuer_id = p.issuer_id and own.serial = p.serial"
             "  join certificate c on c.spki_sha256 = own.spki_sha256 and c.not_after >= $6"
-            "  join issuer i on i.id = c.issuer_id on conflict do nothing)"
+            "  on conflict do nothing)"
             " select issuer_id, rank, serial from page order by issuer_id desc, rank desc, serial desc limit 1",
             job_id,
             *after,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
 
 import asyncpg
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quash.errors import QuashError
 from quash.pki.serials import new_serial
 from quash.store import certificates
-from quash.store.certificates import bucket_of, shard_of
+from quash.store.certificates import bucket_of, bucket_of_foreign, shard_of
 from tests.support.issuing import World
 
 KEY = hashlib.sha256(b"key").digest()
@@ -92,18 +92,34 @@ async def test_siblings_come_in_pages_and_in_every_state(world: World) -> None:
     assert seen == wanted
 
 
-@pytest.mark.parametrize("serials", [[new_serial() for _ in range(8000)], [n.to_bytes(2, "big") for n in range(8000)]])
-def test_buckets_and_shards_are_even(serials: list[bytes]) -> None:
-    """Random serials and the counted ones of an import spread alike: no bucket has twice its share (flow 4)."""
-    for function, count in ((bucket_of, 64), (shard_of, 4)):
-        sizes: Counter[Any] = Counter(function(serial, count) for serial in serials)
-        assert set(sizes) == set(range(count))
-        assert max(sizes.values()) < 2 * len(serials) / count
+RANDOM, COUNTED = [new_serial() for _ in range(8000)], [n.to_bytes(2, "big") for n in range(8000)]
+
+
+@pytest.mark.parametrize(
+    ("function", "serials", "count"),
+    [(bucket_of, RANDOM, 64), (shard_of, RANDOM, 4), (bucket_of_foreign, RANDOM, 64), (bucket_of_foreign, COUNTED, 64)],
+)
+def test_buckets_and_shards_are_even(
+    function: Callable[[bytes, int], int | None], serials: list[bytes], count: int
+) -> None:
+    """Our serials, and the random or counted ones of an import: no bucket has twice its share (flow 4)."""
+    sizes = Counter(function(serial, count) for serial in serials)
+    assert set(sizes) == set(range(count))
+    assert max(sizes.values()) < 2 * len(serials) / count
+
+
+def test_a_bucket_of_ours_is_a_range_of_serials_and_part_of_one_shard() -> None:
+    """In the order of serials buckets follow each other, and with a multiple of the shards so do the shards'."""
+    found = [(bucket_of(serial, 64), shard_of(serial, 4)) for serial in sorted(RANDOM)]
+    assert found == sorted(found)
+    assert {shard for _, shard in set(found)} == {0, 1, 2, 3}
+    assert len(set(found)) == 64
 
 
 @given(serial=st.binary(min_size=1, max_size=64), count=st.integers(1, 65536))
 def test_a_bucket_is_a_function_of_the_serial(serial: bytes, count: int) -> None:
     """Always the same bucket, within range; no shards: no shard."""
     assert 0 <= bucket_of(serial, count) == bucket_of(serial, count) < count
+    assert 0 <= bucket_of_foreign(serial, count) == bucket_of_foreign(serial, count) < count
     assert shard_of(serial, 0) is None
     assert shard_of(serial, count) == bucket_of(serial, count)
