@@ -10,6 +10,8 @@ import os
 import sys
 from typing import BinaryIO
 
+from quash.runtime.memory import collect_rarely
+
 PREFIX = 4
 _NICE = 5  # behind the builder itself: the whole of a large CRL takes minutes
 
@@ -18,6 +20,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answers until the parent closes its end."""
     from quash.pki.crl_lint import findings  # noqa: PLC0415 - not in the builder's own process
 
+    collect_rarely()  # pkilint makes objects by the thousand, and its classes are many
     while len(head := source.read(PREFIX)) == PREFIX:
         said = findings(source.read(int.from_bytes(head, "big")))
         sink.write(json.dumps(said).encode() + b"\n")

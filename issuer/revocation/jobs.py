@@ -13,6 +13,7 @@ from issuer.revocation.sweep import Sweeper
 from quash.errors import QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
+from quash.runtime.memory import collect_rarely
 from quash.runtime.process import Process
 from quash.store import acts, jobs, outbox, revocations
 from quash.store.database import Connection, Pool, acquire, connect
@@ -84,6 +85,7 @@ class JobRunner:
 async def main(process: Process) -> None:
     """The process `jobs`: steps at each hint and once a second, until it is cancelled."""
     process.health.set("database", False, "not connected yet")
+    collect_rarely()
     pool = await connect(process.config, process.state, JOBS)
     runner = JobRunner(pool, process.clock, batch=process.config.admin.sibling_batch)
     sweeper = Sweeper(pool, process.clock, batch=process.config.admin.sibling_batch)

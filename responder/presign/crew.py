@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from quash.errors import Kind, QuashError
+from quash.runtime.memory import collect_rarely
 from quash.runtime.process import die_with
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
@@ -75,6 +76,7 @@ def _begin(open_key: OpenKey, parent: int) -> None:
     global _keys  # noqa: PLW0603 - the one thing that a signing process has
     die_with(parent)
     logging.disable(logging.CRITICAL)
+    collect_rarely()
     _keys = Keys(open_key)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from quash.errors import QuashError
+from quash.runtime.memory import collect_rarely
 from quash.runtime.process import Process
 from quash.store.database import Pool, connect
 from quash.store.hints import Hints
@@ -26,6 +27,7 @@ _CONNECTIONS = 5  # lease, hints, work, live signing and one to spare
 async def main(process: Process) -> None:
     """Runs until it is cancelled; a database that is away, or a clock that is off, is waited for."""
     process.health.set("presign", False, "starting")
+    collect_rarely()
     pool = await _connect(process)
     open_key, workers = opener(process.config, process.state), process.config.presign.workers
     hints = Hints(pool, "outbox")
