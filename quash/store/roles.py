@@ -67,6 +67,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "certificate": _READ,
         "revocation": _READ,
         "ocsp_signer": _READ,
+        "crl_scope": _READ,  # which CRLs were published it compares with, before it signs
+        "crl": {"select": ("issuer_id", "scope", "published_at")},
         "signer_request": {**_READ, "insert": ("issuer_id", "switch_id", "key_ref", "csr", "created_at")},
         "signer_switch": _READ,
         "proven_certificate": _READ_APPEND,

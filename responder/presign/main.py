@@ -12,6 +12,7 @@ from quash.store.hints import Hints
 from responder.presign import live_socket
 from responder.presign.agreement import ClockAgreement
 from responder.presign.crew import SigningCrew
+from responder.presign.crl_origin import CrlOrigin
 from responder.presign.desk import SigningDesk
 from responder.presign.key_places import maker, opener
 from responder.presign.live import LiveSigner
@@ -39,6 +40,7 @@ async def main(process: Process) -> None:
         process.state.crl,
         make_key=maker(process.config, process.state),
         crew=SigningCrew(open_key, workers) if workers else None,
+        crl_origin=CrlOrigin(process.config.crl_base, process.clock),
         cache=process.state.cache,
         hinted=hints.wait,
     )

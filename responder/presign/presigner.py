@@ -15,6 +15,7 @@ from quash.store.database import Pool, acquire
 from quash.store.leases import Holder, Lease
 from responder.presign.agreement import ClockAgreement, DatabaseTime
 from responder.presign.answered import check_answered
+from responder.presign.crl_origin import CrlOrigin
 from responder.presign.desk import Desk, OpenKey, SigningDesk
 from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import LEADING
@@ -35,7 +36,8 @@ class Presigner:
     committed, so nothing is lost and nothing needs repair. Raises `store.unavailable`, `lease.lost`,
     `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log them, wait, step again.
 
-    `crl_folder` is the publish folder, `cache` a node's cache on this machine; both are read whenever a tenure begins.
+    `crl_folder` is the publish folder, `crl_origin` hands out what that lacks, `cache` is a node's on this machine;
+    they are read whenever a tenure begins.
     `open_key` opens an OCSP key by its reference,
     `make_key` makes that of an issuer's next signer. `crew` signs large refreshes, this process when there is none.
     `hinted` waits for a hint of the outbox, so that urgent news overtake what the crew signs. The pool needs two
@@ -52,6 +54,7 @@ class Presigner:
         *,
         make_key: MakeKey,
         crew: Desk | None = None,
+        crl_origin: CrlOrigin | None = None,
         cache: Path | None = None,
         database_time: DatabaseTime = feed.database_time,
         hinted: Hinted = asyncio.sleep,
@@ -66,6 +69,7 @@ class Presigner:
         self._clock = clock
         self._settings = settings
         self._crl_folder = crl_folder
+        self._crl_origin = crl_origin
         self._cache = cache
         self._agreement = ClockAgreement(clock, database_time)
         self._tenure: Tenure | None = None
@@ -110,7 +114,7 @@ class Presigner:
             await self._agreement.now(conn)
             roster = await Roster.load(conn)
             self._keys.check_tokens(roster)
-            await check_published(conn, self._crl_folder, roster.issuers)
+            await check_published(conn, self._crl_folder, roster.issuers, self._crl_origin)
             if self._cache is not None:
                 await check_answered(conn, self._cache, roster.issuers)
             readers = {lane: outbox.reader(lane) for lane in (outbox.URGENT, outbox.BULK)}

@@ -6,7 +6,7 @@ A database restored from a backup, or a failover that lost commits, would have u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from quash.errors import Kind, QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, read_crl, read_entry
 from quash.pki.serials import format_serial
-from quash.store import statuses
+from quash.store import crls, statuses
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
+from responder.presign.crl_origin import CrlOrigin
 
 _BATCH = 10_000
 NAMED = 20
@@ -24,20 +25,22 @@ NAMED = 20
 _ALGORITHMS = {algorithm.identifier: algorithm for algorithm in SIGNATURE_ALGORITHMS.values()}
 
 
-async def check_published(conn: Connection, folder: Path, issuers: Sequence[Issuer]) -> int:
-    """Raises `presign.revocations_lost` unless the database holds every entry of every `.crl` in the folder revoked.
+async def check_published(
+    conn: Connection, folder: Path, issuers: Sequence[Issuer], origin: CrlOrigin | None = None
+) -> int:
+    """Raises `presign.revocations_lost` unless the database holds every entry of every published CRL revoked.
 
-    The error counts what is missing and names the first `NAMED`. Returns the number of entries. A file that is none of
-    our CRLs raises too (`crl.malformed`, `presign.foreign_crl`): it could be a damaged one.
+    Read are all `.crl` in the folder; what a scope of the database has published elsewhere is fetched from `origin`.
+    The error counts what is missing and names the first `NAMED`. Returns the number of entries. What is none of our
+    CRLs raises too (`crl.malformed`, `presign.foreign_crl`): it could be a damaged one. So does what the origin does
+    not hand out (`presign.crls_unreachable`): it could be the one that tells.
     """
     entries, lost = 0, list[str]()
-    for path in sorted(folder.rglob("*.crl")):
-        crl = await asyncio.to_thread(_read, path)
-        issuer = await asyncio.to_thread(_issuer_of, crl, issuers, path)
+    async for name, issuer, crl in _published(conn, folder, issuers, origin):
         serials = (read_entry(entry)[0] for entry in crl.entries)
         for batch in _batches(serials):
             for serial in await statuses.not_revoked(conn, issuer.id, batch):
-                lost.append(f"{issuer.name} {format_serial(serial)} ({path.relative_to(folder)})")
+                lost.append(f"{issuer.name} {format_serial(serial)} ({name})")
         entries += len(crl.entries)
     if lost:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
@@ -50,14 +53,34 @@ async def check_published(conn: Connection, folder: Path, issuers: Sequence[Issu
     return entries
 
 
-def _read(path: Path) -> Crl:
+async def _published(
+    conn: Connection, folder: Path, issuers: Sequence[Issuer], origin: CrlOrigin | None
+) -> AsyncIterator[tuple[str, Issuer, Crl]]:
+    """Each CRL with its name, one at a time: one may have 50 MB."""
+    here = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.crl"))}
+    for name, path in here.items():
+        crl = await asyncio.to_thread(_read, path.read_bytes(), str(path))
+        yield name, await asyncio.to_thread(_issuer_of, crl, issuers, str(path)), crl
+    for scope, known in await crls.places(conn) if origin is not None else ():
+        if origin is None or scope.path in here or (body := await origin.get(scope.path, known=known)) is None:
+            continue
+        url = origin.url(scope.path)
+        crl = await asyncio.to_thread(_read, body, url)
+        issuer = await asyncio.to_thread(_issuer_of, crl, issuers, url)
+        # Another scope's would pass for this one's: what tells it apart is the URL that its IDP names (B15).
+        if issuer.id != scope.issuer_id or not all(each.endswith(f"/{scope.path}") for each in crl.idp_urls):
+            raise _foreign(url)
+        yield scope.path, issuer, crl
+
+
+def _read(body: bytes, where: str) -> Crl:
     try:
-        return read_crl(path.read_bytes())
+        return read_crl(body)
     except QuashError as error:
-        raise QuashError(error.code, f"{path}: {error.message}; restore or remove it", Kind.CONFLICT) from error
+        raise QuashError(error.code, f"{where}: {error.message}; restore or remove it", Kind.CONFLICT) from error
 
 
-def _issuer_of(crl: Crl, issuers: Iterable[Issuer], path: Path) -> Issuer:
+def _issuer_of(crl: Crl, issuers: Iterable[Issuer], where: str) -> Issuer:
     """The issuer whose name and key made this CRL: several may share a name, after a change of keys."""
     if algorithm := _ALGORITHMS.get(crl.algorithm):
         for issuer in issuers:
@@ -68,8 +91,14 @@ def _issuer_of(crl: Crl, issuers: Iterable[Issuer], path: Path) -> Issuer:
             except QuashError:
                 continue
             return issuer
-    raise QuashError(
-        "presign.foreign_crl", f"{path} carries no signature of our issuers: restore or remove it", Kind.CONFLICT
+    raise _foreign(where)
+
+
+def _foreign(where: str) -> QuashError:
+    return QuashError(
+        "presign.foreign_crl",
+        f"{where} is not the CRL of an issuer of ours that belongs there: restore or remove it",
+        Kind.CONFLICT,
     )
 
 

@@ -29,6 +29,7 @@ from quash.store import buckets, certificates, issuers, ocsp_signers, outbox
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
 from quash.store.ocsp_signers import OcspSigner
+from responder.presign.crl_origin import CrlOrigin
 from responder.presign.desk import Desk
 from responder.presign.presigner import Presigner
 
@@ -131,6 +132,7 @@ class World:
         settings: Presign | None = None,
         crew: Desk | None = None,
         cache: Path | None = None,
+        crl_origin: CrlOrigin | None = None,
     ) -> Presigner:
         """One more presigner process; the database's clock is the world's."""
 
@@ -145,6 +147,7 @@ class World:
             self.crl_folder,
             make_key=self.make_key,
             crew=crew,
+            crl_origin=crl_origin,
             cache=cache,
             database_time=database_time,
         )

@@ -14,7 +14,9 @@ from quash.pki.serials import format_serial, new_serial
 from responder.presign.published import NAMED
 
 
-def publish(world: Any, authority: Any, serials: list[bytes], *, by: Any = None) -> Path:
+def publish(
+    world: Any, authority: Any, serials: list[bytes], *, by: Any = None, idp_urls: tuple[str, ...] = ()
+) -> Path:
     """Writes a CRL as the CRL builder does."""
     key = world.memory_key((by or authority).key)
     tbs = crl.tbs_cert_list(
@@ -25,7 +27,7 @@ def publish(world: Any, authority: Any, serials: list[bytes], *, by: Any = None)
         entries=[crl.entry(serial, world.now, 1) for serial in serials],
         authority_key_id=x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key()).digest,
         number=1,
-        idp_urls=(),
+        idp_urls=idp_urls,
         only=None,
     )
     path: Path = world.crl_folder / authority.name / "full.crl"

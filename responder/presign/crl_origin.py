@@ -1,0 +1,81 @@
+"""Published CRLs that this machine's folder does not hold, fetched from where relying parties fetch them.
+
+A presigner on a machine of its own shares no folder with the CRL builder. Without this it would compare a restored
+database with nothing, and sign `good` for what the world was told is revoked (C16).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp
+
+from quash.errors import Kind, QuashError
+from quash.runtime.clock import Clock
+
+_MAX_CRL: Final = 1 << 28  # octets: five times a million entries
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=120, connect=5, sock_read=10)
+_ABSENT: Final = frozenset({403, 404, 410})  # a bucket that may not be listed says 403
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds: whoever fails on the last CRL has fetched all others
+
+
+class CrlOrigin:
+    """The origin of all CRLs, or a cache in front of it.
+
+    After a failure nothing is asked for a while, which gets longer: the failure is raised again at once.
+    """
+
+    def __init__(self, base: str, clock: Clock) -> None:
+        self._base = base
+        self._clock = clock
+        self._again_at = 0.0
+        self._pause = _FIRST_PAUSE
+        self._failure: QuashError | None = None
+
+    def url(self, path: str) -> str:
+        """Where a scope's CRL is."""
+        return f"{self._base}/{path}"
+
+    async def get(self, path: str, *, known: bool) -> bytes | None:
+        """A CRL's octets; None where there is none yet. `known`: the database says that one was published.
+
+        Raises `presign.crls_unreachable`. Nothing is verified here.
+        """
+        if self._failure is not None and self._clock.monotonic() < self._again_at:
+            raise self._failure
+        try:
+            body = await self._fetch(self.url(path), known=known)
+        except QuashError as error:
+            self._failure, self._again_at = error, self._clock.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            raise
+        self._failure, self._pause = None, _FIRST_PAUSE
+        return body
+
+    async def _fetch(self, url: str, *, known: bool) -> bytes | None:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+                session.get(url, allow_redirects=False, headers={"Cache-Control": "no-cache"}) as answer,
+            ):
+                if answer.status in _ABSENT and not known:
+                    return None
+                if answer.status != 200:
+                    raise _unreachable(url, f"it answers HTTP {answer.status}")
+                body = bytearray()
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if len(body) > _MAX_CRL:
+                        raise _unreachable(url, f"it is larger than {_MAX_CRL} octets")
+                return bytes(body)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise _unreachable(url, str(error) or type(error).__name__) from None
+
+
+def _unreachable(url: str, why: str) -> QuashError:
+    return QuashError(
+        "presign.crls_unreachable",
+        f"{url}: {why}. Nothing is signed before the database was held against the published CRLs: make it reachable,"
+        " or copy them into the folder crl",
+        Kind.UNAVAILABLE,
+    )
