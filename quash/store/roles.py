@@ -117,7 +117,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         **_REVOKE,
         "crl_disclosure": _READ_APPEND,
         "signer_request": {"select": ("id", "issuer_id", "switch_id", "state", "code", "signer_id")},
-        "bucket": {"select": ("issuer_id", "bucket", "signer_id")},
+        "bucket": {"select": ("issuer_id", "bucket", "signer_id", "passed_at")},
         "mass_job": {
             **_READ,
             "insert": (

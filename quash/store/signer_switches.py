@@ -41,8 +41,11 @@ class SignerSwitch:
         return max(0.0, now - self.began_at) / self.done * (self.buckets - self.done)
 
 
+# Nobody wrote down who signed a bucket that was passed last before 0058_bucket_signer.sql. So many seconds after the
+# new signer began, whatever the clocks of two machines, it was that one.
+_SURELY = 60
 # Of several requests the one that fulfilled the order, else the one that is open, else the newest refusal.
-_JOBS = """
+_JOBS = f"""
 select s.id, i.name as issuer, s.at, s.act_id,
     case when r.state = 'done' and b.done = b.buckets then 'done' when r.state = 'done' then 'signing'
          when r.state = 'open' then 'requested' when r.state = 'refused' then 'refused' else 'ordered' end as state,
@@ -53,7 +56,8 @@ left join lateral (select q.state, q.code, q.signer_id from signer_request q
     order by q.state = 'done' desc, q.state = 'open' desc, case when q.state = 'done' then q.id else -q.id end limit 1
 ) r on true
 left join ocsp_signer o on o.id = r.signer_id
-cross join lateral (select count(*) as buckets, count(*) filter (where signer_id >= r.signer_id) as done
+cross join lateral (select count(*) as buckets, count(*) filter (where signer_id >= r.signer_id
+        or (signer_id is null and passed_at >= o.not_before + {_SURELY})) as done
     from bucket where issuer_id = s.issuer_id) b
 """
 
@@ -61,6 +65,12 @@ cross join lateral (select count(*) as buckets, count(*) filter (where signer_id
 async def page(conn: Connection, before: int | None, limit: int) -> list[SignerSwitch]:
     """Switches below a number, newest first."""
     rows = await conn.fetch(f"{_JOBS} where $1::bigint is null or s.id < $1 order by s.id desc limit $2", before, limit)
+    return [SignerSwitch(**row) for row in rows]
+
+
+async def under_way(conn: Connection) -> list[SignerSwitch]:
+    """Those that are not done, oldest first."""
+    rows = await conn.fetch(f"select * from ({_JOBS}) j where state <> 'done' order by id")
     return [SignerSwitch(**row) for row in rows]
 
 

@@ -23,7 +23,7 @@ from quash.keys import KeyUnavailable
 from quash.pki.rules import RESPONSE_VALIDITY_MAX
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
-from quash.store import buckets, outbox, rates, statuses
+from quash.store import buckets, outbox, rates, signer_switches, statuses
 from quash.store.database import Connection, Pool, acquire
 from quash.store.feed import BULK, URGENT, FeedRow
 from quash.store.leases import Lease
@@ -35,7 +35,7 @@ from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import Desk
 from responder.presign.feeder import Feeder, Within
 from responder.presign.key_watch import KeyWatch
-from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm
+from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm, switches
 from responder.presign.permit import Permitted, needs_proof, permit
 from responder.presign.pipeline import CREW_SLICE, Hinted, Pipeline, until_hinted
 from responder.presign.refresh import Pace, Pass
@@ -48,6 +48,7 @@ from responder.presign.throughput import Throughput
 HEARTBEAT_EVERY = 1.0
 MAINTAIN_EVERY = 60.0
 ROTATE_EVERY = 60.0
+TELL_SWITCHES_EVERY = 10.0
 LOOK_AT_KEYS_EVERY = 60.0
 BACKGROUND_EVERY = 1.0
 """How often bulk news and due buckets are looked for; urgent news are at every step."""
@@ -142,6 +143,7 @@ class Tenure:
             else:
                 self._done("background", BACKGROUND_EVERY)
         await self._rotate()
+        await self._tell_switches()
         await self._maintain()
         return done
 
@@ -373,6 +375,12 @@ class Tenure:
         except KeyUnavailable as error:
             alarm(error.code, error.message)
         self._done("rotation", ROTATE_EVERY)
+
+    async def _tell_switches(self) -> None:
+        if self._is_due("switches"):
+            async with acquire(self._pool) as conn:
+                switches(await signer_switches.under_way(conn), self._clock.now())
+            self._done("switches", TELL_SWITCHES_EVERY)
 
     async def _maintain(self) -> None:
         """Once a minute: feed partitions, the outbox's tail, and the alarm for late refreshes (A4)."""

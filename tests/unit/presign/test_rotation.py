@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from quash.keys import KeyUnavailable
 from quash.pki.csr import proven_key
 from quash.store import signer_requests
@@ -73,6 +75,37 @@ async def test_a_switch_is_asked_for_at_once(world: Any) -> None:
     await world.clock.advance(2 * DAY)
     await presigner.step()
     assert len(await requests(world)) == 1
+
+
+async def test_how_far_a_switch_is_has_its_metrics(world: Any) -> None:
+    """Buckets that are left, of an issuer with a switch under way alone; when nothing is left, nothing is told."""
+
+    def told(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"quash_presign_switch_{name}", {"issuer": "tls-dv"})
+
+    authority = await online(world)
+    owner, presigner = world.database.owner, await world.presigner()
+    await presigner.step()
+    assert told("left") is None
+    async with owner.acquire() as conn, conn.transaction():
+        await signer_requests.order_switch(conn, authority.id, "tls-dv", actor="operator:o", at=world.now)
+    await world.clock.advance(10)
+    await presigner.step()
+    buckets = await owner.fetchval("select count(*) from bucket where issuer_id = $1", authority.id)
+    assert (told("left"), told("left_seconds")) == (buckets, None)
+    await owner.execute(
+        "update signer_request set state = 'done', signer_id = (select max(id) from ocsp_signer where issuer_id = $1)",
+        authority.id,
+    )
+    await owner.execute("update bucket set signer_id = null, passed_at = null where bucket = 0")
+    await world.clock.advance(10)
+    await presigner.step()
+    assert told("left") == 1
+    assert told("left_seconds") > 0
+    await owner.execute("update bucket set signer_id = (select max(signer_id) from bucket)")
+    await world.clock.advance(10)
+    await presigner.step()
+    assert told("left") is None
 
 
 async def test_no_renewal_without_gain(world: Any) -> None:

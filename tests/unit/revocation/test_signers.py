@@ -133,6 +133,13 @@ async def test_a_switch_is_a_job(world: World, deployment: Deployment) -> None:
     assert await stands() == ("signing", 0, 4, None)
     await world.owner.execute("update bucket set signer_id = $1 where bucket <> 0", signer)
     assert await stands() == ("signing", 3, 4, None)
+    # Passed before it was written down who signed: in the new signer's first minute perhaps the old one.
+    passed = "update bucket set passed_at = (select not_before from ocsp_signer where id = $1) + $2 where bucket = 0"
+    await world.owner.execute(passed, signer, 59)
+    assert await stands() == ("signing", 3, 4, None)
+    await world.owner.execute(passed, signer, 60)
+    assert await stands() == ("done", 4, 4, None)
+    await world.owner.execute("update bucket set passed_at = null where bucket = 0")
     assert " left" in (await deployment.quash("show", number, verb="job")).out
     await world.owner.execute("update bucket set signer_id = $1", signer)
     assert await stands() == ("done", 4, 4, None)
