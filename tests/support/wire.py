@@ -20,6 +20,7 @@ _ERRORS = {"disk_full": "53100", "read_only": "25006", "conflict": "40001"}  # S
 _COMMIT, _ROLLBACK = (b"Q" + (len(sql) + 5).to_bytes(4, "big") + sql + b"\0" for sql in (b"COMMIT;", b"ROLLBACK;"))
 _SOCKET = ".s.PGSQL.5432"
 _PARTS = frozenset({b"P", b"B", b"D", b"E", b"C"})  # of a question that goes on: parse, bind, describe, execute, close
+_DONE = frozenset({b"Z", b"G"})  # answered; or ready for the rows of a COPY, which who hears nothing never sends
 
 
 class Wire:
@@ -129,5 +130,5 @@ class _Answers:
             if not self._withheld:
                 self._writer.write(message)
                 await self._writer.drain()
-            elif head[:1] == b"Z":
+            elif head[:1] in _DONE:
                 self._complete.set()
