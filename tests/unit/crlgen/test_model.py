@@ -11,17 +11,19 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from issuer.signer.hierarchy import add_scopes
+from issuer.signer.deployment import Deployment
+from issuer.signer.shards import change_shards
+from quash.errors import QuashError
 from quash.pki.crl import entry, read_entry
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
-from quash.store import crls, issuers
+from quash.store import crls
 from quash.store.database import acquire
 from tests.support.crl_bench import DAY, Bench, Ca
 
@@ -108,13 +110,23 @@ class Model:
         await self.bench.clock.advance((1, 7, HOUR, DAY, 26 * HOUR)[n % 5])
 
     async def reshard(self, n: int) -> None:
-        """More shards for new certificates, or fewer; those there were stay (B16)."""
-        self.shards = n % 3
-        async with acquire(self.bench.database.owner) as conn:
-            issuer = await issuers.get(conn, self.ca.id)
-            assert issuer is not None
-            await add_scopes(conn, issuer, BASE, self.shards)
-            await issuers.set_shard_count(conn, issuer.id, self.shards)
+        """Another number of shards for new certificates, by the command itself; those there were stay (B16).
+
+        Nothing changes for certificates before the CRLs are out (B18): half of the time somebody repeats it.
+        """
+        for _ in range(1 + n // 30):
+            config = Config.model_validate({"crl_origin": {"base_url": BASE}})
+            deployment = Deployment(config, cast(Any, None), self.bench.database.owner, self.bench.clock)
+            code = ""
+            try:
+                await change_shards(deployment, self.ca.name, n % 3, wait=0)
+            except QuashError as error:
+                code = error.code
+            if not code:
+                self.shards = n % 3
+                return
+            assert code == "shards.not_published"
+            await self.settle()
 
     async def crash(self, n: int) -> None:
         """The builder dies around one of its writes, and is started anew."""
@@ -162,6 +174,7 @@ class Model:
     async def look(self, *, whole: bool) -> None:
         async with acquire(self.bench.database.owner) as conn:
             states = [state for state in await crls.states(conn) if state.scope.issuer_id == self.ca.id]
+        union = set[bytes]()
         for state in states:
             path = state.scope.path
             if not self.bench.path(path).exists():
@@ -173,8 +186,11 @@ class Model:
             listed = {read_entry(each)[0]: each for each in crl.entries}
             assert len(listed) == len(crl.entries)
             mine = [each for each in self.certificates if each.shard == state.scope.shard]
+            union |= set(listed)
             if whole:
                 self._compare(mine, listed)
+                # Beside shards each says that it is not complete (B14, B15); alone, the full one has no IDP.
+                assert crl.idp_urls == ((state.scope.url,) if len(states) > 1 else ())
             assert set(listed) <= {each.serial for each in mine if each.reason is not None}
             if crl.number > before:
                 self.published += 1
@@ -183,6 +199,8 @@ class Model:
                     for each in mine:
                         each.shown |= each.not_after < crl.this_update and each.serial in listed
             self.numbers[path] = crl.number
+        if whole:  # and together the full CRL and the shards have them all (B14)
+            assert {each.serial for each in self.certificates if each.reason is not None and not each.shown} <= union
 
     def _compare(self, mine: list[Certificate], listed: dict[bytes, bytes]) -> None:
         for each in mine:
@@ -207,7 +225,7 @@ EXPIRY = [
     *[("wait", 2, False), ("revoke", 1, True), ("wait", 3, True), ("revoke", 2, True)],
 ]
 RESHARDED = [
-    *[("issue", 0, False), ("reshard", 2, False), ("issue", 0, False), ("issue", 3, True), ("reshard", 1, False)],
+    *[("issue", 0, True), ("reshard", 32, False), ("issue", 0, False), ("issue", 3, True), ("reshard", 31, False)],
     *[("revoke", 2, True), ("upgrade", 0, True), ("revoke", 0, True), ("crash", 5, False), ("usurp", 0, True)],
 ]
 SCRIPTS = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 59), st.booleans()), min_size=4, max_size=30)
