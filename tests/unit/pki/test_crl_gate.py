@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quash.errors import QuashError
-from quash.pki import crl_gate
+from quash.pki import crl, crl_gate
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.crl import certificate_list, entry, read_crl, tbs_cert_list
 from quash.pki.crl_gate import Expected, Published, Terms
@@ -115,6 +115,10 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
         "crl.entry_twice",
         lambda: admit(make(entries=[*ENTRIES[1:], entry(SERIALS[1], NOW, 4)])),
     ),
+    (
+        "crl.entry_twice",
+        lambda: admit(make(entries=[*ENTRIES, SOUND_ENTRY, SOUND_ENTRY]), expected=replace(EXPECTED, entries=7)),
+    ),
     ("crl.reason_downgraded", lambda: admit(make(entries=[*ENTRIES[:4], entry(SERIALS[4], NOW - 1000, 4)]))),
     (
         "crl.reason_downgraded",
@@ -141,6 +145,33 @@ def test_malformed_entry_is_refused(what: str, before: Published | None) -> None
     with pytest.raises(QuashError) as caught:
         admit(body, expected=replace(EXPECTED, entries=6), before=before)
     assert caught.value.code in ("crl.malformed", "der.malformed")
+
+
+def test_malformed_serial_among_many_alike_is_refused() -> None:
+    """Of appended entries that differ in their serials alone one is looked into; the form of all is matched (B8)."""
+    alike = [entry(b"\0\x01", NOW, 4), entry(b"\x02\x01", NOW, 4)]
+    with pytest.raises(QuashError) as caught:
+        admit(make(entries=[*ENTRIES, *alike]), expected=replace(EXPECTED, entries=7))
+    assert caught.value.code == "crl.malformed"
+
+
+def test_idp_that_is_not_critical_is_refused() -> None:
+    """B15: whoever does not understand it must not take a shard for the whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crl, "_TRUE", b"")
+        body = make()
+    assert (crl.read_crl(body).idp_urls, crl.read_crl(body).idp_critical) == ((URL,), False)
+    with pytest.raises(QuashError) as caught:
+        admit(body)
+    assert caught.value.code == "crl.other_idp"
+
+
+def test_what_pkilint_finds_is_refused() -> None:
+    """And nothing else."""
+    crl_gate.refuse_findings([])
+    with pytest.raises(QuashError, match=r"x\.y") as caught:
+        crl_gate.refuse_findings(["ERROR x.y"])
+    assert caught.value.code == "crl.lint"
 
 
 def test_thisupdate_goes_back_only_by_order() -> None:
