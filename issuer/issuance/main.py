@@ -27,7 +27,6 @@ from quash.errors import QuashError
 from quash.pki.serials import format_serial
 from quash.runtime import rpc
 from quash.runtime.process import Process
-from quash.runtime.state import State
 from quash.store.database import connect
 from quash.store.roles import ISSUING
 
@@ -36,12 +35,12 @@ _LOOK: Final = 60.0
 _SIGNER_TIMEOUT: Final = 30.0
 
 
-def ca_signer(state: State, kind: str) -> SignCertificate:
+def ca_signer(lines: rpc.Lines, kind: str) -> SignCertificate:
     """Asks the CA signer's process on its socket for a certificate or a precertificate."""
 
     async def sign(issuer_id: int, serial: bytes) -> bytes:
         request = {"type": kind, "issuer_id": issuer_id, "serial": format_serial(serial)}
-        _, der = await rpc.call(state.run / "ca-signer.sock", request, timeout=_SIGNER_TIMEOUT)
+        _, der = await lines.call(request, timeout=_SIGNER_TIMEOUT)
         return der
 
     return sign
@@ -54,6 +53,7 @@ async def main(process: Process) -> None:
     config = process.config
     registries = Registries(process.state.root / "names")
     pool = await connect(config, process.state, ISSUING)
+    lines = rpc.Lines(process.state.run / "ca-signer.sock")
     try:
         async with (
             PublicAnswers(config.visible_at, process.clock) as answers,
@@ -65,12 +65,12 @@ async def main(process: Process) -> None:
                 pool=pool,
                 config=config,
                 clock=process.clock,
-                sign=ca_signer(process.state, "certificate"),
+                sign=ca_signer(lines, "certificate"),
                 answers=answers,
                 check_key=check_key,
                 linting=LintGate(config.lint, workers),
                 registries=registries,
-                logging=Logging(ca_signer(process.state, "precertificate"), logs) if config.ct.log_list else None,
+                logging=Logging(ca_signer(lines, "precertificate"), logs) if config.ct.log_list else None,
             )
             app = api.application(pool, process.clock)
             add_routes(app, pool, config, issuance)
@@ -88,6 +88,7 @@ async def main(process: Process) -> None:
                     group.create_task(_log_finals(process, Finals(pool, logs, process.clock)))
                 await _drive(process, issuance, workers, registries, logs if config.ct.log_list else None)
     finally:
+        lines.close()
         pool.terminate()
 
 

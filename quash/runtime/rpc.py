@@ -15,6 +15,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,50 @@ _MAX_REPLY = 1 << 30
 
 async def call(path: Path, request: Header, body: bytes = b"", *, timeout: float) -> tuple[Header, bytes]:
     """Asks the process behind `path`; raises what it raised, or `rpc.unavailable` after `timeout` seconds."""
-    try:
-        async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_unix_connection(path)
-            try:
-                await _write(writer, request, body)
-                header, reply = await _read(reader, _MAX_REPLY)
-            finally:
-                writer.close()
-    except (OSError, EOFError, TimeoutError) as error:
-        raise QuashError(
-            "rpc.unavailable", f"{path.name} does not answer; is its process up?", Kind.UNAVAILABLE
-        ) from error
-    if "error" in header:
-        raise QuashError(header["error"], header["message"], Kind(header["kind"]))
-    return header, reply
+    with closing(Lines(path)) as lines:
+        return await lines.call(request, body, timeout=timeout)
+
+
+class Lines:
+    """Connections to the process behind `path` that stay open between requests: as many as were under way at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def call(self, request: Header, body: bytes = b"", *, timeout: float) -> tuple[Header, bytes]:
+        """As the function `call`. Nothing is asked twice, since the first may have been heard."""
+        try:
+            async with asyncio.timeout(timeout):
+                reader, writer = self._take() or await asyncio.open_unix_connection(self._path)
+                try:
+                    await _write(writer, request, body)
+                    header, reply = await _read(reader, _MAX_REPLY)
+                except BaseException:  # who stops in the middle leaves the rest of an answer there
+                    writer.close()
+                    raise
+                self._idle.append((reader, writer))
+        except (OSError, EOFError, TimeoutError) as error:
+            raise QuashError(
+                "rpc.unavailable", f"{self._path.name} does not answer; is its process up?", Kind.UNAVAILABLE
+            ) from error
+        if "error" in header:
+            raise QuashError(header["error"], header["message"], Kind(header["kind"]))
+        return header, reply
+
+    def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """One whose other end is there still, as far as we know."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not (reader.at_eof() or writer.is_closing()):
+                return reader, writer
+            writer.close()
+        return None
+
+    def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
 
 
 async def serve(

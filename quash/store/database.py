@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import asyncpg
 import orjson
@@ -95,23 +95,57 @@ async def connect(config: Config, state: State, role: str, *, size: int | None =
             **target(config, state),
             **_login(state, role),
             connect=_open,
+            connection_class=Session,
             reset=_reset,
             min_size=1,
             max_size=size or config.database.pool_size,
         )
 
 
-RESET = "select pg_advisory_unlock_all(); reset idle_session_timeout"
-"""What the pool sends when a session is given back."""
+_RESET: Final = "select pg_advisory_unlock_all(); reset idle_session_timeout"
 
 
-async def _reset(conn: Connection) -> None:
-    """A session goes back to the pool without locks, whoever was cancelled while it gave one up.
+class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """asyncpg's connection, which knows whether it has what whoever gets it next from the pool must not inherit.
 
-    asyncpg's own reset (also CLOSE ALL, UNLISTEN, RESET ALL) costs more than much of what a session is taken for. No
-    cursor of ours outlives its transaction, and one setting alone (`quash.store.leases`).
+    That are advisory locks and one setting alone (`quash.store.leases`): no cursor of ours outlives its transaction.
+    So few sessions are put in order, and not each one as asyncpg would, which costs as much as many a question.
     """
-    await conn.execute(RESET)
+
+    __slots__ = ("_owed",)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._owed = 0
+
+    def owe(self) -> None:
+        """To be called before something is taken that outlives the transaction."""
+        self._owed += 1
+
+    def paid(self) -> None:
+        """Once it was given back, and the server said so: whoever is cut off in between still owes it."""
+        self._owed -= 1
+
+    async def settle(self) -> None:
+        if self._owed:
+            await self.execute(_RESET)
+            self._owed = 0
+
+
+async def _reset(session: Session) -> None:
+    await session.settle()
+
+
+def owe(conn: Connection) -> None:
+    """`Session.owe`, of a connection as `connect` and `connect_once` make them; one that is gone owes nothing."""
+    if not is_lost(conn):
+        cast("Session", conn).owe()
+
+
+def paid(conn: Connection) -> None:
+    """`Session.paid`, likewise."""
+    if not is_lost(conn):
+        cast("Session", conn).paid()
 
 
 async def connect_once(config: Config, state: State, role: str, **overrides: Any) -> asyncpg.Connection:
@@ -122,7 +156,7 @@ async def connect_once(config: Config, state: State, role: str, **overrides: Any
 
 async def _open(*arguments: Any, **named: Any) -> asyncpg.Connection:
     """`asyncpg.connect`, whose connection ends soon after its server is out of reach, also while nothing is asked."""
-    conn = await asyncpg.connect(*arguments, **{"timeout": _CONNECT_WITHIN, **named})
+    conn = await asyncpg.connect(*arguments, **{"timeout": _CONNECT_WITHIN, "connection_class": Session, **named})
     sock = conn._transport.get_extra_info("socket")  # asyncpg has no other way to it
     if sock.family != socket.AF_UNIX:
         for level, option, value in _SOCKET_OPTIONS:

@@ -25,7 +25,7 @@ from typing import Final, Self
 import asyncpg
 
 from quash.errors import Kind, QuashError
-from quash.store.database import Connection, Pool, connecting, is_lost, translated
+from quash.store.database import Connection, Pool, connecting, is_lost, owe, paid, translated
 
 SILENCE: Final = 30.0
 """Seconds after which the server ends the session of a holder that says nothing."""
@@ -48,6 +48,7 @@ class Lease:
 
         The session is the caller's and stays outside of transactions here; a session pooled by the server will not do.
         """
+        owe(session)
         # In one statement: who stops right after it must not have a lock without an end.
         taken = await session.fetchval(
             "select case when pg_try_advisory_lock($1)"
@@ -56,6 +57,7 @@ class Lease:
             _milliseconds(SILENCE),
         )
         if not taken:
+            paid(session)
             return None
         while (fence := await cls._raise_fence(session, name)) is None:
             # Of our role, and with a lock on a fence: what the holder before left. It is no holder any more.
@@ -123,6 +125,7 @@ class Lease:
             with translated():
                 await self._session.execute("reset idle_session_timeout")
                 await self._session.execute("select pg_advisory_unlock($1)", _key(self.name))
+                paid(self._session)
 
 
 class Holder:

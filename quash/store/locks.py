@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 from quash.errors import QuashError
-from quash.store.database import Connection, is_lost, translated
+from quash.store.database import Connection, is_lost, owe, paid, translated
 
 
 def _key(kind: str, name: bytes) -> int:
@@ -67,6 +67,7 @@ async def signing_locks(conn: Connection, spki_sha256: bytes) -> AsyncIterator[N
     The question is asked inside: when it is cut off between the two, what it has is given back.
     """
     keys = _key("kill-switch", b""), _key("spki", spki_sha256)
+    owe(conn)
     try:
         await conn.execute(
             "with first as materialized (select pg_advisory_lock_shared($1)) select pg_advisory_lock($2) from first",
@@ -81,7 +82,9 @@ async def signing_locks(conn: Connection, spki_sha256: bytes) -> AsyncIterator[N
 async def try_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[bool]:
     """Yields whether this session alone works on the order; it does not wait."""
     key = _key("order", order_id.bytes)
+    owe(conn)
     if not await conn.fetchval("select pg_try_advisory_lock($1)", key):
+        paid(conn)
         yield False
         return
     try:
@@ -92,6 +95,7 @@ async def try_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[bool
 
 @asynccontextmanager
 async def _held(conn: Connection, lock: str, unlock: str, key: int) -> AsyncIterator[None]:
+    owe(conn)
     await conn.execute(f"select {lock}", key)
     try:
         yield
@@ -104,3 +108,4 @@ async def _release(conn: Connection, unlock: str, *keys: int) -> None:
     if not is_lost(conn):
         with suppress(QuashError), translated():
             await conn.execute(f"select {unlock}", *keys)
+            paid(conn)

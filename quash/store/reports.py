@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from quash.errors import QuashError
-from quash.store.database import Connection, translated
+from quash.store.database import Connection, owe, paid, translated
 from quash.store.key_evidence import Evidence
 
 
@@ -77,13 +77,17 @@ async def waiting(conn: Connection, limit: int) -> list[tuple[Report, int | None
 @asynccontextmanager
 async def alone(conn: Connection) -> AsyncIterator[bool]:
     """Yields whether this session alone takes reports up; it does not wait."""
+    owe(conn)
     mine = bool(await conn.fetchval("select pg_try_advisory_lock(hashtextextended('quash reports', 0))"))
+    if not mine:
+        paid(conn)
     try:
         yield mine
     finally:
         if mine:
             with suppress(QuashError), translated():  # a lost connection holds nothing
                 await conn.execute("select pg_advisory_unlock(hashtextextended('quash reports', 0))")
+                paid(conn)
 
 
 async def of_case(conn: Connection, case_id: int) -> Report | None:

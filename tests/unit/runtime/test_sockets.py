@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import socket
@@ -39,6 +40,47 @@ async def test_a_living_process_keeps_its_sockets(server_folder: Path) -> None:
         writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
         assert b"200" in await reader.readline()
         writer.close()
+
+
+async def test_lines_stay_open_between_requests_and_are_made_anew_after_a_restart(server_folder: Path) -> None:
+    """As many as requests are under way; a process that was started again gets a new one at once."""
+    path, met = server_folder / "x.sock", set()
+
+    async def who(header: rpc.Header, body: bytes) -> tuple[rpc.Header, bytes]:
+        met.add(asyncio.current_task())  # each connection has its task
+        await asyncio.sleep(header["seconds"])
+        return header, body
+
+    with contextlib.closing(rpc.Lines(path)) as lines:
+        for _ in range(2):
+            met.clear()
+            async with await rpc.serve(path, who, max_body=10):
+                for _ in range(3):
+                    await lines.call({"seconds": 0}, timeout=5)
+                assert len(met) == 1
+                await asyncio.gather(*(lines.call({"seconds": 0.1}, b"x", timeout=5) for _ in range(3)))
+                assert len(met) == 3
+                for task in met:
+                    task.cancel()
+            await asyncio.sleep(0.1)
+        with pytest.raises(QuashError, match=r"rpc\.unavailable"):
+            await lines.call({"seconds": 0}, timeout=5)
+
+
+async def test_an_answer_that_nobody_waited_for_reaches_nobody_else(server_folder: Path) -> None:
+    """A line whose request was given up is not used again: its answer would be taken for the next one's."""
+    path = server_folder / "x.sock"
+
+    async def slow(header: rpc.Header, body: bytes) -> tuple[rpc.Header, bytes]:
+        await asyncio.sleep(header["seconds"])
+        return header, body
+
+    with contextlib.closing(rpc.Lines(path)) as lines:
+        async with await rpc.serve(path, slow, max_body=10):
+            await lines.call({"seconds": 0}, b"warm", timeout=5)
+            with pytest.raises(QuashError, match=r"rpc\.unavailable"):
+                await lines.call({"seconds": 0.2}, b"late", timeout=0.05)
+            assert await lines.call({"seconds": 0.3}, b"mine", timeout=5) == ({"seconds": 0.3}, b"mine")
 
 
 def test_a_stale_socket_is_removed(server_folder: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -12,7 +17,8 @@ from quash.errors import QuashError
 from quash.runtime.config import Config
 from quash.runtime.state import State
 from quash.store import roles
-from quash.store.database import acquire, connect
+from quash.store.database import acquire, connect, owe
+from quash.store.locks import kill_switch_lock, signing_locks, spki_lock, try_order_lock
 from quash.store.passwords import ensure_password
 
 
@@ -130,6 +136,7 @@ async def test_a_session_goes_back_without_its_locks(database: Any) -> None:
     """Whoever leaves an advisory lock behind, by a crash between taking and giving up, blocks nobody."""
     pool = await database.pool(roles.ADMIN)
     async with acquire(pool) as conn:
+        owe(conn)
         await conn.execute("select pg_advisory_lock(7), set_config('idle_session_timeout', '30000', false)")
         session = conn.get_server_pid()
     async with database.owner.acquire() as other:
@@ -137,3 +144,53 @@ async def test_a_session_goes_back_without_its_locks(database: Any) -> None:
     async with acquire(pool) as conn:
         assert conn.get_server_pid() == session
         assert await conn.fetchval("show idle_session_timeout") == "0"
+
+
+async def test_whoever_is_cut_off_at_a_lock_leaves_none(database: Any) -> None:
+    """Cancelled while it waits for the second of two, or while it gives a lock up: the pool sees to the rest."""
+    pool, other = await database.pool(roles.ISSUING), await database.connection()
+    digest = bytes(32)
+
+    async def sign(inside: asyncio.Event) -> None:
+        async with acquire(pool) as conn, signing_locks(conn, digest):
+            inside.set()
+            await asyncio.sleep(60)
+
+    for ahead in (True, False):
+        inside = asyncio.Event()
+        async with spki_lock(other, digest) if ahead else contextlib.nullcontext():
+            task = asyncio.create_task(sign(inside))
+            await asyncio.sleep(0.2) if ahead else await inside.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(10):
+            async with kill_switch_lock(other, stop=True), spki_lock(other, digest):
+                pass
+
+
+async def test_a_session_that_owes_nothing_goes_back_without_a_question(database: Any) -> None:
+    """Also after a lock that was given up: each question would be one of some twenty that an order asks."""
+    pool = await database.pool(roles.ISSUING)
+    queries: list[str] = []
+    async with acquire(pool) as conn:
+        conn.add_query_logger(lambda record: queries.append(record.query))
+        async with try_order_lock(conn, UUID(int=1)):
+            pass
+    assert [query for query in queries if "unlock_all" in query] == []
+    assert len(queries) == 2
+
+
+def test_whoever_takes_what_outlives_a_transaction_says_so() -> None:
+    """A pool puts in order those sessions alone that are said to owe it; who locks for a transaction owes nothing."""
+    root = Path(__file__).parents[3]
+    taking = re.compile(r"pg_(try_)?advisory_lock|set_config\(|\blisten \"", re.IGNORECASE)
+    takers = {
+        str(file.relative_to(root))
+        for package in ("quash", "issuer", "crlgen", "responder")
+        for file in (root / package).rglob("*.py")
+        if taking.search(file.read_text(encoding="utf-8"))
+    }
+    # The last has a connection of its own, outside of any pool.
+    assert takers == {f"quash/store/{name}.py" for name in ("leases", "locks", "reports", "migrate")}
+    for taker in takers - {"quash/store/migrate.py"}:
+        assert "owe(" in (root / taker).read_text(encoding="utf-8")
