@@ -119,6 +119,7 @@ class _Answers:
     async def withheld(self, question: bytes, outer: asyncio.StreamWriter) -> None:
         """Asks it, and keeps the answer to itself."""
         self._withheld = True
+        self._complete.clear()  # a connection outlives an error, and may have another one
         outer.write(question)
         await self._complete.wait()
         self._withheld = False
