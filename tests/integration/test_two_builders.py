@@ -111,6 +111,13 @@ class Machines:
                 await asyncio.sleep(0.02)
         return self.listed()[0]
 
+    async def published(self) -> None:
+        """Waits until every scope has a CRL."""
+        paths = [row["path"] for row in await self.conn.fetch("select path from crl_scope")]
+        async with asyncio.timeout(60):
+            while not all((self.state.crl / path).exists() for path in paths):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
     async def has_lease(self, lease: str, fence: int = 0) -> int:
         """Waits for a holder with a greater fence, no longer than it takes the server to let go of a lost one."""
         async with asyncio.timeout(SILENCE + STRAGGLING + 20):
@@ -213,7 +220,13 @@ async def test_builder_that_was_away_publishes_nothing_twice(machines: Machines,
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["stopped", "cut off"])
 async def test_presigner_that_was_away_is_replaced(machines: Machines, how: str) -> None:
-    """The other one feeds as soon as the server has given the lease up; the first goes on when it is gone."""
+    """The other one feeds as soon as the server has given the lease up; the first goes on when it is gone.
+
+    Each has the published CRLs on its machine, since nothing is signed that was not held against them.
+    """
+    machines.start("signer", "ca-signer")
+    machines.start("builder", "crl-builder")
+    await machines.published()
     machines.start("first", "presigner", remote=True)
     await machines.heartbeats()
     fence = await machines.has_lease("presign")
