@@ -6,6 +6,8 @@ Octets, not objects: the precertificate and the final certificate may differ in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from quash.errors import Kind, QuashError
@@ -73,7 +75,8 @@ def _add(tbs: bytes, extension: bytes) -> bytes:
     return _join(head, [*extensions, extension])
 
 
-def _split(tbs: bytes) -> tuple[bytes, list[bytes]]:
+@lru_cache(maxsize=64)  # each step of flow 1 asks several times about the same octets
+def _split(tbs: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     """What stands before the extensions, and each extension (DER)."""
     try:
         start, end = der.only(tbs, der.SEQUENCE)
@@ -82,7 +85,7 @@ def _split(tbs: bytes) -> tuple[bytes, list[bytes]]:
             raise _malformed("it has no extensions")
         inner = tbs[begin:stop]
         first, last = der.only(inner, der.SEQUENCE)
-        extensions = [inner[at:after] for _, at, _, after in der.children(inner, first, last)]
+        extensions = tuple(inner[at:after] for _, at, _, after in der.children(inner, first, last))
     except (QuashError, ValueError) as error:
         raise _malformed(str(error)) from None
     if not extensions:
@@ -90,10 +93,11 @@ def _split(tbs: bytes) -> tuple[bytes, list[bytes]]:
     return tbs[start:offset], extensions
 
 
-def _join(head: bytes, extensions: list[bytes]) -> bytes:
+def _join(head: bytes, extensions: Sequence[bytes]) -> bytes:
     return der.tlv(der.SEQUENCE, head, der.tlv(_EXTENSIONS, der.tlv(der.SEQUENCE, *extensions)))
 
 
+@lru_cache(maxsize=256)  # most extensions are the same in all certificates of an issuer
 def _extension_oid(extension: bytes) -> bytes:
     """The whole OID, DER."""
     try:
