@@ -115,7 +115,10 @@ class Machine:
 
 
 class Cluster:
-    """Both machines. The CA signer runs on the near one; keys lie where both presigners reach them, as on a token."""
+    """Both machines. CA signer and CRL builder run on the near one; both presigners reach the keys, as on a token.
+
+    The published CRLs lie on both machines: no presigner signs what it has not held against them (C16).
+    """
 
     def __init__(self, pair: Pair, near: Machine, far: Machine, owner: Pool, admin: Pool) -> None:
         self.pair, self.near, self.far = pair, near, far
@@ -135,6 +138,10 @@ class Cluster:
         request = Request(Target(ISSUER, serial), Reason.superseded, None)
         async with acquire(self._admin) as conn:
             await revoke(conn, SystemClock(), request, actor="operator:test", batch=1)
+
+    async def published(self) -> bool:
+        scopes = await self.owner.fetch("select path from crl_scope")
+        return all((self.far.state.crl / scope["path"]).exists() for scope in scopes)
 
     async def leads(self, name: str) -> None:
         async def look() -> bool:
@@ -179,7 +186,7 @@ async def a_cluster(pair: Pair) -> AsyncIterator[Cluster]:
     config = quick_config(reading, presign={"buckets": BUCKETS})
     await make_hierarchy(config, near, owner, SystemClock(), lambda _: None)
     await _import(owner)
-    for name in ("keys", "secrets"):
+    for name in ("keys", "secrets", "crl"):
         _share(near.root / name, far.root / name)
     ports = free_ports(2)
     machines = (
@@ -191,9 +198,11 @@ async def a_cluster(pair: Pair) -> AsyncIterator[Cluster]:
         far, write_config(far.root / "node.toml", pair.standby.url(), ports[1]), ports[1], pair.link.enter
     )
     try:
-        await machines[0].start("ca-signer", "follower", "responder", "presigner")
+        await machines[0].start("ca-signer", "crl-builder", "follower", "responder")
         await follower.start("follower", "responder")
         cluster = Cluster(pair, *machines, owner, admin)
+        await until("every CRL is published", cluster.published)
+        await machines[0].start("presigner")
         await cluster.leads("near")
         await machines[1].start("presigner")
         yield cluster
