@@ -15,6 +15,7 @@ from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.crl import Crl, read_crl, read_entry
 from quash.pki.serials import format_serial
 from quash.store import crls, statuses
+from quash.store.crls import Scope
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
 from responder.presign.crl_origin import CrlOrigin
@@ -67,10 +68,18 @@ async def _published(
         url = origin.url(scope.path)
         crl = await asyncio.to_thread(_read, body, url)
         issuer = await asyncio.to_thread(_issuer_of, crl, issuers, url)
-        # Another scope's would pass for this one's: what tells it apart is the URL that its IDP names (B15).
-        if issuer.id != scope.issuer_id or not all(each.endswith(f"/{scope.path}") for each in crl.idp_urls):
+        if issuer.id != scope.issuer_id or not _is_of(crl, scope):
             raise _foreign(url)
         yield scope.path, issuer, crl
+
+
+def _is_of(crl: Crl, scope: Scope) -> bool:
+    """Another scope's would pass for this one's: what tells a shard's apart is the URL that its IDP names (B15).
+
+    That of an issuer may be one of before it had shards, without an IDP.
+    """
+    named = scope.shard is None or crl.idp_urls
+    return bool(named) and all(each.endswith(f"/{scope.path}") for each in crl.idp_urls)
 
 
 def _read(body: bytes, where: str) -> Crl:

@@ -190,7 +190,9 @@ async def test_it_is_asked_less_and_less_often(world: Any, elsewhere: Elsewhere)
     assert len(elsewhere.asked) == 5  # at 0, 1, 3, 7 and 15 seconds
 
 
-@pytest.mark.parametrize("what", ["damaged", "of another issuer", "of another shard", "signed by another"])
+@pytest.mark.parametrize(
+    "what", ["damaged", "of another issuer", "of another shard", "of no shard", "signed by another"]
+)
 async def test_what_is_not_this_scopes_crl_is_not_believed(world: Any, elsewhere: Elsewhere, what: str) -> None:
     """Plain HTTP vouches for nothing: the issuer's signature does, and the URL that the IDP names (B15)."""
     authority, other = await world.authority(), await world.authority("tls-ov")
@@ -199,8 +201,10 @@ async def test_what_is_not_this_scopes_crl_is_not_believed(world: Any, elsewhere
     url = "http://crl.example.test/tls-dv/{}.crl"
     if what == "of another issuer":
         elsewhere.publish(other, path, [])
+    elif what == "of no shard":
+        elsewhere.publish(authority, path, [])
     elif what == "signed by another":
-        elsewhere.publish(authority, path, [], by=other)
+        elsewhere.publish(authority, path, [], by=other, idp_urls=(url.format(0),))
     else:
         elsewhere.publish(authority, path, [], idp_urls=(url.format(0 if what == "damaged" else 1),))
     if what == "damaged":
