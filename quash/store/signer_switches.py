@@ -42,7 +42,8 @@ class SignerSwitch:
 
 
 # Nobody wrote down who signed a bucket that was passed last before 0058_bucket_signer.sql. So many seconds after the
-# new signer began, whatever the clocks of two machines, it was that one.
+# new signer was there, whatever the clocks of two machines, it was that one. Its notBefore is the reservation's time,
+# which may be hours before: a key that was away, a CA signer that was down.
 _SURELY = 60
 # Of several requests the one that fulfilled the order, else the one that is open, else the newest refusal.
 _JOBS = f"""
@@ -57,7 +58,7 @@ left join lateral (select q.state, q.code, q.signer_id from signer_request q
 ) r on true
 left join ocsp_signer o on o.id = r.signer_id
 cross join lateral (select count(*) as buckets, count(*) filter (where signer_id >= r.signer_id
-        or (signer_id is null and passed_at >= o.not_before + {_SURELY})) as done
+        or (signer_id is null and passed_at >= o.created_at + {_SURELY})) as done
     from bucket where issuer_id = s.issuer_id) b
 """
 

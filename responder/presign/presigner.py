@@ -18,7 +18,7 @@ from responder.presign.answered import check_answered
 from responder.presign.crl_origin import CrlOrigin
 from responder.presign.desk import Desk, OpenKey, SigningDesk
 from responder.presign.key_watch import KeyWatch
-from responder.presign.metrics import LEADING
+from responder.presign.metrics import LEADING, switches
 from responder.presign.pipeline import Hinted
 from responder.presign.published import check_published
 from responder.presign.roster import Roster
@@ -140,5 +140,6 @@ class Presigner:
             self._tenure.close()
         self._tenure = None
         LEADING.set(0)
+        switches((), self._clock.now())  # whoever leads next tells how far they are
         with contextlib.suppress(QuashError):  # without a database the session is gone, and the lease with it
             await self._holder.let_go()

@@ -102,6 +102,10 @@ async def test_how_far_a_switch_is_has_its_metrics(world: Any) -> None:
     await presigner.step()
     assert told("left") == 1
     assert told("left_seconds") > 0
+    await presigner.close()
+    assert (told("left"), told("left_seconds")) == (None, None), "told by one that does not lead, it would never change"
+    await presigner.step()
+    assert told("left") == 1
     await owner.execute("update bucket set signer_id = (select max(signer_id) from bucket)")
     await world.clock.advance(10)
     await presigner.step()

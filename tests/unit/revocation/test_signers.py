@@ -133,8 +133,10 @@ async def test_a_switch_is_a_job(world: World, deployment: Deployment) -> None:
     assert await stands() == ("signing", 0, 4, None)
     await world.owner.execute("update bucket set signer_id = $1 where bucket <> 0", signer)
     assert await stands() == ("signing", 3, 4, None)
-    # Passed before it was written down who signed: in the new signer's first minute perhaps the old one.
-    passed = "update bucket set passed_at = (select not_before from ocsp_signer where id = $1) + $2 where bucket = 0"
+    # Passed before it was written down who signed: until a minute after the new signer was there perhaps by the old
+    # one, however long before its certificate was reserved.
+    await world.owner.execute("update ocsp_signer set created_at = not_before + 36000 where id = $1", signer)
+    passed = "update bucket set passed_at = (select created_at from ocsp_signer where id = $1) + $2 where bucket = 0"
     await world.owner.execute(passed, signer, 59)
     assert await stands() == ("signing", 3, 4, None)
     await world.owner.execute(passed, signer, 60)
