@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import re
@@ -180,17 +181,40 @@ async def test_a_session_that_owes_nothing_goes_back_without_a_question(database
     assert len(queries) == 2
 
 
+# Advisory locks and settings that a transaction does not end; `set local` is none.
+TAKING = re.compile(
+    r"pg_(try_)?advisory_lock|set_config\(|\blisten \"|\bset (session|role) |\breset role\b|\bwith hold\b"
+    r"|\bset (synchronous_commit|search_path|\w+_timeout|work_mem|enable_\w+) *(=|to) ",
+    re.IGNORECASE,
+)
+
+
+def functions_that_take(file: Path) -> dict[str, str]:
+    """Functions, innermost, that take something of a session by what they ask, with their text."""
+    text = file.read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = ast.get_source_segment(text, node) or ""
+            if TAKING.search(body):
+                found[node.name] = body
+    return found
+
+
 def test_whoever_takes_what_outlives_a_transaction_says_so() -> None:
     """A pool puts in order those sessions alone that are said to owe it; who locks for a transaction owes nothing."""
     root = Path(__file__).parents[3]
-    taking = re.compile(r"pg_(try_)?advisory_lock|set_config\(|\blisten \"", re.IGNORECASE)
-    takers = {
-        str(file.relative_to(root))
-        for package in ("quash", "issuer", "crlgen", "responder")
-        for file in (root / package).rglob("*.py")
-        if taking.search(file.read_text(encoding="utf-8"))
-    }
+    files = [file for package in ("quash", "issuer", "crlgen", "responder") for file in (root / package).rglob("*.py")]
+    takers = {file for file in files if TAKING.search(file.read_text(encoding="utf-8"))}
     # The last has a connection of its own, outside of any pool.
-    assert takers == {f"quash/store/{name}.py" for name in ("leases", "locks", "reports", "migrate")}
-    for taker in takers - {"quash/store/migrate.py"}:
-        assert "owe(" in (root / taker).read_text(encoding="utf-8")
+    assert {str(file.relative_to(root)) for file in takers} == {
+        f"quash/store/{name}.py" for name in ("leases", "locks", "reports", "migrate")
+    }
+    taking = {
+        name: body for file in takers if file.name != "migrate.py" for name, body in functions_that_take(file).items()
+    }
+    assert len(taking) >= 6
+    assert {name for name, body in taking.items() if "owe(" not in body and "_held(" not in body} == set()
+    # Nor does a function of the database take something behind our backs.
+    migrations = (root / "quash/store/migrations").glob("*.sql")
+    assert {file.name for file in migrations if re.search(r"advisory_lock|set_config\(", file.read_text())} == set()
