@@ -16,13 +16,14 @@ from quash.runtime.clock import Clock
 _MAX_CRL: Final = 1 << 28  # octets: five times a million entries
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, connect=5, sock_read=10)
 _ABSENT: Final = frozenset({403, 404, 410})  # a bucket that may not be listed says 403
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds: whoever fails on the last CRL has fetched all others
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds: whoever is refused at the last CRL has fetched all others
 
 
 class CrlOrigin:
     """The origin of all CRLs, or a cache in front of it.
 
-    After a failure nothing is asked for a while, which gets longer: the failure is raised again at once.
+    After a failure, or a refusal of what it handed out, nothing is asked for a while, which gets longer until all was
+    believed: the error is raised again at once.
     """
 
     def __init__(self, base: str, clock: Clock) -> None:
@@ -44,13 +45,19 @@ class CrlOrigin:
         if self._failure is not None and self._clock.monotonic() < self._again_at:
             raise self._failure
         try:
-            body = await self._fetch(self.url(path), known=known)
+            return await self._fetch(self.url(path), known=known)
         except QuashError as error:
-            self._failure, self._again_at = error, self._clock.monotonic() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self.refused(error)
             raise
+
+    def refused(self, error: QuashError) -> None:
+        """What it handed out cannot be believed, or the database cannot beside it."""
+        self._failure, self._again_at = error, self._clock.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def believed(self) -> None:
+        """All that it handed out agrees with the database."""
         self._failure, self._pause = None, _FIRST_PAUSE
-        return body
 
     async def _fetch(self, url: str, *, known: bool) -> bytes | None:
         try:

@@ -45,12 +45,17 @@ async def check_published(
         entries += len(crl.entries)
     if lost:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-        raise QuashError(
+        error = QuashError(
             "presign.revocations_lost",
             f"published CRLs show {len(lost)} revocations that the database does not (a restored backup or a lost"
             f" failover?), bring them back first: {', '.join(lost[:NAMED])}{more}",
             Kind.CONFLICT,
         )
+        if origin is not None:
+            origin.refused(error)
+        raise error
+    if origin is not None:
+        origin.believed()
     return entries
 
 
@@ -65,12 +70,21 @@ async def _published(
     for scope, known in await crls.places(conn) if origin is not None else ():
         if origin is None or scope.path in here or (body := await origin.get(scope.path, known=known)) is None:
             continue
-        url = origin.url(scope.path)
-        crl = await asyncio.to_thread(_read, body, url)
-        issuer = await asyncio.to_thread(_issuer_of, crl, issuers, url)
-        if issuer.id != scope.issuer_id or not _is_of(crl, scope):
-            raise _foreign(url)
+        try:
+            issuer, crl = await asyncio.to_thread(_of_scope, body, scope, issuers, origin.url(scope.path))
+        except QuashError as error:
+            origin.refused(error)
+            raise
         yield scope.path, issuer, crl
+
+
+def _of_scope(body: bytes, scope: Scope, issuers: Sequence[Issuer], url: str) -> tuple[Issuer, Crl]:
+    """What was fetched, as the scope's CRL."""
+    crl = _read(body, url)
+    issuer = _issuer_of(crl, issuers, url)
+    if issuer.id != scope.issuer_id or not _is_of(crl, scope):
+        raise _foreign(url)
+    return issuer, crl
 
 
 def _is_of(crl: Crl, scope: Scope) -> bool:

@@ -68,9 +68,8 @@ class Elsewhere:
 
 
 @pytest.fixture
-async def elsewhere(world: Any, tmp_path: Path) -> AsyncIterator[Elsewhere]:
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
+async def elsewhere(world: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Elsewhere]:
+    folder = tmp_path_factory.mktemp("elsewhere")  # not below the presigner's own folder, which it reads whole
     found = Elsewhere(world, folder)
     runner = web.ServerRunner(web.Server(found.handle), shutdown_timeout=0.1)
     await runner.setup()
@@ -179,15 +178,32 @@ async def test_nobody_listens(world: Any, elsewhere: Elsewhere) -> None:
     assert (await refusal(elsewhere)).code == "presign.crls_unreachable"
 
 
-async def test_it_is_asked_less_and_less_often(world: Any, elsewhere: Elsewhere) -> None:
-    """The presigner tries each second: with fifty CRLs and one missing that would fetch all others each time."""
-    await elsewhere.scope(await world.authority(), published=True)
+@pytest.mark.parametrize("what", ["missing", "a page for people", "of another issuer", "more than the database"])
+async def test_it_is_asked_less_and_less_often(world: Any, elsewhere: Elsewhere, what: str) -> None:
+    """The presigner tries each second: with fifty CRLs and one refused that would fetch all others each time.
+
+    Once all agree, and something else ends its work, it asks at once.
+    """
+    authority, other = await world.authority(), await world.authority("tls-ov")
+    elsewhere.publish(authority, await elsewhere.scope(authority, published=True), [])
+    path = await elsewhere.scope(other, published=True)
+    if what == "a page for people":
+        (elsewhere.folder / path).write_text("<html>We are moving</html>")
+    elif what != "missing":
+        serials = [await world.issue(other)] if what == "more than the database" else []
+        elsewhere.publish(authority if what == "of another issuer" else other, path, serials)
     presigner = await elsewhere.presigner()
     for _ in range(20):
         with pytest.raises(QuashError):
             await presigner.step()
         await world.clock.advance(1)
-    assert len(elsewhere.asked) == 5  # at 0, 1, 3, 7 and 15 seconds
+    assert elsewhere.asked.count(f"/{path}") == len(elsewhere.asked) / 2 == 5  # at 0, 1, 3, 7 and 15 seconds
+    elsewhere.publish(other, path, [])
+    await world.clock.advance(16)
+    await presigner.step()
+    await presigner._end()
+    await presigner.step()
+    assert len(elsewhere.asked) == 14
 
 
 @pytest.mark.parametrize(
