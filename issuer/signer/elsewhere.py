@@ -15,7 +15,7 @@ from issuer.signer.offline import Plan, offline_issuer, pass_gate, plan_of, publ
 from quash.errors import Kind, QuashError
 from quash.pki.crl import Crl, certificate_list, cut_entries, read_crl
 from quash.pki.crl_gate import Expected
-from quash.store import crls, issuers, signing_log
+from quash.store import crl_entries, crls, issuers, signing_log
 from quash.store.database import acquire
 
 
@@ -55,14 +55,15 @@ async def import_signed(deployment: Deployment, name: str, tbs: bytes, signature
 async def _check_exported(deployment: Deployment, plan: Plan, tbs: bytes) -> Expected:
     """Between export and import the octets were out of our hands, so all of them are checked against the database."""
     issuer = plan.issuer
-    async with acquire(deployment.pool) as conn:
+    newest, scope = plan.state.newest, plan.state.scope
+    async with acquire(deployment.pool) as conn, conn.transaction(readonly=True):
         own = await issuers.certificate(conn, issuer.id)
+        since = await crl_entries.changes(conn, scope, newest.covers) if newest else []
     if own is None:
         raise _refuse("not_exported", f"{issuer.name} has no certificate")
     authority = authority_of(issuer, own.der)
     frame = read_tbs_crl(tbs, authority)
-    check_frame(frame, authority, plan.state.scope)
-    newest = plan.state.newest
+    check_frame(frame, authority, scope)
     if newest is None or newest.published_at is not None or newest.number != frame.number:
         raise _refuse("not_exported", f"number {frame.number} is not the one exported last; export again")
     if (frame.this_update, frame.next_update) != (newest.this_update, newest.next_update):
@@ -71,7 +72,8 @@ async def _check_exported(deployment: Deployment, plan: Plan, tbs: bytes) -> Exp
         raise _refuse("stale", "its times are over or yet to come; export again")
     algorithm = authority.algorithm
     entries = read_crl(certificate_list(tbs, algorithm, b"\x01" * (algorithm.raw_size or 1))).entries
-    known = set(cut_entries(plan.listing.encoded))
+    # Revocations since the export take nobody's place: its CRL counts as showing all those before (`covers`).
+    known = set(cut_entries(plan.listing.encoded)) - {entry for _, entry in since}
     if len(entries) != newest.entries or len(set(entries)) != len(entries) or not known.issuperset(entries):
         raise _refuse("not_exported", "its entries are not those exported, or one was upgraded since; export again")
     return Expected(

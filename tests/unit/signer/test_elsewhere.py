@@ -24,11 +24,13 @@ from tests.support.initialising import Made
 DAY = 86_400
 
 
-async def revoke(made: Made, reason: int = 5, version: int = 1, *, name: str = "tls-dv") -> bytes:
-    """The certificate of a sub-CA."""
+async def revoke(made: Made, reason: int = 5, version: int = 1, *, name: str | None = "tls-dv") -> bytes:
+    """The certificate of a sub-CA; None: of the root's OCSP signer."""
     ((issuer_id,),) = await made.fetch("select id from issuer where name = 'root'")
-    der = made.certificate(name).public_bytes(Encoding.DER)
-    ((serial,),) = await made.fetch("select serial from certificate where der = $1", der)
+    der = made.certificate(name or "tls-dv").public_bytes(Encoding.DER)
+    ((serial,),) = await made.fetch(
+        "select serial from certificate where issuer_id = $1 and (der = $2) = $3", issuer_id, der, name is not None
+    )
     now = int(made.clock.now())
     async with made.deployment.pool.acquire() as conn, conn.transaction():
         act_id = await acts.record(conn, at=now, actor="test", action="revoke", subject={})
@@ -105,6 +107,28 @@ async def test_whatever_was_not_exported_is_refused(deployment: Made, tmp_path: 
     assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.not_exported"
     deployment.clock.step(200 * DAY)
     assert await code_of(lambda: import_signed(deployment.deployment, "root", tbs, signature)) == "crl.stale"
+
+
+@pytest.mark.usefixtures("no_lint")
+async def test_a_revocation_since_the_export_takes_nobodys_place(deployment: Made, tmp_path: Path) -> None:
+    """As many entries, all of them the database's, and yet one that the export listed would count as shown and is not.
+
+    What was exported is published beside the new revocation all the same; that is due on the next CRL.
+    """
+    await deployment.make()
+    serial = await revoke(deployment)
+    tbs = await export_tbs(deployment.deployment, "root")
+    later = await revoke(deployment, name=None)
+    swapped = with_entries(tbs, [entry(later, int(deployment.clock.now()), 5)])
+    signature = await openssl_signs(deployment, swapped, tmp_path)
+    refused = await code_of(lambda: import_signed(deployment.deployment, "root", swapped, signature))
+    assert refused == "crl.not_exported"
+    signature = await openssl_signs(deployment, tbs, tmp_path)
+    crl = await import_signed(deployment.deployment, "root", tbs, signature)
+    assert [read_entry(each)[0] for each in crl.entries] == [serial]
+    async with deployment.deployment.pool.acquire() as conn:
+        root = next(each for each in await crls.states(conn, offline=True) if each.offline)
+    assert root.dirty_since is not None
 
 
 @pytest.mark.usefixtures("no_lint")
