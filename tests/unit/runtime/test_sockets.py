@@ -75,8 +75,8 @@ async def test_an_answer_that_nobody_waited_for_reaches_nobody_else(server_folde
         await asyncio.sleep(header["seconds"])
         return header, body
 
-    with contextlib.closing(rpc.Lines(path)) as lines:
-        async with await rpc.serve(path, slow, max_body=10):
+    async with await rpc.serve(path, slow, max_body=10):  # from Python 3.12 on it waits for the lines to be closed
+        with contextlib.closing(rpc.Lines(path)) as lines:
             await lines.call({"seconds": 0}, b"warm", timeout=5)
             with pytest.raises(QuashError, match=r"rpc\.unavailable"):
                 await lines.call({"seconds": 0.2}, b"late", timeout=0.05)
