@@ -224,7 +224,10 @@ def sign(
     subject: Name, public: object, issuer: Name, signer: Key, begin: datetime, days: int, extensions: Extensions,
     serial: int | None = None,
 ) -> x509.Certificate:  # fmt: skip
-    """Valid through the last second of so many days; serials have 16 octets and end in 2: shard 2 of 4."""
+    """Valid through the last second of so many days; serials have 16 octets, the first 0x50: shard 2 of 4.
+
+    Shards are equal ranges of serials that begin with 0x01 to 0x7f: the third of four goes from 0x40.80 to 0x60.40.
+    """
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509_name(subject))
@@ -241,7 +244,7 @@ def sign(
 
 
 def new_serial() -> int:
-    return int.from_bytes(hashlib.sha256(b"%d" % next(_serials)).digest()[:14]) << 8 | 2 | 1 << 124
+    return int.from_bytes(hashlib.sha256(b"%d" % next(_serials)).digest()[:15]) | 0x50 << 120
 
 
 def keep(name: str, kind: str, certificate: x509.Certificate, /, **values: object) -> x509.Certificate:
