@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from aiohttp import ClientSession
 
+from crlgen.build import metrics
 from crlgen.build.builder import CrlBuilder
 from crlgen.build.disclosure import Disclosure
 from crlgen.build.lint import LintWorker
@@ -29,6 +31,7 @@ from quash.store.roles import CRL_BUILDER
 
 _CHECK = "crls"
 _EVERY = 0.2  # seconds from step to step at least: each looks at all scopes, and a mass revocation hints at each batch
+_AGAIN = 10.0  # seconds: after what nobody foresaw
 
 
 async def main(process: Process) -> None:
@@ -44,16 +47,19 @@ async def main(process: Process) -> None:
     builder = CrlBuilder(
         pool, signer, publisher, process.clock, process.config, linter=linter, announce=partial(_purge_scope, purger)
     )
-    beside = [asyncio.create_task(_lint_whole(process, builder))]
     disclosure = Disclosure(pool, publisher, process.clock)
-    beside.append(asyncio.create_task(_beside(process, builder, "crl.disclosure", disclosure)))
-    beside.append(asyncio.create_task(_watch(process, builder, Watch(pool, process.clock))))
+    works = {
+        "crl.whole_lint": partial(_lint_whole, process, builder),
+        "crl.disclosure": partial(_beside, process, builder, "crl.disclosure", disclosure),
+        "crl.outlook": partial(_watch, process, builder, Watch(pool, process.clock)),
+    }
     if isinstance(publisher, WithCopy):
         bring = Bring(pool, publisher.truth, publisher.copy, process.clock)  # standing by too: the folder is this one's
-        beside.append(asyncio.create_task(_beside(process, None, "crl.bring", bring)))
+        works["crl.bring"] = partial(_beside, process, None, "crl.bring", bring)
     if process.config.publish.purge:
         ocsp = OcspPurges(pool, purger, process.clock, process.config.ocsp_base)
-        beside.append(asyncio.create_task(_purge(process, builder, purger, ocsp)))
+        works["crl.purge"] = partial(_purge, process, builder, purger, ocsp)
+    beside = [asyncio.create_task(_keep_on(process, name, work)) for name, work in works.items()]
     hints = Hints(pool, "crl")
     said = ""
     try:
@@ -80,6 +86,17 @@ def publisher_of(process: Process) -> Publisher:
     from crlgen.publish.s3 import S3Publisher  # noqa: PLC0415 - few need the library
 
     return WithCopy(S3Publisher(s3), folder)
+
+
+async def _keep_on(process: Process, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Nobody awaits what goes on beside the builder: a fault of ours is logged, and is not the end of it."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            metrics.ALARMS.labels(f"{name}.unforeseen").inc()
+            process.log.exception(f"{name}.unforeseen")
+        await process.clock.sleep(_AGAIN)
 
 
 def _purge_scope(purger: Purger, scope: Scope) -> None:

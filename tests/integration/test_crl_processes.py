@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 from cryptography import x509
 
+from crlgen.build import main as builder_process
+from crlgen.build.disclosure import Disclosure
 from crlgen.build.main import main as builder_main
 from crlgen.origin.main import main as origin_main
 from crlgen.publish.s3 import S3Publisher
@@ -174,6 +176,26 @@ async def test_processes_that_were_away_are_waited_for_and_named(running: Runnin
         if crl is not None
     ]
     assert numbers[1] > numbers[0] + 1
+
+
+async def test_what_nobody_foresaw_beside_the_builder_does_not_end_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CCADB reads is written all the same, a little later; nobody would notice a task that is gone."""
+    await running.stop("crl-builder")
+    file, step, fault = running.state.crl / "ccadb" / "tls-ov.json", Disclosure.step, [RuntimeError("unforeseen")]
+    file.unlink(missing_ok=True)
+
+    async def faulty(self: Disclosure) -> int:
+        if fault:
+            raise fault.pop()
+        return await step(self)
+
+    monkeypatch.setattr(Disclosure, "step", faulty)
+    monkeypatch.setattr(builder_process, "_AGAIN", 0.1)
+    running.start("crl-builder")
+    await until(file.exists)
+    assert not fault
 
 
 async def test_builder_that_stands_by_brings_what_its_own_machine_signed(
