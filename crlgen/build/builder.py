@@ -180,10 +180,11 @@ class CrlBuilder:
                 await self._compare(state, memory)
             why = why_due(state, memory, self._clock.now(), started, self._config)
             if why is None:
-                if self._clock.monotonic() >= memory.retry_at and memory.waiting_since is None:
+                settled = self._clock.monotonic() >= memory.retry_at and memory.waiting_since is None
+                if settled or memory.retired:  # the last CRL of an issuer that has ended is served on
                     await files.keep_copy(self._publisher, state, memory)
-                    if memory.problem:
-                        self._found_out(state, memory)
+                if settled and memory.problem:
+                    self._found_out(state, memory)
                 return 0
             if why == REVOKED and await self._swells(state, memory):
                 return 0

@@ -19,7 +19,7 @@ from crlgen.publish.s3 import S3Publisher
 from crlgen.publish.with_copy import WithCopy
 from quash.errors import Kind, QuashError
 from quash.runtime.config import S3
-from tests.support.crl_bench import Bench
+from tests.support.crl_bench import DAY, Bench
 from tests.unit.crlgen.test_builder_trouble import states_of
 
 _NUMBERS = itertools.count()
@@ -150,6 +150,24 @@ async def test_copy_that_is_not_what_is_published_is_written_again(bench: Bench,
     assert found is not None
     assert bench.path("ca.crl").read_bytes() == found[0]
     assert bench.builder.problems == {}
+
+
+async def test_copy_of_an_issuer_that_has_ended_is_kept_too(bench: Bench, bucket: S3) -> None:
+    """A new machine's folder gets its last CRL, which says for good what was revoked."""
+    publisher = WithCopy(S3Publisher(bucket), FolderPublisher(bench.folder))
+    await bench.start(publisher=publisher)
+    await bench.revoked(await bench.issuer())
+    await bench.settle()
+    last = bench.path("ca.crl").read_bytes()
+    await bench.database.owner.execute("update issuer_certificate set not_after = $1", int(bench.clock.now()) + DAY)
+    await bench.clock.advance(2 * DAY)
+    await bench.crash()
+    bench.path("ca.crl").unlink()
+    builder = await bench.start(publisher=publisher)
+    await bench.settle()
+    await bench.settle()
+    assert bench.path("ca.crl").read_bytes() == last
+    assert builder.problems == {}
 
 
 @pytest.mark.parametrize("dies", [True, False], ids=["the process dies", "the disk is full"])
