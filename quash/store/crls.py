@@ -223,12 +223,15 @@ async def find_scope(conn: Connection, issuer_id: int, shard: int | None) -> Sco
     return _scope(row) if row else None
 
 
-async def places(conn: Connection) -> list[tuple[Scope, bool]]:
-    """Every scope of every issuer, and whether this database knows that a CRL of it was published."""
+async def places(conn: Connection, now: int) -> list[tuple[Scope, bool]]:
+    """Every scope of the issuers that have not ended, and whether this database knows of a published CRL of it."""
     rows = await conn.fetch(
         "select s.issuer_id, i.name as issuer, s.scope, s.shard, s.url, s.former_urls, s.path, s.idp, exists"
         " (select from crl c where c.issuer_id = s.issuer_id and c.scope = s.scope and c.published_at is not null)"
-        " as published from crl_scope s join issuer i on i.id = s.issuer_id order by s.issuer_id, s.path"
+        " as published from crl_scope s join issuer i on i.id = s.issuer_id"
+        " where exists (select from issuer_certificate a where a.issuer_id = i.id and a.not_after >= $1)"
+        " order by s.issuer_id, s.path",
+        now,
     )
     return [(_scope(row), row["published"]) for row in rows]
 

@@ -26,6 +26,7 @@ from responder.presign.rotation import MakeKey
 from responder.presign.tenure import Tenure
 
 LEASE = "presign"
+_LOOK_EVERY, _LOOK_AGAIN = 3600.0, 30.0  # seconds between looks of who stands by, and after one that found an obstacle
 
 
 class Presigner:
@@ -73,6 +74,9 @@ class Presigner:
         self._cache = cache
         self._agreement = ClockAgreement(clock, database_time)
         self._tenure: Tenure | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._look_again_at = 0.0
+        self._obstacle: BaseException | None = None
 
     @property
     def leading(self) -> bool:
@@ -93,6 +97,7 @@ class Presigner:
         try:
             lease = await self._holder.hold()
             if lease is None:
+                self._stand_by()
                 return 0
             if self._tenure is None or self._tenure.lease is not lease:
                 self._tenure = await self._begin(lease)
@@ -104,12 +109,39 @@ class Presigner:
 
     async def close(self) -> None:
         """Gives the lease up and closes the keys."""
+        await self._stop_looking()
         await self._end()
         await self._crew.close()
         await self._desk.close()
 
+    def _stand_by(self) -> None:
+        """Looks now and then whether it could take over, and fetches CRLs while there is an origin to ask.
+
+        That one may be on the machine whose place this one will take. Raises what the last look found.
+        """
+        if self._looking is not None and self._looking.done():
+            error = self._looking.exception()
+            self._looking, self._obstacle = None, error
+            self._look_again_at = self._clock.monotonic() + (_LOOK_EVERY if error is None else _LOOK_AGAIN)
+        if self._looking is None and self._clock.monotonic() >= self._look_again_at:
+            self._looking = asyncio.create_task(self._look())
+        if self._obstacle is not None:
+            raise self._obstacle
+
+    async def _look(self) -> None:
+        async with acquire(self._pool) as conn:
+            roster = await Roster.load(conn)
+            await check_published(conn, self._crl_folder, roster.issuers, self._crl_origin)
+
+    async def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        self._looking, self._obstacle = None, None
+
     async def _begin(self, lease: Lease) -> Tenure:
         """Looks whether this clock and this database may be trusted, before anything is signed."""
+        await self._stop_looking()
         async with acquire(self._pool) as conn:
             await self._agreement.now(conn)
             roster = await Roster.load(conn)

@@ -31,7 +31,8 @@ async def check_published(
 ) -> int:
     """Raises `presign.revocations_lost` unless the database holds every entry of every published CRL revoked.
 
-    Read are all `.crl` in the folder; what a scope of the database has published elsewhere is fetched from `origin`.
+    Read are all `.crl` in the folder; what a scope of the database has published elsewhere, or since the nextUpdate of
+    what lies in the folder, is fetched from `origin`.
     The error counts what is missing and names the first `NAMED`. Returns the number of entries. What is none of our
     CRLs raises too (`crl.malformed`, `presign.foreign_crl`): it could be a damaged one. So does what the origin does
     not hand out (`presign.crls_unreachable`): it could be the one that tells.
@@ -63,18 +64,26 @@ async def _published(
     conn: Connection, folder: Path, issuers: Sequence[Issuer], origin: CrlOrigin | None
 ) -> AsyncIterator[tuple[str, Issuer, Crl]]:
     """Each CRL with its name, one at a time: one may have 50 MB."""
-    here = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.crl"))}
-    for name, path in here.items():
-        crl = await asyncio.to_thread(_read, path.read_bytes(), str(path))
+    here, now = dict[str, int](), int(origin.now if origin is not None else 0)
+    for path in sorted(folder.rglob("*.crl")):
+        name, octets = str(path.relative_to(folder)), await asyncio.to_thread(path.read_bytes)
+        crl = await asyncio.to_thread(_read, octets, str(path))
         yield name, await asyncio.to_thread(_issuer_of, crl, issuers, str(path)), crl
-    for scope, known in await crls.places(conn) if origin is not None else ():
-        if origin is None or scope.path in here or (body := await origin.get(scope.path, known=known)) is None:
+        here[name] = crl.next_update
+        if origin is not None and crl.next_update < now:  # better than none, where the origin is away
+            origin.stand_in(name, octets)
+    if origin is None:
+        return
+    origin.begin()
+    for scope, known in await crls.places(conn, now):
+        if here.get(scope.path, 0) >= now or (body := await origin.get(scope.path, known=known)) is None:
             continue
         try:
             issuer, crl = await asyncio.to_thread(_of_scope, body, scope, issuers, origin.url(scope.path))
         except QuashError as error:
             origin.refused(error)
             raise
+        origin.keep(scope.path, body, crl.next_update)
         yield scope.path, issuer, crl
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from crlgen.origin.main import Origin
 from quash.errors import QuashError
@@ -160,7 +160,7 @@ async def test_nothing_is_signed_while_the_origin_does_not_tell(
     world: Any, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, answer: Handler
 ) -> None:
     """Whatever it does instead, within bounds of time and size; the next start after it is back goes through."""
-    monkeypatch.setattr(crl_origin, "_TIMEOUT", aiohttp.ClientTimeout(total=5, sock_read=0.3))
+    monkeypatch.setattr(crl_origin, "_READ", 0.3)
     monkeypatch.setattr(crl_origin, "_MAX_CRL", 100_000)
     authority = await world.authority()
     await world.issue(authority)
@@ -230,3 +230,108 @@ async def test_what_is_not_this_scopes_crl_is_not_believed(world: Any, elsewhere
     elsewhere.publish(authority, path, [], idp_urls=(url.format(0),))
     assert crl.read_crl((elsewhere.folder / path).read_bytes()).idp_urls == (url.format(0),)
     assert await (await elsewhere.presigner()).step() > 0
+
+
+def alarms(code: str) -> float:
+    return REGISTRY.get_sample_value("quash_presign_alarms_total", {"code": code}) or 0.0
+
+
+async def test_what_was_believed_before_stands_in(world: Any, elsewhere: Elsewhere) -> None:
+    """A database that goes for a moment, while the origin is away, must not end the signing: an alarm, and no more."""
+    authority = await world.authority()
+    elsewhere.publish(authority, await elsewhere.scope(authority, published=True), [])
+    presigner = await elsewhere.presigner()
+    await presigner.step()
+    elsewhere.instead, before = away, alarms("presign.crls_unreachable")
+    await presigner._end()
+    await presigner.step()
+    assert presigner.leading
+    assert alarms("presign.crls_unreachable") == before + 1
+    assert len(elsewhere.asked) == 2
+
+
+async def test_what_stands_in_is_compared_too(world: Any, elsewhere: Elsewhere) -> None:
+    """The database that comes back may be another one."""
+    authority = await world.authority()
+    serial = await world.issue(authority)
+    await world.revoke(authority, serial)
+    elsewhere.publish(authority, await elsewhere.scope(authority, published=True), [serial])
+    presigner = await elsewhere.presigner()
+    await presigner.step()
+    elsewhere.instead = away
+    await presigner._end()
+    forget = "alter table revocation {0} trigger user"
+    await world.database.owner.execute(f"{forget.format('disable')}; delete from revocation; {forget.format('enable')}")
+    with pytest.raises(QuashError) as error:
+        await presigner.step()
+    assert error.value.code == "presign.revocations_lost"
+
+
+async def standing_by(elsewhere: Elsewhere, presigner: Any) -> None:
+    """Until a look of who stands by is over."""
+    async with asyncio.timeout(20):
+        while presigner._looking is None or not presigner._looking.done():
+            await presigner.step()
+            await asyncio.sleep(0.01)
+    await presigner.step()
+
+
+async def test_who_stands_by_has_fetched_them_before(world: Any, elsewhere: Elsewhere) -> None:
+    """The origin may be on the machine that dies, with the presigner that led."""
+    authority = await world.authority()
+    path = await elsewhere.scope(authority, published=True)
+    elsewhere.publish(authority, path, [])
+    first, second = await elsewhere.presigner(), await elsewhere.presigner()
+    await first.step()
+    await standing_by(elsewhere, second)
+    assert not second.leading
+    assert elsewhere.asked == [f"/{path}"] * 2
+    elsewhere.instead = away
+    await first.close()
+    await second.step()
+    assert second.leading
+
+
+async def test_who_could_not_take_over_says_so_before(world: Any, elsewhere: Elsewhere) -> None:
+    """And goes on standing by; half a minute later it looks again."""
+    authority = await world.authority()
+    elsewhere.publish(authority, await elsewhere.scope(authority, published=True), [])
+    first, second = await elsewhere.presigner(), await elsewhere.presigner()
+    await first.step()
+    elsewhere.instead = away
+    with pytest.raises(QuashError) as error:
+        await standing_by(elsewhere, second)
+    assert error.value.code == "presign.crls_unreachable"
+    elsewhere.instead = None
+    with pytest.raises(QuashError):
+        await second.step()
+    await world.clock.advance(31)
+    with pytest.raises(QuashError):
+        await second.step()  # it looks
+    await asyncio.wait([second._looking], timeout=20)
+    assert await second.step() == 0
+
+
+async def test_an_old_crl_is_compared_and_told(world: Any, elsewhere: Elsewhere) -> None:
+    """What lies in the folder after its nextUpdate is not the newest; nor is what an origin is stuck at."""
+    authority = await world.authority()
+    path = await elsewhere.scope(authority, published=True)
+    publish(world, authority, [], lasts=-1).rename(world.crl_folder / path)
+    elsewhere.publish(authority, path, [], lasts=-1)
+    before = alarms("presign.crl_expired")
+    presigner = await elsewhere.presigner()
+    await presigner.step()
+    assert elsewhere.asked == [f"/{path}"]
+    assert alarms("presign.crl_expired") == before + 1
+    elsewhere.instead = away
+    await presigner.close()
+    await (await elsewhere.presigner()).step()  # the one in the folder stands in
+
+
+async def test_a_ca_that_has_ended_is_not_asked_for(world: Any, elsewhere: Elsewhere) -> None:
+    """Nobody must keep its URL served for us."""
+    authority = await world.authority()
+    await elsewhere.scope(authority, published=True)
+    await world.database.owner.execute("update issuer_certificate set not_after = $1", world.now - 1)
+    await (await elsewhere.presigner()).step()
+    assert elsewhere.asked == []

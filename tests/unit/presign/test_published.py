@@ -15,15 +15,21 @@ from responder.presign.published import NAMED
 
 
 def publish(
-    world: Any, authority: Any, serials: list[bytes], *, by: Any = None, idp_urls: tuple[str, ...] = ()
+    world: Any,
+    authority: Any,
+    serials: list[bytes],
+    *,
+    by: Any = None,
+    idp_urls: tuple[str, ...] = (),
+    lasts: int = 86_400,
 ) -> Path:
-    """Writes a CRL as the CRL builder does."""
+    """Writes a CRL as the CRL builder does, `lasts` seconds before its nextUpdate."""
     key = world.memory_key((by or authority).key)
     tbs = crl.tbs_cert_list(
         algorithm=key.algorithm,
         issuer=authority.certificate.subject.public_bytes(),
-        this_update=world.now,
-        next_update=world.now + 86400,
+        this_update=min(world.now, world.now + lasts),
+        next_update=world.now + lasts,
         entries=[crl.entry(serial, world.now, 1) for serial in serials],
         authority_key_id=x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key()).digest,
         number=1,
