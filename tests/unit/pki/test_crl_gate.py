@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quash.errors import QuashError
-from quash.pki import crl, crl_gate
+from quash.pki import crl, crl_gate, der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.crl import certificate_list, entry, read_crl, tbs_cert_list
 from quash.pki.crl_gate import Expected, Published, Terms
@@ -38,6 +38,7 @@ TERMS = Terms(
 )
 SERIALS = [b"\x01" + bytes([n]) * 15 for n in range(1, 6)]
 ENTRIES = [entry(serial, NOW - 1000, reason) for serial, reason in zip(SERIALS, (0, 1, 3, 4, 9), strict=True)]
+MANY = [entry(b"\x03" * 15 + bytes([n]), NOW, 4) for n in range(100)]
 BEFORE = Published(7, NOW - 100, b"".join(ENTRIES), len(ENTRIES))
 SOUND_ENTRY = entry(b"\x02" * 16, NOW, 4)
 MALFORMED_ENTRIES = {
@@ -71,8 +72,19 @@ def test_sound_crl_passes() -> None:
     """What continues the published CRL, with an entry more, loses nothing."""
     more = [*ENTRIES, entry(b"\x02" * 16, NOW, 5)]
     assert admit(make(entries=more), expected=replace(EXPECTED, entries=6)) == []
+    assert admit(make(entries=[*ENTRIES, *MANY]), expected=replace(EXPECTED, entries=105)) == []
     assert admit(make()) == []
     assert admit(make(), before=None) == []
+
+
+def test_a_serial_within_another_one_is_another_one() -> None:
+    """Found in the octets of what is published, it is still new."""
+    short = b"\x05"
+    outer = entry(b"\x01" + der.tlv(der.INTEGER, short) + b"\x01" * 12, NOW - 1000, 1)
+    before = Published(7, NOW - 100, outer, 1)
+    assert (
+        admit(make(entries=[outer, entry(short, NOW, 4)]), expected=replace(EXPECTED, entries=2), before=before) == []
+    )
 
 
 def flip(body: bytes) -> bytes:
@@ -118,6 +130,16 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
     (
         "crl.entry_twice",
         lambda: admit(make(entries=[*ENTRIES, SOUND_ENTRY, SOUND_ENTRY]), expected=replace(EXPECTED, entries=7)),
+    ),
+    (
+        "crl.entry_twice",  # and a new one is missing, so that the count is right
+        lambda: admit(make(entries=[*ENTRIES, entry(SERIALS[1], NOW, 4)]), expected=replace(EXPECTED, entries=6)),
+    ),
+    (
+        "crl.entry_twice",
+        lambda: admit(
+            make(entries=[*ENTRIES, *MANY, entry(SERIALS[1], NOW, 4)]), expected=replace(EXPECTED, entries=106)
+        ),
     ),
     ("crl.reason_downgraded", lambda: admit(make(entries=[*ENTRIES[:4], entry(SERIALS[4], NOW - 1000, 4)]))),
     (
