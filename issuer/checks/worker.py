@@ -6,7 +6,6 @@ A frame is a 12-octet prefix (length of a JSON header, length of octets), the he
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Final
 import orjson
 
 from quash.errors import QuashError
+from quash.runtime.memory import collect_rarely
 from quash.runtime.process import die_with
 
 PREFIX: Final = struct.Struct(">IQ")
@@ -37,7 +37,7 @@ def main() -> None:
     tasks: Any = importlib.import_module(sys.argv[1] if len(sys.argv) > 2 else "issuer.checks.tasks")
 
     tasks.warm()
-    _collect_seldom()
+    collect_rarely()  # of what a task makes little is cyclic: looking for it cost a twentieth of linting
     _send(out, {"ready": True})
     while frame := _receive(sys.stdin.buffer):
         header, octets = frame
@@ -49,13 +49,6 @@ def main() -> None:
             said = f"{header['task']} failed on it: {type(error).__name__}: {error}"
             reply = {"error": "checks.failed", "message": said[:500], "kind": "refused"}
         _send(out, reply)
-
-
-def _collect_seldom() -> None:
-    """What is loaded stays, and of what a task makes little is cyclic: looking for it cost a twentieth of linting."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _send(out: BinaryIO, reply: dict[str, Any]) -> None:
