@@ -253,18 +253,15 @@ async def test_what_was_believed_before_stands_in(world: Any, elsewhere: Elsewhe
 async def test_what_stands_in_is_compared_too(world: Any, elsewhere: Elsewhere) -> None:
     """The database that comes back may be another one."""
     authority = await world.authority()
-    serial = await world.issue(authority)
-    await world.revoke(authority, serial)
-    elsewhere.publish(authority, await elsewhere.scope(authority, published=True), [serial])
-    presigner = await elsewhere.presigner()
-    await presigner.step()
+    path, lost = await elsewhere.scope(authority, published=True), await world.issue(authority)
+    elsewhere.publish(authority, path, [lost])
     elsewhere.instead = away
-    await presigner._end()
-    forget = "alter table revocation {0} trigger user"
-    await world.database.owner.execute(f"{forget.format('disable')}; delete from revocation; {forget.format('enable')}")
+    origin = CrlOrigin(elsewhere.base, world.clock)
+    origin.stand_in(path, (elsewhere.folder / path).read_bytes())
     with pytest.raises(QuashError) as error:
-        await presigner.step()
+        await (await world.presigner(crl_origin=origin)).step()
     assert error.value.code == "presign.revocations_lost"
+    assert format_serial(lost) in error.value.message
 
 
 async def standing_by(elsewhere: Elsewhere, presigner: Any) -> None:
