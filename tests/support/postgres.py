@@ -36,6 +36,7 @@ with kept as (
 select md5(string_agg(x::text, ',' order by x::text)) from (
     select (oid, relname, relacl) from kept
     union all select (attrelid, attname, attacl) from pg_attribute where attrelid in (select oid from kept)
+    union all select (tgrelid, tgname, tgenabled) from pg_trigger where tgrelid in (select oid from kept)
     union all select (oid, proname, proacl) from pg_proc where pronamespace = 'quash'::regnamespace
 ) as everything (x)
 """
