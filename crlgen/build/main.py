@@ -93,7 +93,7 @@ async def _keep_on(process: Process, name: str, work: Callable[[], Awaitable[Non
     while True:
         try:
             await work()
-        except Exception:
+        except Exception:  # else a full disk at the database would end it for good, and nobody would know
             metrics.ALARMS.labels(f"{name}.unforeseen").inc()
             process.log.exception(f"{name}.unforeseen")
         await process.clock.sleep(_AGAIN)
