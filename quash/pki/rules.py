@@ -22,7 +22,7 @@ HOUR, DAY = 3_600, 86_400
 EMAIL_VALIDITY = 825 * DAY  # D49: longest validity of an S/MIME leaf
 SHORT_LIVED = 7 * DAY  # D4: at most so long, a leaf needs neither CRLDP nor OCSP
 
-# A1: 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
+# A1, A44 (S/MIME): 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
 RESPONSE_VALIDITY_MIN, RESPONSE_VALIDITY_MAX = 8 * HOUR, 4 * DAY
 # B2: 10 d when subscriber certificates are covered. CA certificates: 6 months (founding, G4).
 CRL_VALIDITY_MAX_SUBSCRIBERS, CRL_VALIDITY_MAX_CAS = 10 * DAY, 184 * DAY

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from loadtest.system import System, openssl, openssl_ocsp
 from tests.support.postgres import folder_for_servers
+from tests.support.strangers import load, ocsp_by_get
 
 pytestmark = pytest.mark.long
 
@@ -83,6 +86,7 @@ def test_trustcor(trustcor: System) -> None:
     )
     for pem, issuer in ((tls, "ca1-tls"), (mail, "ca1-mail")):
         assert openssl_ocsp(system, issuer, pem, url=f"{system.ocsp}/{issuer}") == "good"
+        answered_by_the_rules(system, issuer, pem)
 
     outside = request(system, "external", "/C=DE/O=Example GmbH/CN=Example TLS CA 1", None)
     name, made = ("--permitted-dns", "example.org"), system.folder / "external.pem"
@@ -121,6 +125,19 @@ def test_trustcor(trustcor: System) -> None:
 def listed(system: System, issuer: str, serial: int) -> bool:
     with urllib.request.urlopen(f"{system.crl}/{issuer}.crl", timeout=5) as answer:
         return x509.load_der_x509_crl(answer.read()).get_revoked_certificate_by_serial_number(serial) is not None
+
+
+def answered_by_the_rules(system: System, issuer: str, pem: Path) -> None:
+    """S/MIME is answered for as TLS is (A44): by GET, for 8 hours to 10 days, by a delegated signer with nocheck."""
+    certificate = system.state / "certs" / f"{issuer}.pem"
+    answer = ocsp_by_get(f"{system.ocsp}/{issuer}", pem, certificate, "sha256")
+    (signer,) = answer.certificates
+    usage = signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.OCSP_SIGNING]
+    assert signer.extensions.get_extension_for_class(x509.OCSPNoCheck)
+    signer.verify_directly_issued_by(load(certificate))
+    assert answer.next_update_utc is not None
+    assert timedelta(hours=8) <= answer.next_update_utc - answer.this_update_utc <= timedelta(days=10)
 
 
 def test_tuntrust(tuntrust: System) -> None:
