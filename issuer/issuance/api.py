@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -17,9 +17,9 @@ from issuer.issuance.issue import Issuance
 from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
 from quash.runtime.config import Config
-from quash.store import certificates, issuers, orders
+from quash.store import issuing, orders
 from quash.store.database import Connection, Pool, acquire
-from quash.store.issuers import Issuer, IssuerCertificate
+from quash.store.issuers import Chain
 from quash.store.operators import RESELLER, Operator
 from quash.store.orders import Order
 
@@ -133,22 +133,22 @@ async def describe(conn: Connection, order: Order, *, whole: bool = True) -> dic
     }
     if order.issuer_id is None or order.serial is None:
         return told
-    chain = await issuers.chain(conn, order.issuer_id)
-    certificate = await certificates.get(conn, order.issuer_id, order.serial)
-    if not chain or certificate is None:
+    found = await issuing.chain_and_certificate(conn, order.issuer_id, order.serial)
+    if found is None:
         raise QuashError("order.inconsistent", f"order {order.id} has no certificate: tell support", Kind.INTERNAL)
+    chain, not_after, der = found
     issuer, _ = chain[0]
     told |= {
         "issuer": issuer.name,
         "serial": format_serial(order.serial),
-        "not_after": timestamp(certificate.not_after),
+        "not_after": timestamp(not_after),
     }
-    if whole and order.state == "issued" and certificate.der is not None:
-        told |= {"certificate": _pem(certificate.der), "chain": "".join(_chain(chain))}
+    if whole and order.state == "issued" and der is not None:
+        told |= {"certificate": _pem(der), "chain": "".join(_chain(chain))}
     return told
 
 
-def _chain(above: Sequence[tuple[Issuer, IssuerCertificate | None]]) -> Iterator[str]:
+def _chain(above: Chain) -> Iterator[str]:
     """PEM of the issuer's certificate and those above it; clients have the root."""
     for issuer, certificate in above:
         if certificate is None or issuer.kind == "root":

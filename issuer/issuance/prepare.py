@@ -26,6 +26,7 @@ from quash.store import certificates, crls, issuers, issuing, validations
 from quash.store.certificates import Reservation
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
+from quash.store.issuing import Obstacles
 from quash.store.orders import Order
 
 Chain = tuple[tuple[Issuer, bytes], ...]
@@ -101,7 +102,10 @@ async def make_plan(
     kind = config.kinds[profile.kind]
     await check_key(csr.public_key(request))
     asked = csr.read(request)
-    if await issuers.is_own_key(conn, asked.spki, _not_of_subscribers(config)):
+    prospect = await issuing.prospect(conn, profile.issuer, asked.spki, _not_of_subscribers(config))
+    if prospect is None:
+        raise _missing(profile.issuer)
+    if prospect.ours:
         raise QuashError(
             "key.ours", "this key is a CA's or an OCSP signer's of ours: make your own (D46)", Kind.REFUSED
         )
@@ -111,13 +115,16 @@ async def make_plan(
         wanted = identifiers(content)
         found = await validations.current(conn, asked_for.applicant, proofs(wanted))
         check_validated(wanted, found, asked_for.now)
-    above = await issuers.chain(conn, profile.issuer)
-    if not above or above[0][1] is None:
-        raise QuashError("issuer.missing", f"the issuer {profile.issuer} is not set up: run init", Kind.UNAVAILABLE)
-    issuer, certificate = above[0][0], above[0][1]
-    plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(asked.spki).digest(), _chain(above))
-    await recheck(conn, plan)
-    return plan
+    issuer, certificate = prospect.chain[0]
+    if certificate is None:
+        raise _missing(profile.issuer)
+    _check_obstacles(prospect.obstacles)
+    spki_sha256 = hashlib.sha256(asked.spki).digest()
+    return Plan(profile, kind, issuer, certificate, content, spki_sha256, _chain(prospect.chain))
+
+
+def _missing(issuer: str) -> QuashError:
+    return QuashError("issuer.missing", f"the issuer {issuer} is not set up: run init", Kind.UNAVAILABLE)
 
 
 def _not_of_subscribers(config: Config) -> list[str]:
@@ -125,14 +132,18 @@ def _not_of_subscribers(config: Config) -> list[str]:
     return [name for name, kind in config.kinds.items() if kind.type not in LEAVES]
 
 
-async def recheck(conn: Connection, plan: Plan, serial: bytes | None = None) -> bool:
+async def recheck(conn: Connection, plan: Plan, serial: bytes) -> bool:
     """What may change at any moment; it holds only under `signing_locks` (C9, G21). Returns: `serial` is revoked."""
     found = await issuing.obstacles(conn, plan.issuer.id, plan.spki_sha256, serial)
+    _check_obstacles(found)
+    return found.revoked
+
+
+def _check_obstacles(found: Obstacles) -> None:
     if found.stopped:
         raise QuashError("issuance.stopped", "the kill switch is on: ask an officer", Kind.REFUSED)
     if found.blocked:
         raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
-    return found.revoked
 
 
 async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, logged: bool) -> Draft:
@@ -166,7 +177,7 @@ async def read_chain(conn: Connection, issuer_id: int) -> Chain:
     """What logs want (RFC 6962 4.2), and strangers verify with. Raises `issuer.missing`."""
     above = await issuers.chain(conn, issuer_id)
     if not above:
-        raise QuashError("issuer.missing", f"issuer {issuer_id} is not set up: run init", Kind.UNAVAILABLE)
+        raise _missing(str(issuer_id))
     return _chain(above)
 
 

@@ -19,48 +19,47 @@ T = TypeVar("T")
 class CaKey:
     """The key of one issuer. Not used directly: `KeyRing.hold` hands it to one request at a time."""
 
-    def __init__(self, issuer: Issuer, opener: Callable[[Issuer], KeyHandle]) -> None:
+    def __init__(self, issuer_id: int, opener: Callable[[Issuer], KeyHandle]) -> None:
         self.lock = asyncio.Lock()
-        self._issuer = issuer
         self._opener = opener
         self._handle: KeyHandle | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ca-key-{issuer.name}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ca-key-{issuer_id}")
 
     async def run(self, work: Callable[[], T]) -> T:
         """Does something heavy in the key's thread, so that the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def open(self) -> None:
+    async def open(self, issuer: Issuer) -> None:
         """Opens the key unless it is open. Raises `KeyUnavailable`, `key.mismatch`."""
-        await self.run(self._open)
+        await self.run(lambda: self._open(issuer))
 
-    async def sign(self, tbs: bytes) -> bytes:
+    async def sign(self, issuer: Issuer, tbs: bytes) -> bytes:
         """The raw signature of `tbs`, verified: a faulty one is not handed out, since it may tell the key.
 
         Raises `KeyUnavailable`; the next call opens the key anew.
         """
-        return await self.run(lambda: self._sign(tbs))
+        return await self.run(lambda: self._sign(issuer, tbs))
 
     async def close(self) -> None:
         await self.run(self._close)
         self._thread.shutdown()
 
-    def _open(self) -> KeyHandle:
+    def _open(self, issuer: Issuer) -> KeyHandle:
         if self._handle is not None:
             return self._handle
-        handle = self._opener(self._issuer)
-        if handle.spki != self._issuer.spki or handle.algorithm.name != self._issuer.signature_algorithm:
+        handle = self._opener(issuer)
+        if handle.spki != issuer.spki or handle.algorithm.name != issuer.signature_algorithm:
             handle.close()
             raise QuashError(
                 "key.mismatch",
-                f"the key found for {self._issuer.name} is another one; check its key_ref",
+                f"the key found for {issuer.name} is another one; check its key_ref",
                 Kind.INTERNAL,
             )
         self._handle = handle
         return handle
 
-    def _sign(self, tbs: bytes) -> bytes:
-        handle = self._open()
+    def _sign(self, issuer: Issuer, tbs: bytes) -> bytes:
+        handle = self._open(issuer)
         try:
             raw = handle.sign(tbs)
         except KeyUnavailable:
@@ -84,11 +83,11 @@ class KeyRing:
         self._keys: dict[int, CaKey] = {}
 
     @asynccontextmanager
-    async def hold(self, issuer: Issuer) -> AsyncIterator[CaKey]:
+    async def hold(self, issuer_id: int) -> AsyncIterator[CaKey]:
         """The issuer's key, for one request at a time; the others wait."""
-        key = self._keys.get(issuer.id)
+        key = self._keys.get(issuer_id)
         if key is None:
-            key = self._keys[issuer.id] = CaKey(issuer, self._opener)
+            key = self._keys[issuer_id] = CaKey(issuer_id, self._opener)
         async with key.lock:
             yield key
 

@@ -61,11 +61,11 @@ class CaSigner:
 
     async def _sign_reserved(self, kind: str, issuer_id: int, serial: bytes) -> bytes:
         with _counted(kind):
-            issuer, authority = await self._authority(issuer_id)
             # The session is kept while the key works, without a transaction: as many as there are keys.
-            async with self._keys.hold(issuer) as key, acquire(self._pool) as conn:
+            async with self._keys.hold(issuer_id) as key, acquire(self._pool) as conn:
                 # 1. The reservation is the only source of the bytes (T1).
-                found = await signing.read(conn, issuer, serial)
+                issuer, own, found = await signing.read(conn, issuer_id, serial) or (None, None, None)
+                issuer, authority = _authority(issuer_id, issuer, own)
                 if found is None:
                     raise _not_reserved(issuer, serial)
                 # 2. What was signed before is the answer, for ever.
@@ -79,7 +79,7 @@ class CaSigner:
                 check_certificate(read_tbs_certificate(tbs), authority, _expected(found), now)
                 _check_form(kind, tbs, found.precertificate)
                 # 5. Sign, and log before the bytes leave.
-                certificate = write_certificate(tbs, authority.algorithm, await key.sign(tbs))
+                certificate = write_certificate(tbs, authority.algorithm, await key.sign(issuer, tbs))
                 return await self._log_certificate(conn, kind, issuer, serial, certificate)
 
     async def sign_crl(self, issuer_id: int, scope: str, tbs: bytes) -> bytes:
@@ -88,16 +88,16 @@ class CaSigner:
         Raises `crl.*` and whatever `KeyRing` raises. The kill switch does not stop CRLs: revoking must go on (G21).
         """
         with _counted("crl"):
-            issuer, authority = await self._authority(issuer_id)
-            async with self._keys.hold(issuer) as key:
+            async with self._keys.hold(issuer_id) as key:
                 async with acquire(self._pool) as conn:
+                    issuer, authority = _authority(issuer_id, *await issuers.with_certificate(conn, issuer_id))
                     found = await _scope(conn, issuer, scope)
                     last = await signing_log.last_crl_number(conn, issuer_id, scope)
                 now = int(self._clock.now())
                 matched = self._matched.setdefault((issuer_id, scope), Matched())
                 crl = await key.run(lambda: read_tbs_crl(tbs, authority, matched))
                 check_crl(crl, authority, found, last, now)
-                signature = await key.sign(tbs)
+                signature = await key.sign(issuer, tbs)
                 await self._log_crl(issuer, scope, crl.number, tbs)
                 return signature
 
@@ -116,17 +116,8 @@ class CaSigner:
                     f"the key of {issuer.name} is on the token of OCSP keys: move it to a token of its own",
                     Kind.UNAVAILABLE,
                 )
-            async with self._keys.hold(issuer) as key:
-                await key.open()
-
-    async def _authority(self, issuer_id: int) -> tuple[Issuer, Authority]:
-        async with acquire(self._pool) as conn:
-            issuer, own = await issuers.with_certificate(conn, issuer_id)
-        if issuer is None:
-            raise QuashError("signer.issuer_unknown", f"there is no issuer {issuer_id}", Kind.NOT_FOUND)
-        if own is None:
-            raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
-        return issuer, authority_of(issuer, own.der)
+            async with self._keys.hold(issuer.id) as key:
+                await key.open(issuer)
 
     async def _log_certificate(
         self, conn: Connection, kind: str, issuer: Issuer, serial: bytes, certificate: bytes
@@ -162,6 +153,16 @@ class CaSigner:
         if not added:
             raise QuashError("crl.number", f"CRL number {number} was spent meanwhile; build it again", Kind.CONFLICT)
         _SIGNED.labels("crl", issuer.name).inc()
+
+
+def _authority(
+    issuer_id: int, issuer: Issuer | None, own: issuers.IssuerCertificate | None
+) -> tuple[Issuer, Authority]:
+    if issuer is None:
+        raise QuashError("signer.issuer_unknown", f"there is no issuer {issuer_id}", Kind.NOT_FOUND)
+    if own is None:
+        raise QuashError("signer.issuer_certificate", f"{issuer.name} has no certificate yet", Kind.REFUSED)
+    return issuer, authority_of(issuer, own.der)
 
 
 def _signed_before(found: Signable, kind: str) -> bytes | None:

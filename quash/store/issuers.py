@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from quash.store.database import Connection
@@ -55,26 +55,49 @@ _COLUMNS = (
     "id, name, kind, parent, subject, spki, signature_algorithm, key_ref, ocsp_path, max_age, bucket_count,"
     " shard_count, profiles, created_at"
 )
+_WIDTH, _PROFILES = len(_COLUMNS.split(", ")), _COLUMNS.split(", ").index("profiles")
 _CERTIFICATE_COLUMNS = "issuer_id, sha256, der, not_before, not_after"
 _LONGEST_CHAIN = 8
-_CHAIN = """
+
+SHOWN = ", ".join(f"i.{column}" for column in _COLUMNS.split(", ")) + ", shown.*"
+"""The columns of an issuer `i` and of its certificate that chains show, as `read_shown` wants them."""
+SHOWN_OF = f"""
+left join lateral (
+    select {_CERTIFICATE_COLUMNS} from issuer_certificate
+    where issuer_id = i.id order by not_after desc, sha256 limit 1
+) shown on true
+"""
+SHOWN_WIDTH = len(f"{_COLUMNS}, {_CERTIFICATE_COLUMNS}".split(", "))
+
+Chain = list[tuple[Issuer, IssuerCertificate | None]]
+"""An issuer and those above it, each with the certificate that chains show, the root last."""
+
+
+def chain_query(by: str, more: str = "", joined: str = "") -> str:
+    """SQL: the `Chain` of issuer $1, by id or name: a row of `SHOWN`, and `more` columns, for each issuer `i`."""
+    return f"""
 with recursive above as (
     select issuer.*, 1 as height from issuer where {by} = $1
     union all
-    select issuer.*, height + 1 from above join issuer on issuer.id = above.parent where height < $2
+    select issuer.*, height + 1 from above join issuer on issuer.id = above.parent where height < {_LONGEST_CHAIN}
 )
-select {columns}, c.* from above left join lateral (
-    select {certificate_columns} from issuer_certificate
-    where issuer_id = above.id order by not_after desc, sha256 limit 1
-) c on true order by height
+select {SHOWN}{more} from above i {SHOWN_OF} {joined} order by height
 """
-_CHAIN_BY_ID, _CHAIN_BY_NAME = (
-    _CHAIN.format(by=by, columns=_COLUMNS, certificate_columns=_CERTIFICATE_COLUMNS) for by in ("id", "name")
-)
 
 
-def _issuer(row: Any) -> Issuer:
-    return Issuer(**{**row, "profiles": tuple(row["profiles"])})
+_CHAIN_BY_ID, _CHAIN_BY_NAME = chain_query("id"), chain_query("name")
+
+
+def read_shown(row: Sequence[Any]) -> tuple[Issuer, IssuerCertificate | None]:
+    """What `SHOWN` stands for, from the first columns of a row."""
+    certificate = row[_WIDTH:SHOWN_WIDTH]
+    return _issuer(row[:_WIDTH]), None if certificate[0] is None else IssuerCertificate(*certificate)
+
+
+def _issuer(row: Sequence[Any]) -> Issuer:
+    values = list(row)
+    values[_PROFILES] = tuple(values[_PROFILES])
+    return Issuer(*values)
 
 
 async def add(
@@ -172,53 +195,35 @@ async def certificate(conn: Connection, issuer_id: int) -> IssuerCertificate | N
 
 async def with_certificate(conn: Connection, issuer_id: int) -> tuple[Issuer | None, IssuerCertificate | None]:
     """An issuer and the certificate that chains show; None, None when there is no such issuer."""
-    rows = await conn.fetch(_CHAIN_BY_ID, issuer_id, 1)
-    return (_issuer(_named(Issuer, rows[0])), _certificate(rows[0])) if rows else (None, None)
+    row = await conn.fetchrow(f"select {SHOWN} from issuer i {SHOWN_OF} where i.id = $1", issuer_id)
+    return (None, None) if row is None else read_shown(row)
 
 
-async def chain(conn: Connection, issuer: int | str) -> list[tuple[Issuer, IssuerCertificate | None]]:
-    """An issuer, by id or name, and those above it, each with the certificate that chains show, the root last."""
-    rows = await conn.fetch(_CHAIN_BY_ID if isinstance(issuer, int) else _CHAIN_BY_NAME, issuer, _LONGEST_CHAIN)
-    return [(_issuer(_named(Issuer, row)), _certificate(row)) for row in rows]
+async def chain(conn: Connection, issuer: int | str) -> Chain:
+    """See `Chain`; the issuer by its id or name."""
+    rows = await conn.fetch(_CHAIN_BY_ID if isinstance(issuer, int) else _CHAIN_BY_NAME, issuer)
+    return [read_shown(row) for row in rows]
 
-
-def _certificate(row: Any) -> IssuerCertificate | None:
-    return None if row["der"] is None else IssuerCertificate(**_named(IssuerCertificate, row))
-
-
-def _named(kind: type, row: Any) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in fields(kind)}
-
-
-STOPPED = """
-coalesce((select bool_or(stopped) from (select distinct on (issuer_id) stopped from kill_switch
-    where issuer_id = $1 or issuer_id is null order by issuer_id, id desc) newest), false)
-"""
-"""Whether the kill switch stops issuer $1 (G21): its own newest row says so, or the newest for all issuers."""
 
 REVOKED = """
 (select bool_and(exists (select from certificate given join revocation r using (issuer_id, serial)
-        where given.issuer_id = $2 and given.spki_sha256 = $3 and given.der = own.der))
-    from issuer_certificate own where own.issuer_id = $1)
+        where given.issuer_id = i.parent and given.spki_sha256 = sha256(i.spki) and given.der = own.der))
+    from issuer_certificate own where own.issuer_id = i.id)
 """
-"""Whether the CA above ($2) has revoked every certificate that it ever gave issuer $1, whose key's hash is $3 (C3)."""
+"""Whether the CA above has revoked every certificate that it ever gave issuer `i` (C3)."""
+
+
+def stopped(issuer_id: str) -> str:
+    """SQL: whether the kill switch stops an issuer (G21): its own newest row says so, or the newest for all issuers."""
+    return f"""
+coalesce((select bool_or(stopped) from (select distinct on (issuer_id) stopped from kill_switch
+    where issuer_id = {issuer_id} or issuer_id is null order by issuer_id, id desc) newest), false)
+"""
 
 
 async def is_stopped(conn: Connection, issuer_id: int) -> bool:
-    """See `STOPPED`."""
-    return bool(await conn.fetchval(f"select {STOPPED}", issuer_id))
-
-
-async def is_own_key(conn: Connection, spki: bytes, profiles: Sequence[str]) -> bool:
-    """Whether a CA has this key (DER SPKI), or a certificate of one of these profiles, which no subscriber's are."""
-    found = await conn.fetchval(
-        "select exists (select from issuer where spki = $1)"
-        " or exists (select from certificate where spki_sha256 = $2 and profile = any($3))",
-        spki,
-        hashlib.sha256(spki).digest(),
-        list(profiles),
-    )
-    return bool(found)
+    """See `stopped`."""
+    return bool(await conn.fetchval(f"select {stopped('$1')}", issuer_id))
 
 
 async def set_stopped(conn: Connection, issuer_id: int | None, *, stopped: bool, at: int, act_id: int) -> None:

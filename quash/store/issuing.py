@@ -13,10 +13,9 @@ from uuid import UUID
 
 import orjson
 
-from quash.store import certificates, orders
+from quash.store import certificates, issuers, orders
 from quash.store.certificates import Certificate, Reservation
 from quash.store.database import Connection
-from quash.store.issuers import STOPPED
 from quash.store.lint_results import LintResult
 from quash.store.orders import Order
 
@@ -30,11 +29,33 @@ class Obstacles:
     revoked: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What is known of a key and of the issuer asked for. `ours`: it is a CA's, or of a profile without subscribers."""
+
+    ours: bool
+    chain: issuers.Chain
+    obstacles: Obstacles
+
+
 Linted = Sequence[LintResult]
 
 _ORDER = ", ".join(f"o.{column}" for column in orders.COLUMNS.split(", "))
 _CERTIFICATE = ", ".join(f"c.{column}" for column in certificates.COLUMNS.split(", "))
 _WIDTH = len(orders.COLUMNS.split(", "))
+
+_PROSPECT = issuers.chain_query(
+    "name",
+    ", exists (select from issuer where spki = $2)"
+    " or exists (select from certificate where spki_sha256 = sha256($2) and profile = any($3)) as ours,"
+    f" {issuers.stopped('i.id')} as stopped,"
+    " exists (select from blocked_key where spki_sha256 = sha256($2)) as blocked",
+)
+_CHAIN_AND_CERTIFICATE = issuers.chain_query(
+    "id",
+    ", leaf.not_after as until, leaf.der as leaf",
+    "left join certificate leaf on height = 1 and leaf.issuer_id = i.id and leaf.serial = $2",
+)
 
 # What linters said of a document, of the order that the transaction found.
 _LINTED = (
@@ -60,10 +81,34 @@ async def read(conn: Connection, order_id: UUID) -> tuple[Order, Reservation | N
     return order, Reservation(Certificate(*certificate), tbs, order_id, reserved_at)
 
 
+async def prospect(conn: Connection, issuer: str, spki: bytes, profiles: Sequence[str]) -> Prospect | None:
+    """Of a key (DER SPKI) and an issuer by its name; `profiles` have no subscribers. None: there is no such issuer."""
+    rows = await conn.fetch(_PROSPECT, issuer, spki, list(profiles))
+    if not rows:
+        return None
+    first = rows[0]
+    return Prospect(
+        first["ours"],
+        [issuers.read_shown(row) for row in rows],
+        Obstacles(stopped=first["stopped"], blocked=first["blocked"], revoked=False),
+    )
+
+
+async def chain_and_certificate(
+    conn: Connection, issuer_id: int, serial: bytes
+) -> tuple[issuers.Chain, int, bytes | None] | None:
+    """An issuer's chain, and notAfter and DER of a certificate of its. None: there is no such certificate."""
+    rows = await conn.fetch(_CHAIN_AND_CERTIFICATE, issuer_id, serial)
+    if not rows or rows[0]["until"] is None:
+        return None
+    return [issuers.read_shown(row) for row in rows], rows[0]["until"], rows[0]["leaf"]
+
+
 async def obstacles(conn: Connection, issuer_id: int, spki_sha256: bytes, serial: bytes | None) -> Obstacles:
     """Holds while the caller has `quash.store.locks.signing_locks` from before the call. `serial`: if there is one."""
     row = await conn.fetchrow(
-        f"select {STOPPED} as stopped, exists (select from blocked_key where spki_sha256 = $2) as blocked,"
+        f"select {issuers.stopped('$1')} as stopped,"
+        " exists (select from blocked_key where spki_sha256 = $2) as blocked,"
         " exists (select from revocation where issuer_id = $1 and serial = $3) as revoked",
         issuer_id,
         spki_sha256,

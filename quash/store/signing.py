@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from quash.store import certificates
 from quash.store.certificates import Certificate, Reservation
 from quash.store.database import Connection
-from quash.store.issuers import REVOKED, STOPPED, Issuer
+from quash.store.issuers import REVOKED, SHOWN, SHOWN_OF, SHOWN_WIDTH, Issuer, IssuerCertificate, read_shown, stopped
 from quash.store.signing_log import SignedCertificate
 
 
@@ -30,30 +30,38 @@ class Signable:
 
 
 _READ = f"""
-select {", ".join(f"c.{column}" for column in certificates.COLUMNS.split(", "))},
-    c.tbs, c.order_id, c.created_at, s.url,
+select {SHOWN}, {", ".join(f"c.{column}" for column in certificates.COLUMNS.split(", "))},
+    c.tbs, c.order_id, c.created_at as reserved_at, s.url,
     before.tbs_sha256 as precertificate_tbs, before.der as precertificate_der,
     done.tbs_sha256 as certificate_tbs, done.der as certificate_der,
     exists (select from blocked_key b where b.spki_sha256 = c.spki_sha256) as blocked,
-    {STOPPED} as stopped,
+    {stopped("i.id")} as stopped,
     {REVOKED} as issuer_revoked
-from certificate c
+from issuer i {SHOWN_OF}
+left join certificate c on c.issuer_id = i.id and c.serial = $2
 left join crl_scope s on s.issuer_id = c.issuer_id and s.shard is not distinct from c.shard
 left join signing_log before
     on before.issuer_id = c.issuer_id and before.serial = c.serial and before.kind = 'precertificate'
 left join signing_log done on done.issuer_id = c.issuer_id and done.serial = c.serial and done.kind = 'certificate'
-where c.issuer_id = $1 and c.serial = $4
+where i.id = $1
 """
-_WIDTH = len(certificates.COLUMNS.split(", "))
+_WIDTH = SHOWN_WIDTH + len(certificates.COLUMNS.split(", "))
 
 
-async def read(conn: Connection, issuer: Issuer, serial: bytes) -> Signable | None:
+async def read(
+    conn: Connection, issuer_id: int, serial: bytes
+) -> tuple[Issuer, IssuerCertificate | None, Signable | None] | None:
+    """The issuer, its certificate, and what is reserved under the serial. None: there is no such issuer."""
+    row = await conn.fetchrow(_READ, issuer_id, serial)
+    return None if row is None else (*read_shown(row), _signable(row))
+
+
+def _signable(row: Any) -> Signable | None:
     """None: nobody reserved this serial."""
-    row = await conn.fetchrow(_READ, issuer.id, issuer.parent, hashlib.sha256(issuer.spki).digest(), serial)
-    if row is None:
+    if row["reserved_at"] is None:
         return None
     return Signable(
-        Reservation(Certificate(*row[:_WIDTH]), row["tbs"], row["order_id"], row["created_at"]),
+        Reservation(Certificate(*row[SHOWN_WIDTH:_WIDTH]), row["tbs"], row["order_id"], row["reserved_at"]),
         _signed(row["precertificate_tbs"], row["precertificate_der"]),
         _signed(row["certificate_tbs"], row["certificate_der"]),
         row["url"],
