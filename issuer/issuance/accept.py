@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -13,39 +15,65 @@ from issuer.issuance.prepare import Asked, Plan
 from quash.errors import Kind, QuashError
 from quash.store import acts, orders
 from quash.store.database import Connection, acquire
+from quash.store.locks import new_order_lock
 from quash.store.orders import Order
 
 
-async def accept(means: Means, applicant: str, profile: str, request: str, by: str | None) -> tuple[Order, Plan]:
-    """Commits the order, `pending` or `held`. Raises the refusal, once the refused order and its act are stored."""
+def new_order(means: Means, applicant: str, profile: str, by: str | None) -> Order:
+    """An order that nobody has looked at. `by`: the operator of a reseller's account that sends it."""
     now = means.now()
-    order = Order(uuid4(), now, applicant, profile, b"", "pending", None, None, None, None, now, submitted_by=by)
+    return Order(uuid4(), now, applicant, profile, b"", "pending", None, None, None, None, now, submitted_by=by)
+
+
+@asynccontextmanager
+async def accepted(means: Means, order: Order, request: str) -> AsyncIterator[tuple[Connection, Order, Plan]]:
+    """Commits a new order, `pending` or `held`; one that is pending is the block's alone, on its connection.
+
+    Raises the refusal, once the refused order and its act are stored.
+    """
+    order = await _checked(means, order, request)
+    async with acquire(means.pool) as conn:
+        plan = await _planned(means, conn, order)
+        if names := flagged(plan.content, means.config.issuance.high_profile):
+            order = replace(order, state="held", detail=f"an officer looks at {', '.join(names)} first (G19)")
+            await _hold(means, conn, order, names)
+            await means.passed("accept")
+            yield conn, order, plan
+            return
+        async with new_order_lock(conn, order.id) as lock:
+            await orders.add_locked(conn, order, lock)
+            await means.passed("accept")
+            yield conn, order, plan
+
+
+async def _checked(means: Means, order: Order, request: str) -> Order:
+    """The order with its request, whose key is good; it may take long, so no connection is held meanwhile."""
     try:
         decoded = csr.decode(request)
         spki = csr.public_key(decoded)
         order = replace(order, csr=decoded)  # what is no request, a private key perhaps, is not kept
-        await means.check_key(spki)  # may take long, so before a connection is held
+        await means.check_key(spki)
     except QuashError as error:
         if error.kind not in PASSING:
             async with acquire(means.pool) as conn:
                 await _store_refused(means, conn, order, error)
         raise
-    async with acquire(means.pool) as conn:
-        try:
-            plan = await make_plan(means, conn, order)
-        except QuashError as error:
-            if error.kind not in PASSING:
-                await _store_refused(means, conn, order, error)
-            raise
-        if names := flagged(plan.content, means.config.issuance.high_profile):
-            order = replace(order, state="held", detail=f"an officer looks at {', '.join(names)} first (G19)")
-            async with conn.transaction():
-                await orders.add(conn, order)
-                await ending.act(means, conn, order, "order.hold", names=" ".join(names))
-        else:
-            await orders.add(conn, order)
-    await means.passed("accept")
-    return order, plan
+    return order
+
+
+async def _planned(means: Means, conn: Connection, order: Order) -> Plan:
+    try:
+        return await make_plan(means, conn, order)
+    except QuashError as error:
+        if error.kind not in PASSING:
+            await _store_refused(means, conn, order, error)
+        raise
+
+
+async def _hold(means: Means, conn: Connection, order: Order, names: Sequence[str]) -> None:
+    async with conn.transaction():
+        await orders.add(conn, order)
+        await ending.act(means, conn, order, "order.hold", names=" ".join(names))
 
 
 async def make_plan(means: Means, conn: Connection, order: Order) -> Plan:

@@ -50,7 +50,7 @@ async def refuse(means: Means, conn: Connection, order: Order, reserved: Reserve
 async def close(means: Means, conn: Connection, order: Order, error: QuashError) -> Order:
     """The order and the act alone (F1). To be called inside a transaction."""
     now = means.now()
-    await orders.refuse(conn, order.id, error.code, error.message, now)
+    await orders.refuse(conn, order, error.code, error.message, now)
     await act(means, conn, order, "order.refuse", code=error.code)
     # Profiles as clients spell them must not become metric labels without end.
     known = any(order.profile == profile.name for profile in means.config.profiles)

@@ -12,7 +12,7 @@
 10. final TBS        a twin with the SCTs is linted; its TBS is committed, the only one that may be signed
 11. re-check, sign   as 5 and 6; the CA signer proves the match of both TBS by itself (D19)
 12. T3: commit       certificate, act, order `ready`; its way into a log begins (E6, `issuance/finals.py`)
-13. answers          as 8
+13. answers          as 8; those that step 8 saw a moment ago are these (`docs/adr/0007-answers-of-step-8.md`)
 14. release          order `issued`: the certificate may leave (answer before release, A7)
 
 Without logs, which only a demonstration may do, 6 to 10 fall away. An order that fails from 4 on, or was left for too
@@ -23,7 +23,8 @@ from step 4 on, whatever happens to the order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -44,12 +45,14 @@ from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.runtime.log import logger
 from quash.store import issuing, orders
-from quash.store.database import Connection, Pool, acquire
+from quash.store.database import Connection, Pool, acquire, translated
 from quash.store.locks import try_order_lock
 from quash.store.orders import Order
 
 _PARALLEL: Final = 4
 _FIRST_WAIT: Final = 0.02
+_STILL_ANSWERED: Final = 60.0
+"""Seconds for which answers that step 8 saw are not asked for again in step 13."""
 
 _SECONDS = Histogram("quash_order_seconds", "From an order's acceptance to its release")
 _OLDEST = Gauge("quash_orders_oldest_seconds", "Age of the oldest unfinished order: A7 wants answers in 900")
@@ -59,11 +62,13 @@ _OLDEST = Gauge("quash_orders_oldest_seconds", "Age of the oldest unfinished ord
 class _Work:
     """An order under way. `plan`: its checks, if this worker made them itself a moment ago; they are made again when
     it goes on after anything that took longer. What may change at any moment is looked at under the locks (step 5).
+    `answered`: when (monotonic) this worker got public answers for its serial; it went on without a break since.
     """
 
     order: Order
     plan: Plan | None = None
     reserved: Reserved | None = None
+    answered: float | None = None
 
 
 class Issuance:
@@ -100,13 +105,18 @@ class Issuance:
 
         `by`: the operator of a reseller's account that sends it (G42).
         """
-        order, _ = await accept.accept(self._means, applicant, profile, request, by)
-        return order
+        new = accept.new_order(self._means, applicant, profile, by)
+        async with accept.accepted(self._means, new, request) as (_, order, _):
+            return order
 
     async def order(self, applicant: str, profile: str, request: str, *, by: str | None, timeout: float) -> Order:
-        """`submit`, then `finish` with what the checks found."""
-        order, plan = await accept.accept(self._means, applicant, profile, request, by)
-        return await self._finish(order.id, timeout, plan if order.state == "pending" else None)
+        """`submit`, then `finish` with what the checks found: on one connection, and in one piece, as far as T2."""
+        new = accept.new_order(self._means, applicant, profile, by)
+        with self._watching(new.id):
+            async with accept.accepted(self._means, new, request) as (conn, order, plan):
+                deadline = self._clock.monotonic() + timeout
+                work = await self._begin(conn, _Work(order, plan))
+            return await self._finish(new.id, deadline, work)
 
     async def decide(self, order_id: UUID, officer: str, refusal: str | None) -> Order:
         """An officer releases a held order, or refuses it with a reason. Raises `order.own`, `order.conflict`."""
@@ -114,25 +124,30 @@ class Issuance:
 
     async def finish(self, order_id: UUID, timeout: float) -> Order:
         """Drives an order until it ends or `timeout` seconds are over; then `step` goes on with it."""
-        return await self._finish(order_id, timeout, None)
+        with self._watching(order_id):
+            return await self._finish(order_id, self._clock.monotonic() + timeout, None)
 
-    async def _finish(self, order_id: UUID, timeout: float, plan: Plan | None) -> Order:
-        deadline, wait = self._clock.monotonic() + timeout, _FIRST_WAIT
+    async def _finish(self, order_id: UUID, deadline: float, work: _Work | None) -> Order:
+        wait = _FIRST_WAIT
+        while True:
+            order, work = await self._try(order_id, deadline, work), None
+            if order.final or order.state == "held" or self._clock.monotonic() >= deadline:
+                return order
+            await self._clock.sleep(wait)
+            wait = min(wait * 1.5, LONGEST_WAIT)
+
+    @contextmanager
+    def _watching(self, order_id: UUID) -> Iterator[None]:
         self._watched.add(order_id)
         try:
-            while True:
-                order, plan = await self._try(order_id, deadline, plan), None
-                if order.final or order.state == "held" or self._clock.monotonic() >= deadline:
-                    return order
-                await self._clock.sleep(wait)
-                wait = min(wait * 1.5, LONGEST_WAIT)
+            yield
         finally:
             self._watched.discard(order_id)
 
     async def step(self) -> int:
         """Takes every unfinished order as far as it goes now, whoever left it; returns how many moved.
 
-        Those that a `finish` of this process is at are left to it.
+        Those that an `order` or a `finish` of this process is at are left to it.
         """
         moved, after, oldest = 0, (-1, UUID(int=0)), self.now()
         while True:
@@ -153,28 +168,40 @@ class Issuance:
             logger().exception("order.fault", order=str(order.id))
             return False
 
-    async def _try(self, order_id: UUID, deadline: float = 0.0, plan: Plan | None = None) -> Order:
-        """`advance`, where a passing fault, or another worker, leaves the order as it is."""
+    async def _begin(self, conn: Connection, work: _Work) -> _Work | None:
+        """Steps 3 to 7 of an order that was accepted just now; None: a passing fault left it as it is."""
+        if work.order.state != "pending":
+            return work
         try:
-            return await self.advance(order_id, deadline, plan)
+            with translated():
+                return await self._issue(conn, work, None)
         except QuashError as error:
-            if not _passes(error):
-                raise
-            logger().warning("order.waits", order=str(order_id), code=error.code, detail=error.message)
+            _check_passes(work.order.id, error)
+            return None
+
+    async def _try(self, order_id: UUID, deadline: float = 0.0, work: _Work | None = None) -> Order:
+        """`advance`, where a passing fault, or another worker, leaves the order as it is. `work`: what was begun."""
+        try:
+            return await (self.advance(order_id, deadline) if work is None else self._go_on(work, deadline))
+        except QuashError as error:
+            _check_passes(order_id, error)
         async with acquire(self._pool) as conn:
             return await accept.get_order(conn, order_id)
 
-    async def advance(self, order_id: UUID, deadline: float = 0.0, plan: Plan | None = None) -> Order:
+    async def advance(self, order_id: UUID, deadline: float = 0.0) -> Order:
         """One attempt at steps 3 to 14, from wherever the order stands. Raises passing faults only.
 
-        `deadline`: until when (monotonic) it may wait for public answers, rather than look once. `plan`: of this very
-        order, when it was accepted a moment ago.
+        `deadline`: until when (monotonic) it may wait for public answers, rather than look once.
         """
         async with acquire(self._pool) as conn, try_order_lock(conn, order_id) as alone:
-            work = replace(await _read(conn, order_id), plan=plan)
+            work = await _read(conn, order_id)
             if alone and work.order.state == "pending":
                 work = await self._issue(conn, work, None)
-        if alone and work.order.state == "pending" and self._means.logging is not None:
+        return await self._go_on(work, deadline) if alone or work.order.state == "ready" else work.order
+
+    async def _go_on(self, work: _Work, deadline: float) -> Order:
+        """Steps 8 to 14."""
+        if work.order.state == "pending" and self._means.logging is not None:
             work = await self._log(work, self._means.logging, deadline)
         return await self._release(work, deadline) if work.order.state == "ready" else work.order
 
@@ -192,30 +219,30 @@ class Issuance:
                 reserved = await logs.finalise(means, conn, order, plan, reserved, scts=scts)
             if reserved.tbs is not None and is_poisoned(reserved.tbs):
                 return _Work(order, plan, await sign.sign_precertificate(means, conn, order, plan, reserved))
-            return _Work(await sign.sign_certificate(means, conn, order, plan, reserved), plan, reserved)
+            order = await sign.sign_certificate(means, conn, order, plan, reserved)
+            return _Work(order, plan, reserved, work.answered)
         except QuashError as error:
             if _passes(error):
                 raise
             return _Work(await ending.refuse(means, conn, order, reserved, error))
 
     async def _log(self, work: _Work, logging: Logging, deadline: float) -> _Work:
-        """Steps 8 to 12. No connection is held while strangers and logs are asked."""
+        """Steps 8 to 12. No connection is held while strangers and logs are asked.
+
+        The order is not read again: each transaction begins with the state that it needs, and finds out by itself.
+        """
         order, reserved = work.order, work.reserved
         if order.id in self._at_logs or reserved is None or reserved.der is None or reserved.tbs is not None:
             return work
         self._at_logs.add(order.id)
         try:
-            if work.plan is not None:
-                chain = work.plan.chain
-            else:
-                async with acquire(self._pool) as conn:
-                    chain = await prepare.read_chain(conn, reserved.issuer_id)
+            chain = await self._chain(work, reserved)
             if not await self._answered(chain, reserved, deadline, new=work.plan is not None):
                 return await self._look_again(work, reserved)
+            work = replace(work, answered=self._clock.monotonic())
             scts = await logs.log(self._means, logging, reserved, [der for _, der in chain])
             async with acquire(self._pool) as conn, try_order_lock(conn, order.id) as alone:
-                now = replace(await _read(conn, order.id), plan=work.plan)
-                return await self._issue(conn, now, scts) if alone and now.order.state == "pending" else now
+                return await self._issue(conn, work, scts) if alone else work
         finally:
             self._at_logs.discard(order.id)
 
@@ -224,13 +251,7 @@ class Issuance:
         means, order, reserved = self._means, work.order, work.reserved
         if reserved is None:
             raise prepare.inconsistent(order)
-        if work.plan is not None:
-            chain = work.plan.chain
-        else:
-            async with acquire(self._pool) as conn:
-                chain = await prepare.read_chain(conn, reserved.issuer_id)
-        new = work.plan is not None and reserved.state != "precertificate"
-        if not await self._answered(chain, reserved, deadline, new=new):
+        if not (self._is_answered_still(work) or await self._is_answered(work, reserved, deadline)):
             return (await self._look_again(work, reserved)).order
         now = self.now()
         async with acquire(self._pool) as conn:
@@ -241,6 +262,20 @@ class Issuance:
         _SECONDS.observe(self._clock.now() - order.created_at)
         await means.passed("release")
         return replace(order, state="issued", updated_at=now)
+
+    def _is_answered_still(self, work: _Work) -> bool:
+        """OCSP answers for the serial, whichever certificate bears it; `release` itself sees a revocation since."""
+        return work.answered is not None and self._clock.monotonic() - work.answered <= _STILL_ANSWERED
+
+    async def _is_answered(self, work: _Work, reserved: Reserved, deadline: float) -> bool:
+        new = work.plan is not None and reserved.state != "precertificate"
+        return await self._answered(await self._chain(work, reserved), reserved, deadline, new=new)
+
+    async def _chain(self, work: _Work, reserved: Reserved) -> prepare.Chain:
+        if work.plan is not None:
+            return work.plan.chain
+        async with acquire(self._pool) as conn:
+            return await prepare.read_chain(conn, reserved.issuer_id)
 
     async def _answered(self, chain: prepare.Chain, reserved: Reserved, deadline: float, *, new: bool) -> bool:
         issuer, certificate = chain[0]
@@ -258,6 +293,13 @@ class Issuance:
     def now(self) -> int:
         """Unix seconds."""
         return self._means.now()
+
+
+def _check_passes(order_id: UUID, error: QuashError) -> None:
+    """Raises what says something about the order; the rest is told, and the order waits."""
+    if not _passes(error):
+        raise error
+    logger().warning("order.waits", order=str(order_id), code=error.code, detail=error.message)
 
 
 def _passes(error: QuashError) -> bool:

@@ -93,6 +93,24 @@ async def try_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[bool
         await _release(conn, "pg_advisory_unlock($1)", key)
 
 
+TAKING = "alone as materialized (select pg_advisory_lock({}))"
+"""The part of a statement that takes the lock whose number `new_order_lock` yields."""
+
+
+@asynccontextmanager
+async def new_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[int]:
+    """Yields the number of the order's lock, for the statement of the block that writes the order and takes it.
+
+    So the block has the lock before anybody else sees that there is such an order.
+    """
+    key = _key("order", order_id.bytes)
+    owe(conn)
+    try:
+        yield key
+    finally:
+        await _release(conn, "pg_advisory_unlock($1)", key)
+
+
 @asynccontextmanager
 async def _held(conn: Connection, lock: str, unlock: str, key: int) -> AsyncIterator[None]:
     owe(conn)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from quash.errors import Kind, QuashError
 from quash.store.database import Connection
+from quash.store.locks import TAKING
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,25 @@ COLUMNS = (
 )
 
 
+_VALUES = ", ".join(f"${n}" for n in range(1, 14))
+
+
 async def add(conn: Connection, order: Order) -> None:
-    """Stores a new order as it is, pending or refused."""
+    """Stores a new order as it is."""
+    await conn.execute(f"insert into certificate_order ({COLUMNS}) values ({_VALUES})", *_row(order))
+
+
+async def add_locked(conn: Connection, order: Order, lock: int) -> None:
+    """Stores a new pending order, whose lock this session has from before anybody can see it (`new_order_lock`)."""
     await conn.execute(
-        f"insert into certificate_order ({COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        f"with {TAKING.format('$14')} insert into certificate_order ({COLUMNS}) select {_VALUES} from alone",
+        *_row(order),
+        lock,
+    )
+
+
+def _row(order: Order) -> tuple[object, ...]:
+    return (
         order.id,
         order.created_at,
         order.operator,
@@ -140,15 +156,17 @@ async def refuse_held(conn: Connection, order_id: UUID, code: str, detail: str, 
     )
 
 
-async def refuse(conn: Connection, order_id: UUID, code: str, detail: str, at: int) -> None:
+async def refuse(conn: Connection, order: Order, code: str, detail: str, at: int) -> None:
+    """Ends an order that is still in the state, pending or ready, in which its worker saw it."""
     await _change(
         conn,
         "set state = 'refused', code = $2, detail = $3, updated_at = $4"
-        " where id = $1 and state in ('pending', 'ready')",
-        order_id,
+        " where id = $1 and state = $5 and state in ('pending', 'ready')",
+        order.id,
         code,
         detail,
         at,
+        order.state,
     )
 
 

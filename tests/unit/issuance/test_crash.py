@@ -11,7 +11,7 @@ import pytest
 from issuer.issuance.issue import Issuance
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
-from quash.runtime.clock import FakeClock
+from quash.runtime.clock import FakeClock, SystemClock
 from quash.store.roles import ISSUING
 from tests.support.issuing import World, make_csr
 
@@ -69,12 +69,18 @@ def _interrupted(world: World, point: str, blow: Blow) -> Issuance:
     return world.issuance(passed=passed, sign=sign)
 
 
-async def _suffer(world: World, point: str, blow: Blow) -> None:
-    """One order up to the blow. What the caller sees of it is not what counts."""
+async def _suffer(world: World, point: str, blow: Blow, *, whole: bool = False) -> None:
+    """One order up to the blow. What the caller sees of it is not what counts.
+
+    `whole`: as a client's order goes, on one connection as far as it is signed.
+    """
     issuance = _interrupted(world, point, blow)
     with contextlib.suppress(ProcessEndedError, QuashError):
-        order = await issuance.submit("operator:ann", "tls-dv", make_csr())
-        await issuance.advance(order.id)
+        if whole:
+            await issuance.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+        else:
+            order = await issuance.submit("operator:ann", "tls-dv", make_csr())
+            await issuance.advance(order.id)
 
 
 async def _assert_invariants(world: World) -> None:
@@ -97,10 +103,11 @@ async def _assert_invariants(world: World) -> None:
     assert len(await world.fetch("select from signing_log")) <= len(rows)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("point", POINTS)
-async def test_after_a_crash_the_order_resumes(world: World, database: Any, point: str) -> None:
+async def test_after_a_crash_the_order_resumes(world: World, database: Any, point: str, *, whole: bool) -> None:
     """An exception ends the process between two steps; the next process finishes the order with the same serial."""
-    await _suffer(world, point, _raise)
+    await _suffer(world, point, _raise, whole=whole)
     before = await world.fetch("select serial from certificate")
     restarted = world.issuance(pool=await database.pool(ISSUING))
 
@@ -115,10 +122,11 @@ async def test_after_a_crash_the_order_resumes(world: World, database: Any, poin
     assert await restarted.step() == 0
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_killed_connection_loses_nothing(world: World, kill: Blow, point: str) -> None:
+async def test_a_killed_connection_loses_nothing(world: World, kill: Blow, point: str, *, whole: bool) -> None:
     """The database ends our sessions between two steps; the same process goes on with new ones."""
-    await _suffer(world, point, kill)
+    await _suffer(world, point, kill, whole=whole)
     again = world.issuance()
     for _ in range(3):  # each dead connection of the pool costs one attempt
         with contextlib.suppress(QuashError):
@@ -219,6 +227,36 @@ async def test_an_order_has_one_worker_at_a_time(world: World) -> None:
     order = await issuance.submit("operator:ann", "tls-dv", make_csr())
     assert (await issuance.advance(order.id)).state == "issued"
     assert len(calls) == 1
+    assert len(await world.fetch("select from certificate")) == 1
+
+
+async def test_an_order_is_its_workers_before_anybody_sees_it(world: World) -> None:
+    """A second process that looks the moment the order is committed finds it taken: one serial, one signature."""
+    rival = world.issuance()
+
+    async def passed(step: str) -> None:
+        if step in ("accept", "reserve"):
+            assert await rival.step() == 0
+
+    order = await world.issuance(passed=passed).order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    assert order.state == "issued"
+    assert len(await world.fetch("select from certificate")) == len(await world.fetch("select from signing_log")) == 1
+
+
+async def test_a_passing_fault_leaves_an_order_to_whoever_waits_for_it(world: World) -> None:
+    """The client's own worker goes on with it, from what is committed, as long as the client waits."""
+    clock = SystemClock()
+    clock.now = world.clock.now  # type: ignore[method-assign]  # waits are real, times are the world's
+    faults = [QuashError("rpc.unavailable", "down", Kind.UNAVAILABLE) for _ in range(2)]
+
+    async def sign(issuer_id: int, serial: bytes) -> bytes:
+        if faults:
+            raise faults.pop()
+        return await world.signer.sign_certificate(issuer_id, serial)
+
+    issuance = world.issuance(sign=sign, clock=clock)
+    order = await issuance.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=60)
+    assert (order.state, faults) == ("issued", [])
     assert len(await world.fetch("select from certificate")) == 1
 
 

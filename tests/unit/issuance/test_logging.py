@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from issuer.checks.findings import Finding, Report
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.ct.double import LogDouble
@@ -18,7 +19,7 @@ from issuer.ct.submit import CtLogs
 from issuer.ct.tbs import plain
 from issuer.issuance.issue import Issuance
 from issuer.issuance.means import Logging
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Lint
@@ -109,20 +110,25 @@ def _ending_at(world: World, client: CtLogs, point: str) -> Issuance:
     return issuance(world, client, passed=passed)
 
 
-async def _suffer(world: World, client: CtLogs, point: str) -> None:
+async def _suffer(world: World, client: CtLogs, point: str, *, whole: bool) -> None:
+    """`whole`: as a client's order goes, on one connection as far as T2."""
     use_case = _ending_at(world, client, point)
     with contextlib.suppress(ProcessEndedError, QuashError):
-        order = await use_case.submit("operator:ann", "tls-dv", make_csr())
-        await use_case.advance(order.id)
+        if whole:
+            await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+        else:
+            order = await use_case.submit("operator:ann", "tls-dv", make_csr())
+            await use_case.advance(order.id)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("point", POINTS)
 async def test_after_a_crash_the_order_goes_on_with_its_serial(
-    world: World, database: Any, logs: tuple[CtLogs, dict[str, LogDouble]], point: str
+    world: World, database: Any, logs: tuple[CtLogs, dict[str, LogDouble]], point: str, *, whole: bool
 ) -> None:
     """E8: whatever step was the last, one serial, one precertificate, one certificate that matches it."""
     client, _ = logs
-    await _suffer(world, client, point)
+    await _suffer(world, client, point, whole=whole)
     before = await world.fetch("select serial from certificate")
     restarted = issuance(world, client, pool=await database.pool(ISSUING))
     for _ in range(2):
@@ -145,7 +151,7 @@ async def test_an_order_left_for_long_is_refused_and_its_serial_revoked(
 ) -> None:
     """A8, E8: a precertificate without a certificate is answered: revoked, never silent."""
     client, _ = logs
-    await _suffer(world, client, point)
+    await _suffer(world, client, point, whole=False)
     clock.step(world.config.issuance.resume_seconds)
     await issuance(world, client, pool=await database.pool(ISSUING)).step()
     (order,) = await world.fetch("select state, code from certificate_order")
@@ -217,6 +223,106 @@ async def test_a_precertificate_revoked_before_it_is_answered_does_not_wait_for_
     order = await use_case.finish(order.id, timeout=0)
     assert (order.state, order.code) == ("refused", "certificate.revoked")
     assert len(await world.fetch("select from revocation")) == 1
+
+
+class Counting:
+    """`Answers` of a public that sees every certificate at once, and counts who asks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def good(self, issuer: Issuer, issuer_certificate: bytes, serial: bytes) -> bool:
+        self.asked += 1
+        return True
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0, 1), (60, 1), (61, 2)])
+async def test_what_step_8_heard_is_asked_for_again_after_a_minute(
+    world: World, logs: tuple[CtLogs, dict[str, LogDouble]], seconds: int, asked: int
+) -> None:
+    """A7, ADR 7: OCSP answers for the serial, not for one of its two certificates; but not for ever."""
+    client, _ = logs
+    answers = Counting()
+
+    async def passed(step: str) -> None:
+        if step == "log":
+            await world.clock.advance(seconds)  # type: ignore[attr-defined]
+
+    use_case = issuance(world, client, answers=answers, passed=passed)
+    order = await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    assert (order.state, answers.asked) == ("issued", asked)
+
+
+@pytest.mark.parametrize("point", ["final", "sign", "commit"])
+async def test_whoever_goes_on_with_an_order_asks_anew(
+    world: World, logs: tuple[CtLogs, dict[str, LogDouble]], point: str
+) -> None:
+    """A7: what another process heard nobody remembers, and a worker that was interrupted neither."""
+    client, _ = logs
+    await _suffer(world, client, point, whole=True)
+    answers = Counting()
+    assert await issuance(world, client, answers=answers).step() == 1
+    assert answers.asked == 1
+    assert [each["state"] for each in await world.fetch("select state from certificate_order")] == ["issued"]
+
+
+async def test_a_fault_makes_the_same_worker_ask_anew(world: World, logs: tuple[CtLogs, dict[str, LogDouble]]) -> None:
+    """A7: it may have taken any time."""
+    client, _ = logs
+    answers, faults = Counting(), [QuashError("rpc.unavailable", "down", Kind.UNAVAILABLE)]
+
+    async def sign(issuer_id: int, serial: bytes) -> bytes:
+        if faults:
+            raise faults.pop()
+        return await world.signer.sign_certificate(issuer_id, serial)
+
+    use_case = issuance(world, client, answers=answers, sign=sign)
+    assert (await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)).state == "pending"
+    assert answers.asked == 1
+    assert await use_case.step() == 1
+    assert answers.asked == 2
+
+
+@pytest.mark.parametrize("point", ["log", "final", "commit"])
+async def test_what_was_revoked_since_step_8_does_not_leave(
+    world: World, logs: tuple[CtLogs, dict[str, LogDouble]], point: str
+) -> None:
+    """A7, C8: nobody asks again, and the last statement finds it all the same."""
+    client, _ = logs
+
+    async def passed(step: str) -> None:
+        if step == point:
+            await _revoke(world)
+
+    use_case = issuance(world, client, passed=passed)
+    order = await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    assert (order.state, order.code) == ("refused", "certificate.revoked")
+    assert len(await world.fetch("select from revocation")) == 1
+
+
+async def test_a_worker_that_comes_back_late_harms_nobody(world: World, tmp_path: Path) -> None:
+    """Another has finished the order while logs answered: the first one's word about its own twin ends nothing."""
+    other: list[str] = []
+
+    class Slow:
+        async def sct_list(
+            self, precertificate: bytes, issuers: Sequence[bytes], seconds: int, not_after: int
+        ) -> bytes:
+            root = await world.certificate_of("root")
+            async with logs_of(tmp_path / "list", world.clock, [root]) as (client, _):
+                rival = issuance(world, client)
+                assert await rival.step() == 1
+            other.append((await world.fetch("select state from certificate_order"))[0]["state"])
+            return bytes.fromhex("000400020102")
+
+    async def refusing(_twin: bytes, document: str) -> list[Report]:
+        findings = (Finding("error", "e_test", "no good"),) if document == "dv-certificate" else ()
+        return [Report("test", "1", findings, findings)]
+
+    late = world.issuance(logging=Logging(world.signer.sign_precertificate, Slow()), linting=refusing)
+    order = await late.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    assert (other, order.state) == (["issued"], "issued")
+    assert await world.fetch("select from revocation") == []
 
 
 async def _revoke(world: World) -> None:

@@ -5,6 +5,7 @@ serial that is known and can be revoked (A8, E8).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from quash.errors import QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import new_serial
 from quash.runtime.clock import FakeClock
@@ -20,12 +22,14 @@ from quash.store.certificates import Certificate
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
 from quash.store.lint_results import LintResult
+from quash.store.locks import new_order_lock, try_order_lock
 from quash.store.orders import Order
 from quash.store.revocations import Revocation
 from quash.store.roles import ADMIN, ISSUING
 from tests.support.issuing import add_hierarchy
 
-_KEY = bytes(range(32))
+_SPKI = b"a DER SPKI"
+_KEY = hashlib.sha256(_SPKI).digest()
 _TABLES = ("certificate", "certificate_order", "lint_result", "outbox", "act", "final_submission")
 
 
@@ -215,7 +219,7 @@ async def test_t3_commits_certificate_order_and_act_together(desk: Desk, *, news
 async def test_t3_is_not_for_an_order_that_ended(desk: Desk) -> None:
     """Refused meanwhile: neither certificate nor act, and the serial stays what it was, to be revoked."""
     order, row = await desk.reserved()
-    await orders.refuse(desk.conn, order.id, "order.test", "over", desk.now)
+    await orders.refuse(desk.conn, order, "order.test", "over", desk.now)
     before = await desk.counts()
     assert not await desk.complete(order, news=True, logged=True)
     assert await desk.counts() == before
@@ -227,11 +231,64 @@ async def test_t3_waits_for_whoever_ends_the_order(desk: Desk) -> None:
     order, row = await desk.reserved()
     async with desk.database.owner.acquire() as other:
         async with other.transaction():
-            await orders.refuse(other, order.id, "order.test", "over", desk.now)
+            await orders.refuse(other, order, "order.test", "over", desk.now)
             completing = asyncio.create_task(desk.complete(order))
             await desk.until_waiting(other)
         assert not await completing
     assert await certificates.get(desk.conn, row.issuer_id, row.serial) == row
+
+
+async def test_an_order_ends_in_the_state_in_which_it_was_seen(desk: Desk) -> None:
+    """A worker that saw it pending does not refuse what another made ready."""
+    order, _ = await desk.reserved()
+    assert await desk.complete(order)
+    with pytest.raises(QuashError, match=r"order\.conflict"):
+        await orders.refuse(desk.conn, order, "order.test", "over", desk.now)
+    await orders.refuse(desk.conn, replace(order, state="ready"), "order.test", "over", desk.now)
+    with pytest.raises(QuashError, match=r"order\.conflict"):
+        await orders.refuse(desk.conn, replace(order, state="refused"), "order.test", "over", desk.now)
+
+
+async def test_a_new_order_is_locked_before_it_is_seen(desk: Desk) -> None:
+    """Whoever takes its lock first is whoever wrote it; afterwards it is free."""
+    order = Order(uuid4(), desk.now, "operator:ann", "tls-dv", b"csr", "pending", None, None, None, None, desk.now)
+    async with new_order_lock(desk.conn, order.id) as lock:
+        await orders.add_locked(desk.conn, order, lock)
+        assert await orders.get(desk.conn, order.id) == order
+        async with desk.database.owner.acquire() as other, other.transaction():
+            assert not await other.fetchval("select pg_try_advisory_xact_lock($1)", lock)
+    async with try_order_lock(desk.admin, order.id) as alone:
+        assert alone
+
+
+async def test_a_key_that_is_ours_is_told(desk: Desk) -> None:
+    """D46, G31: a CA's own, or that of a certificate of a profile without subscribers."""
+
+    async def ours(spki: bytes, *profiles: str) -> bool:
+        found = await issuing.prospect(desk.conn, desk.issuer.name, spki, profiles)
+        assert found is not None
+        assert [issuer.name for issuer, _ in found.chain] == ["tls-ov", "root"]
+        assert all(certificate is not None for _, certificate in found.chain)
+        return found.ours
+
+    await desk.reserved()
+    assert await ours(desk.issuer.spki)
+    assert not await ours(_SPKI)
+    assert await ours(_SPKI, "ocsp-signer", "tls-dv")
+    assert await issuing.prospect(desk.conn, "nobody", _SPKI, []) is None
+
+
+async def test_a_certificate_is_told_with_its_chain(desk: Desk) -> None:
+    """One question: whose it is, until when it is valid, and its bytes once it has some."""
+    order, row = await desk.reserved()
+    found = await issuing.chain_and_certificate(desk.conn, row.issuer_id, row.serial)
+    assert found is not None
+    assert (found[0], found[1:]) == (await issuers.chain(desk.conn, row.issuer_id), (row.not_after, None))
+    assert await desk.complete(order)
+    found = await issuing.chain_and_certificate(desk.conn, row.issuer_id, row.serial)
+    assert found is not None
+    assert found[1:] == (row.not_after, b"final")
+    assert await issuing.chain_and_certificate(desk.conn, row.issuer_id, new_serial()) is None
 
 
 async def test_release_is_for_what_is_ready_and_not_revoked(desk: Desk) -> None:
@@ -280,6 +337,9 @@ async def test_obstacles_are_told_apart(desk: Desk) -> None:
     async def look() -> tuple[bool, bool]:
         found = await issuing.obstacles(desk.conn, desk.issuer.id, _KEY, None)
         assert not found.revoked
+        prospect = await issuing.prospect(desk.conn, desk.issuer.name, _SPKI, [])
+        assert prospect is not None
+        assert prospect.obstacles == found
         return found.stopped, found.blocked
 
     assert await look() == (False, False)
