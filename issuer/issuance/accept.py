@@ -15,7 +15,7 @@ from issuer.issuance.prepare import Asked, Plan
 from quash.errors import Kind, QuashError
 from quash.store import acts, orders
 from quash.store.database import Connection, acquire
-from quash.store.locks import new_order_lock
+from quash.store.locks import order_lock
 from quash.store.orders import Order
 
 
@@ -40,7 +40,7 @@ async def accepted(means: Means, order: Order, request: str) -> AsyncIterator[tu
             await means.passed("accept")
             yield conn, order, plan
             return
-        async with new_order_lock(conn, order.id) as lock:
+        async with order_lock(conn, order.id) as lock:
             await orders.add_locked(conn, order, lock)
             await means.passed("accept")
             yield conn, order, plan

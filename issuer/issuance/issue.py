@@ -46,7 +46,7 @@ from quash.runtime.config import Config
 from quash.runtime.log import logger
 from quash.store import issuing, orders
 from quash.store.database import Connection, Pool, acquire, translated
-from quash.store.locks import try_order_lock
+from quash.store.locks import order_lock, try_order_lock
 from quash.store.orders import Order
 
 _PARALLEL: Final = 4
@@ -205,18 +205,18 @@ class Issuance:
             work = await self._log(work, self._means.logging, deadline)
         return await self._release(work, deadline) if work.order.state == "ready" else work.order
 
-    async def _issue(self, conn: Connection, work: _Work, scts: bytes | None) -> _Work:
-        """Steps 3 to 7, with the SCTs at hand 10 to 12, or the refusal."""
+    async def _issue(self, conn: Connection, work: _Work, logged: logs.Logged | None) -> _Work:
+        """Steps 3 to 7, of what is logged 10 to 12, or the refusal."""
         means, order, plan, reserved = self._means, work.order, work.plan, work.reserved
         try:
             prepare.check_age(order.began_at, means.config.issuance.resume_seconds, means.now())
-            if reserved is not None and reserved.tbs is None and scts is None:
+            if reserved is not None and reserved.tbs is None and logged is None:
                 return work  # a precertificate without SCTs: `_log` goes on
             plan = plan or await accept.make_plan(means, conn, order)
             if reserved is None:
                 order, reserved = await reserve(means, conn, order, plan)
-            if reserved.tbs is None and scts is not None:
-                reserved = await logs.finalise(means, conn, order, plan, reserved, scts=scts)
+            if reserved.tbs is None and logged is not None:
+                reserved = await logs.finalise(means, conn, order, plan, reserved, logged=logged)
             if reserved.tbs is not None and is_poisoned(reserved.tbs):
                 return _Work(order, plan, await sign.sign_precertificate(means, conn, order, plan, reserved))
             order = await sign.sign_certificate(means, conn, order, plan, reserved)
@@ -241,8 +241,8 @@ class Issuance:
                 return await self._look_again(work, reserved)
             work = replace(work, answered=self._clock.monotonic())
             scts = await logs.log(self._means, logging, reserved, [der for _, der in chain])
-            async with acquire(self._pool) as conn, try_order_lock(conn, order.id) as alone:
-                return await self._issue(conn, work, scts) if alone else work
+            async with acquire(self._pool) as conn, order_lock(conn, order.id) as lock:
+                return await self._issue(conn, work, logs.Logged(scts, lock))
         finally:
             self._at_logs.discard(order.id)
 

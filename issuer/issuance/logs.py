@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from issuer import profiles
 from issuer.issuance import prepare
@@ -23,13 +23,21 @@ async def log(means: Means, logging: Logging, reserved: Reserved, chain: list[by
     return scts
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What logs promised, and the number of the order's lock, which the next statement takes."""
+
+    scts: bytes
+    lock: int
+
+
 async def finalise(
-    means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved, *, scts: bytes
+    means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved, *, logged: Logged
 ) -> Reserved:
     """Step 10. The first final TBS that is committed stays the only one, whatever SCTs come later."""
-    tbs = prepare.final_tbs(reserved, scts)
+    tbs = prepare.final_tbs(reserved, logged.scts)
     twin = profiles.build_twin(tbs, plan.issuer.signature_algorithm)
     linted = await lint(means, conn, order, twin, f"{plan.kind.document}-certificate")
-    begun(order, await issuing.set_final_tbs(conn, *reserved.key, tbs, linted))
+    begun(order, await issuing.set_final_tbs(conn, *reserved.key, tbs, linted=linted, lock=logged.lock))
     await means.passed("final")
     return replace(reserved, tbs=tbs)

@@ -112,11 +112,13 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     So few sessions are put in order, and not each one as asyncpg would, which costs as much as many a question.
     """
 
-    __slots__ = ("_owed",)
+    __slots__ = ("_owed", "locks")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._owed = 0
+        self.locks: list[tuple[int, bool]] = []
+        """Advisory locks that it may have: number, and whether shared, as often as it took them (`store.locks`)."""
 
     def owe(self) -> None:
         """To be called before something is taken that outlives the transaction."""
@@ -130,6 +132,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
         if self._owed:
             await self.execute(_RESET)
             self._owed = 0
+            self.locks.clear()
 
 
 async def _reset(session: Session) -> None:
@@ -146,6 +149,11 @@ def paid(conn: Connection) -> None:
     """`Session.paid`, likewise."""
     if not is_lost(conn):
         cast("Session", conn).paid()
+
+
+def locks_of(conn: Connection) -> list[tuple[int, bool]]:
+    """`Session.locks`, likewise: one that is gone has none."""
+    return [] if is_lost(conn) else cast("Session", conn).locks
 
 
 async def connect_once(config: Config, state: State, role: str, **overrides: Any) -> asyncpg.Connection:

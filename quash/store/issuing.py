@@ -17,6 +17,7 @@ from quash.store import certificates, issuers, orders
 from quash.store.certificates import Certificate, Reservation
 from quash.store.database import Connection
 from quash.store.lint_results import LintResult
+from quash.store.locks import TRYING, UNLOCKED, UNLOCKING, given_back, held, not_taken
 from quash.store.orders import Order
 
 
@@ -147,32 +148,46 @@ async def reserve(conn: Connection, order_id: UUID, row: Certificate, tbs: bytes
 
 
 async def set_precertificate(conn: Connection, issuer_id: int, serial: bytes, der: bytes) -> bool:
-    """T2: a reserved serial has its precertificate, which is answered for from now on (A8); news for the presigner."""
-    return await _done(
+    """T2: a reserved serial has its precertificate, which is answered for from now on (A8); news for the presigner.
+
+    The session's locks end with it.
+    """
+    return await _done_and_unlocked(
         conn,
         "with found as (update certificate set state = 'precertificate', der = $3, tbs = null"
         " where issuer_id = $1 and serial = $2 and state = 'reserved' returning issuer_id, serial),"
         " news as (insert into outbox (lane, kind, issuer_id, serial)"
-        " select 0, 'certificate', issuer_id, serial from found)"
-        " select count(*) from found, pg_notify('outbox', '')",
+        " select 0, 'certificate', issuer_id, serial from found),"
+        f" {UNLOCKING.format(exclusive='$4', shared='$5')}"
+        f" select (select count(*) from found), (select pg_notify('outbox', '') from found), {UNLOCKED}",
         issuer_id,
         serial,
         der,
     )
 
 
-async def set_final_tbs(conn: Connection, issuer_id: int, serial: bytes, tbs: bytes, linted: Linted) -> bool:
-    """The only bytes that may be signed as the certificate of a precertificate, and what linters said of their twin."""
-    return await _done(
-        conn,
-        "with found as (update certificate set tbs = $3 where issuer_id = $1 and serial = $2"
-        " and state = 'precertificate' and tbs is null returning order_id),"
-        f" linted as ({_LINTED.format(_arrays(4))}) select count(*) from found",
+async def set_final_tbs(
+    conn: Connection, issuer_id: int, serial: bytes, tbs: bytes, *, linted: Linted, lock: int
+) -> bool:
+    """The only bytes that may be signed as the certificate of a precertificate, and what linters said of their twin.
+
+    It takes the order's lock (`quash.store.locks.order_lock`): False also says that another session has it.
+    """
+    row = await conn.fetchrow(
+        f"with {TRYING.format('$4')},"
+        " found as (update certificate c set tbs = $3 from alone where alone.alone and c.issuer_id = $1"
+        " and c.serial = $2 and c.state = 'precertificate' and c.tbs is null returning c.order_id),"
+        f" linted as ({_LINTED.format(_arrays(5))})"
+        " select (select alone from alone) as alone, (select count(*) from found) as found",
         issuer_id,
         serial,
         tbs,
+        lock,
         *_columns(linted),
     )
+    if not row["alone"]:
+        not_taken(conn, lock)
+    return bool(row["found"])
 
 
 async def complete(
@@ -190,9 +205,10 @@ async def complete(
 
     `news`: the presigner has to hear of the serial. `logged`: the certificate goes to a log as well (E6).
 
-    The order's row is locked first, so that what is found to be pending stays it until the commit.
+    The order's row is locked first, so that what is found to be pending stays it until the commit. The session's locks
+    end with it.
     """
-    return await _done(
+    return await _done_and_unlocked(
         conn,
         "with pending as materialized (select id from certificate_order where id = $1 and state = 'pending'"
         " and issuer_id = $2 and serial = $3 for update),"
@@ -204,8 +220,9 @@ async def complete(
         " news as (insert into outbox (lane, kind, issuer_id, serial)"
         " select 0, 'certificate', issuer_id, serial from found where $9),"
         " submitted as (insert into final_submission (issuer_id, serial, added_at, next_at)"
-        " select issuer_id, serial, $5, $5 from found where $10)"
-        " select count(*) from found, pg_notify('outbox', '')",
+        " select issuer_id, serial, $5, $5 from found where $10),"
+        f" {UNLOCKING.format(exclusive='$11', shared='$12')}"
+        f" select (select count(*) from found), (select pg_notify('outbox', '') from found where $9), {UNLOCKED}",
         order.id,
         order.issuer_id,
         order.serial,
@@ -244,6 +261,13 @@ def _columns(linted: Linted) -> list[list[Any]]:
     """Findings are lists, which the driver would take for another dimension of the array."""
     columns = [(r.at, r.document, r.linter, r.version, orjson.dumps(r.findings).decode(), r.refused) for r in linted]
     return [list(column) for column in zip(*columns, strict=True)] or [[] for _ in range(6)]
+
+
+async def _done_and_unlocked(conn: Connection, statement: str, *arguments: object) -> bool:
+    """Of a statement whose last two arguments are the session's locks."""
+    done = await _done(conn, statement, *arguments, *held(conn))
+    given_back(conn)
+    return done
 
 
 async def _done(conn: Connection, statement: str, *arguments: object) -> bool:

@@ -68,7 +68,7 @@ async def add(conn: Connection, order: Order) -> None:
 
 
 async def add_locked(conn: Connection, order: Order, lock: int) -> None:
-    """Stores a new pending order, whose lock this session has from before anybody can see it (`new_order_lock`)."""
+    """Stores a new pending order, whose lock this session has from before anybody can see it (`order_lock`)."""
     await conn.execute(
         f"with {TAKING.format('$14')} insert into certificate_order ({COLUMNS}) select {_VALUES} from alone",
         *_row(order),

@@ -214,7 +214,7 @@ def test_whoever_takes_what_outlives_a_transaction_says_so() -> None:
         name: body for file in takers if file.name != "migrate.py" for name, body in functions_that_take(file).items()
     }
     assert len(taking) >= 6
-    assert {name for name, body in taking.items() if "owe(" not in body and "_held(" not in body} == set()
+    assert {name for name, body in taking.items() if "owe(" not in body and "_having(" not in body} == set()
     # Nor does a function of the database take something behind our backs.
     migrations = (root / "quash/store/migrations").glob("*.sql")
     assert {file.name for file in migrations if re.search(r"advisory_lock|set_config\(", file.read_text())} == set()

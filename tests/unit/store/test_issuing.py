@@ -22,7 +22,7 @@ from quash.store.certificates import Certificate
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
 from quash.store.lint_results import LintResult
-from quash.store.locks import new_order_lock, try_order_lock
+from quash.store.locks import kill_switch_lock, order_lock, signing_locks, spki_lock, try_order_lock
 from quash.store.orders import Order
 from quash.store.revocations import Revocation
 from quash.store.roles import ADMIN, ISSUING
@@ -74,6 +74,11 @@ class Desk:
         return await issuing.complete(
             self.conn, order, b"final", self.now + 2, news=news, logged=logged, action="certificate.issue", subject={}
         )
+
+    async def final_tbs(self, order: Order, row: Certificate, tbs: bytes) -> bool:
+        linted = self.linted(order, "dv-certificate")
+        async with order_lock(self.conn, order.id) as lock:
+            return await issuing.set_final_tbs(self.conn, row.issuer_id, row.serial, tbs, linted=linted, lock=lock)
 
     async def until_waiting(self, other: Connection) -> None:
         """Until our session waits for a lock that `other` has."""
@@ -187,15 +192,59 @@ async def test_the_first_final_tbs_stays_the_only_one(desk: Desk) -> None:
     """D19: whatever SCTs come later; and there is none without a precertificate."""
     order, row = await desk.reserved()
     key = (row.issuer_id, row.serial)
-    linted = desk.linted(order, "dv-certificate")
-    assert not await issuing.set_final_tbs(desk.conn, *key, b"early", linted)
+    assert not await desk.final_tbs(order, row, b"early")
     assert await issuing.set_precertificate(desk.conn, *key, b"pre")
-    assert await issuing.set_final_tbs(desk.conn, *key, b"first", linted)
-    assert not await issuing.set_final_tbs(desk.conn, *key, b"second", linted)
+    async with try_order_lock(desk.admin, order.id):
+        assert not await desk.final_tbs(order, row, b"another worker's")
+    assert await desk.final_tbs(order, row, b"first")
+    assert not await desk.final_tbs(order, row, b"second")
+    async with try_order_lock(desk.admin, order.id) as alone:
+        assert alone
     found = await certificates.get_reservation(desk.conn, *key)
     assert found is not None
     assert found.tbs == b"first"
     assert (await desk.counts())["lint_result"] == 2 + 2
+
+
+@pytest.mark.parametrize("step", ["T2", "T3"])
+async def test_locks_end_with_the_commit_and_not_a_moment_earlier(desk: Desk, step: str) -> None:
+    """Whoever waits for the key or for the kill switch sees what was committed under the locks (C8, G21)."""
+    order, row = await desk.reserved()
+    queries: list[str] = []
+    async with try_order_lock(desk.conn, order.id) as alone, signing_locks(desk.conn, _KEY):
+        assert alone
+        async with desk.conn.transaction():
+            if step == "T2":
+                assert await issuing.set_precertificate(desk.conn, row.issuer_id, row.serial, b"pre")
+            else:
+                assert await desk.complete(order)
+            for lock in (kill_switch_lock(desk.admin, stop=True), spki_lock(desk.admin, _KEY)):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(lock.__aenter__(), 0.2)
+            async with try_order_lock(desk.admin, order.id) as free:
+                assert not free
+        desk.conn.add_query_logger(lambda record: queries.append(record.query))
+        async with asyncio.timeout(10), kill_switch_lock(desk.admin, stop=True), spki_lock(desk.admin, _KEY):
+            pass
+        async with try_order_lock(desk.admin, order.id) as free:
+            assert free
+    assert queries == []  # there was nothing left to give back
+
+
+async def test_a_transaction_that_found_another_state_ends_its_locks_too(desk: Desk) -> None:
+    """And what a session took twice it has twice."""
+    _, row = await desk.reserved()
+    async with signing_locks(desk.conn, _KEY), spki_lock(desk.conn, _KEY):
+        assert not await issuing.set_precertificate(desk.conn, row.issuer_id, new_serial(), b"pre")
+        async with asyncio.timeout(10), kill_switch_lock(desk.admin, stop=True), spki_lock(desk.admin, _KEY):
+            pass
+    async with spki_lock(desk.conn, _KEY):
+        async with spki_lock(desk.conn, _KEY):
+            pass
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(spki_lock(desk.admin, _KEY).__aenter__(), 0.2)
+    async with asyncio.timeout(10), spki_lock(desk.admin, _KEY):
+        pass
 
 
 @pytest.mark.parametrize("news", [False, True])
@@ -252,7 +301,7 @@ async def test_an_order_ends_in_the_state_in_which_it_was_seen(desk: Desk) -> No
 async def test_a_new_order_is_locked_before_it_is_seen(desk: Desk) -> None:
     """Whoever takes its lock first is whoever wrote it; afterwards it is free."""
     order = Order(uuid4(), desk.now, "operator:ann", "tls-dv", b"csr", "pending", None, None, None, None, desk.now)
-    async with new_order_lock(desk.conn, order.id) as lock:
+    async with order_lock(desk.conn, order.id) as lock:
         await orders.add_locked(desk.conn, order, lock)
         assert await orders.get(desk.conn, order.id) == order
         async with desk.database.owner.acquire() as other, other.transaction():
@@ -319,7 +368,7 @@ async def test_after_each_transaction_the_serial_is_known_and_revocable(desk: De
     if steps > 0:
         assert await issuing.set_precertificate(desk.conn, *key, b"pre")
     if steps > 1:
-        assert await issuing.set_final_tbs(desk.conn, *key, b"final tbs", desk.linted(order))
+        assert await desk.final_tbs(order, row, b"final tbs")
     if steps > 2:
         assert await desk.complete(order)
     siblings = await certificates.siblings(desk.admin, _KEY, desk.now, 10)
