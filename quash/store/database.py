@@ -9,8 +9,9 @@ Types: xid8 is int, pg_snapshot is (xmin, xmax, running), jsonb is Python values
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Any, Final, TypeAlias, cast
 
 import asyncpg
@@ -172,20 +173,29 @@ async def _open(*arguments: Any, **named: Any) -> asyncpg.Connection:
     return conn
 
 
-@asynccontextmanager
-async def acquire(pool: Pool) -> AsyncIterator[Connection]:
+class acquire:  # noqa: N801 - used as the function that it would be, were it asked less often
     """A connection of the pool; whatever ends because the database is lost raises `store.unavailable`.
 
     What was committed stays so: a database that is lost while the connection goes back is nobody's error.
     """
-    with connecting():
-        conn = await pool.acquire()
-    try:
-        with translated():
-            yield conn
-    finally:
+
+    __slots__ = ("_conn", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> Connection:
+        with connecting():
+            self._conn = await self._pool.acquire()
+        return self._conn
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with suppress(QuashError), translated():  # the pool throws such a connection away
-            await pool.release(conn)
+            await self._pool.release(self._conn)
+        if isinstance(error, Exception) and (told := _translation(error)) is not None:
+            raise told from error
 
 
 def is_lost(conn: Connection) -> bool:
@@ -214,18 +224,21 @@ def translated() -> Iterator[None]:
     """Raises `store.unavailable` for errors of a lost database; every other error passes unchanged."""
     try:
         yield
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise QuashError("store.login_refused", f"the database refuses us: {error}", Kind.UNAVAILABLE) from error
-    except asyncpg.InvalidCatalogNameError as error:
-        raise QuashError(
-            "store.no_database", f"{error}: run `quash init` with database.owner_url, or make it", Kind.UNAVAILABLE
-        ) from error
-    except _LOST as error:
-        raise _unavailable(error) from error
-    except asyncpg.InterfaceError as error:
-        if not any(words in str(error) for words in _CLOSED):
-            raise  # a mistake of the caller
-        raise _unavailable(error) from error
+    except Exception as error:
+        if (told := _translation(error)) is None:
+            raise
+        raise told from error
+
+
+def _translation(error: Exception) -> QuashError | None:
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return QuashError("store.login_refused", f"the database refuses us: {error}", Kind.UNAVAILABLE)
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        said = f"{error}: run `quash init` with database.owner_url, or make it"
+        return QuashError("store.no_database", said, Kind.UNAVAILABLE)
+    # Of the interface's errors, most are mistakes of the caller.
+    closed = isinstance(error, asyncpg.InterfaceError) and any(words in str(error) for words in _CLOSED)
+    return _unavailable(error) if closed or isinstance(error, _LOST) else None
 
 
 def _unavailable(error: Exception) -> QuashError:
