@@ -26,6 +26,8 @@ from quash.store.final_submissions import Due
 
 _AT_ONCE: Final = 4
 """Submissions side by side: enough for a backlog of an outage, too few to be felt by orders."""
+BATCH: Final = 16
+"""Certificates claimed with one question."""
 
 _OLDEST: Final = Gauge("quash_ct_finals_oldest_seconds", "Age of the oldest final certificate in no log (E6: 86400)")
 
@@ -43,11 +45,12 @@ class Finals:
         self._pool = pool
         self._logs = logs
         self._clock = clock
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def step(self) -> int:
-        """Submits a few that are due; returns how many of them a log has now."""
+        """Submits at most `BATCH` that are due; returns how many of them a log has now."""
         async with acquire(self._pool) as conn:
-            due = await final_submissions.claim(conn, self._now(), _AT_ONCE)
+            due = await final_submissions.claim(conn, self._now(), BATCH)
             since = await final_submissions.oldest(conn, self._now())
             chains = {each: await prepare.read_chain(conn, each) for each in {each.issuer_id for each in due}}
         _OLDEST.set(0 if since is None else self._now() - since)
@@ -61,7 +64,8 @@ class Finals:
     async def _submit(self, due: Due, above: prepare.Chain) -> bytes | None:
         """The id of the log that has it."""
         try:
-            found = await self._logs.log_final(due.der, [der for _, der in above], due.not_after)
+            async with self._gate:
+                found = await self._logs.log_final(due.der, [der for _, der in above], due.not_after)
         except QuashError as error:
             logger().warning("ct.final_waits", serial=format_serial(due.serial), code=error.code, detail=error.message)
             return None

@@ -18,7 +18,7 @@ from issuer.ct.submit import CtLogs
 from issuer.issuance import validation_api
 from issuer.issuance.api import add_routes
 from issuer.issuance.configuration import Watch
-from issuer.issuance.finals import Finals
+from issuer.issuance.finals import BATCH, Finals
 from issuer.issuance.issue import Issuance
 from issuer.issuance.means import Logging, SignCertificate
 from issuer.issuance.openapi import API
@@ -128,10 +128,10 @@ async def _watch_configuration(process: Process, watch: Watch) -> None:
 
 
 async def _log_finals(process: Process, finals: Finals) -> None:
-    """E6: beside everything else, as long as there is something to do; its age is a metric, no reason to be unready."""
+    """E6: beside everything else, and in batches; its age is a metric, no reason to be unready."""
     while True:
         try:
-            if await finals.step():
+            if await finals.step() == BATCH:
                 continue
         except Exception as error:  # noqa: BLE001 - no fault here may end the issuing API
             process.log.warning("ct.finals_wait", error=f"{type(error).__name__}: {error}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from issuer.ct.double import LogDouble
+from issuer.ct.sct import Sct
 from issuer.ct.submit import CtLogs
+from issuer.issuance import finals
 from issuer.issuance.finals import Finals
 from issuer.issuance.issue import Logging
 from quash.runtime.clock import FakeClock
@@ -53,14 +56,14 @@ async def test_a_final_certificate_is_handed_out_first_and_logged_then(world: Wo
     (row,) = await rows(world)
     assert (row["attempts"], row["logged_at"], row["next_at"]) == (0, None, row["added_at"])
     assert len(entries(doubles)) == 3
-    finals = Finals(world.pool, client, world.clock)
-    assert await finals.step() == 1
+    submitting = Finals(world.pool, client, world.clock)
+    assert await submitting.step() == 1
     (certificate,) = await world.fetch("select der from certificate")
     (double,) = [double for double in doubles.values() if len(double.entries) == 2]
     assert certificate["der"] in double.entries[-1]
     (row,) = await rows(world)
     assert (row["attempts"], row["logged_at"], row["log_id"]) == (1, int(world.clock.now()), double.log_id)
-    assert await finals.step() == 0
+    assert await submitting.step() == 0
     assert len(entries(doubles)) == 4
 
 
@@ -114,6 +117,30 @@ async def test_several_processes_share_the_work(world: World, logs: Logs, databa
     several = [Finals(await database.pool(ISSUING), client, world.clock) for _ in range(3)]
     assert sum([await each.step() for each in several]) == 6
     assert len(entries(doubles)) == before + 6
+
+
+async def test_a_backlog_is_claimed_in_batches_and_submitted_few_at_once(
+    world: World, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One question for many; and no more submissions side by side than before, however many there are."""
+    monkeypatch.setattr(finals, "BATCH", 5)
+    client, _ = logs
+    for number in range(6):
+        await order(world, client, (f"www{number}.example.org",))
+    under_way, most = 0, 0
+
+    class Log:
+        async def log_final(self, certificate: bytes, issuers: Sequence[bytes], not_after: int) -> Sct:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return await client.log_final(certificate, issuers, not_after)
+
+    submitting = Finals(world.pool, Log(), world.clock)
+    assert [await submitting.step() for _ in range(3)] == [5, 1, 0]
+    assert most == 4
 
 
 async def test_a_crash_behind_t3_loses_no_submission(world: World, logs: Logs) -> None:
