@@ -113,11 +113,10 @@ def build_tbs(kind: ProfileKind, issuer: LeafIssuer, content: LeafContent, seria
 
     Not by pyca's builder: that limits octets of UTF-8 where RFC 5280 limits characters, and knows no bytes (D19).
     """
-    certificate = read_certificate(issuer.certificate)
     frame = Frame(
         serial=serial,
         algorithm=SIGNATURE_ALGORITHMS[issuer.signature_algorithm],
-        issuer=certificate.subject,
+        issuer=_subject(issuer.certificate),
         not_before=valid.not_before,
         not_after=valid.not_after,
         subject=build_name(content.subject),
@@ -152,6 +151,12 @@ def _extensions(kind: ProfileKind, issuer: LeafIssuer, content: LeafContent) -> 
         *points,
         *([write.subject_key(write.key_identifier(content.spki))] if kind.type == "smime" else ()),
     ]
+
+
+@functools.lru_cache(maxsize=256)
+def _subject(certificate: bytes) -> bytes:
+    """The name of an issuer, octet for octet as in its own certificate (D13)."""
+    return read_certificate(certificate).subject
 
 
 @functools.lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from quash.errors import Kind, QuashError
@@ -36,7 +36,7 @@ class Report:
     refusing: tuple[Finding, ...]
 
     def as_json(self) -> list[dict[str, Any]]:
-        return [asdict(finding) for finding in self.findings]
+        return [{"severity": f.severity, "code": f.code, "message": f.message} for f in self.findings]
 
 
 def at_or_above(findings: Iterable[Finding], level: str) -> list[Finding]:

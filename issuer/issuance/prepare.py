@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -234,11 +235,16 @@ def check_reserved(reserved: Reserved, plan: Plan, now: int) -> None:
     profiles.check_validity(plan.kind, reserved.valid, now)
 
 
+@lru_cache(maxsize=64)  # of the CAs', again and again
+def _loaded(certificate: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(certificate)
+
+
 def check_signed(der: bytes, tbs: bytes | None, issuer_certificate: bytes) -> None:
     """Never trust the previous step: the signer returned the committed bytes under the issuer's signature (D19)."""
     certificate = x509.load_der_x509_certificate(der)
     try:
-        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(issuer_certificate))
+        certificate.verify_directly_issued_by(_loaded(issuer_certificate))
         same = certificate.tbs_certificate_bytes == tbs
     except (ValueError, TypeError, InvalidSignature):
         same = False

@@ -53,6 +53,7 @@ def integer_content(value: int) -> bytes:
     return value.to_bytes(bits // 8 + 1, "big", signed=True)
 
 
+@lru_cache(maxsize=1024)
 def oid(dotted: str) -> bytes:
     """OBJECT IDENTIFIER from its dotted text."""
     first, second, *rest = (int(arc) for arc in dotted.split("."))
@@ -156,6 +157,7 @@ def check_integer(content: bytes) -> None:
         raise malformed("an integer that is empty or not minimal")
 
 
+@lru_cache(maxsize=1024)
 def read_oid(content: bytes) -> str:
     """The dotted text of an OBJECT IDENTIFIER's content octets."""
     if not content or content[-1] & 0x80:

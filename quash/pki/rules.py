@@ -9,6 +9,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
@@ -53,6 +54,7 @@ def _refuse(code: str, message: str) -> QuashError:
     return QuashError(code, message, Kind.REFUSED)
 
 
+@lru_cache(maxsize=1024)  # each key is looked at several times on its way, and RSA keys long
 def check_public_key(spki: bytes, *, private: bool = False) -> None:
     """Refuses keys outside D40 and D41. Known weak keys (D42-D45) are the issuing checks' business.
 
