@@ -18,7 +18,7 @@ then compare what follows it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ FORMAT = 1
 EXTENSIBLE = 2
 ROW_FORMATS = (FORMAT, EXTENSIBLE)
 NEWER_FORMAT = "cache.newer_format"
+_BATCH_HEAD = bytes([FORMAT])
 _MAX_FORMAT = 15  # what is above was never meant as a format
 
 # format, version, thisUpdate, validity << 4 | reason, revocation time, signer
@@ -167,12 +168,27 @@ def split_key(key: bytes) -> tuple[int, bytes]:
 
 def encode_batch(items: Iterable[tuple[int, bytes, bytes]]) -> bytes:
     """The payload of a feed row of kind `records`: (issuer_id, serial, encoded record) each, all of one format."""
-    parts = [bytes([FORMAT])]
+    parts: list[bytes] = []
     for issuer_id, serial, record in items:
-        if not 0 < len(serial) <= MAX_SERIAL or not 0 <= issuer_id <= _MAX_ID:
-            raise _bad("a serial or issuer id is outside the layout's range")
-        parts += (_BATCH_ITEM.pack(issuer_id, len(serial), len(record)), serial, record)
-    return b"".join(parts)
+        parts += (encode_item_head(issuer_id, len(serial), len(record)), serial, record)
+    return batch_of(parts)
+
+
+def encode_item_head(issuer_id: int, serial_size: int, record_size: int) -> bytes:
+    """What stands before serial and record in a batch: a signer makes it once for all records of the same sizes."""
+    if not 0 < serial_size <= MAX_SERIAL or not 0 <= issuer_id <= _MAX_ID:
+        raise _bad("a serial or issuer id is outside the layout's range")
+    return _BATCH_ITEM.pack(issuer_id, serial_size, record_size)
+
+
+def batch_of(parts: Iterable[bytes]) -> bytes:
+    """A batch of these octets: of each item its head, its serial and its record, the latter two in any pieces."""
+    return b"".join((_BATCH_HEAD, *parts))
+
+
+def join_batches(batches: Sequence[bytes]) -> bytes:
+    """One batch of all items of some, in their order."""
+    return batches[0] if len(batches) == 1 else batch_of(each[len(_BATCH_HEAD) :] for each in batches)
 
 
 def decode_batch(payload: bytes) -> Iterator[tuple[int, bytes, bytes]]:

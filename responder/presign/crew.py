@@ -21,7 +21,7 @@ from quash.runtime.process import die_with
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
 from responder.presign.desk import Keys, OpenKey
-from responder.presign.signing import Item
+from responder.presign.signing import Batch
 
 _keys: Keys | None = None
 
@@ -46,7 +46,7 @@ class SigningCrew:
         statuses: Sequence[CertificateStatus],
         as_of: int,
         validity: int,
-    ) -> list[Item]:
+    ) -> Batch:
         """Records of one issuer's statuses; see `RecordSigner.sign`."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
@@ -82,7 +82,7 @@ def _begin(open_key: OpenKey, parent: int) -> None:
 
 def _sign(
     signer: OcspSigner, issuer_certificate: bytes, columns: tuple[tuple[Any, ...], ...], as_of: int, validity: int
-) -> list[Item]:
+) -> Batch:
     assert _keys is not None  # noqa: S101 - `_begin` ran
     statuses = list(map(CertificateStatus._make, zip(*columns, strict=True)))
     try:

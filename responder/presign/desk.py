@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from quash.keys import KeyHandle
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
-from responder.presign.signing import Asked, ForOne, Item, RecordSigner
+from responder.presign.signing import Asked, Batch, ForOne, RecordSigner
 
 T = TypeVar("T")
 OpenKey = Callable[[str], KeyHandle]
@@ -37,7 +37,7 @@ class Desk(Protocol):
         statuses: Sequence[CertificateStatus],
         as_of: int,
         validity: int,
-    ) -> list[Item]:
+    ) -> Batch:
         """Records of one issuer's statuses; see `RecordSigner.sign`."""
 
     async def close(self) -> None:
@@ -58,7 +58,7 @@ class Keys:
         statuses: Sequence[CertificateStatus],
         as_of: int,
         validity: int,
-    ) -> list[Item]:
+    ) -> Batch:
         return self.use(signer, issuer_certificate, lambda records: records.sign(statuses, as_of, validity))
 
     def use(self, signer: OcspSigner, issuer_certificate: bytes, work: Callable[[RecordSigner], T]) -> T:
@@ -93,7 +93,7 @@ class SigningDesk:
         statuses: Sequence[CertificateStatus],
         as_of: int,
         validity: int,
-    ) -> list[Item]:
+    ) -> Batch:
         """Records of one issuer's statuses; see `RecordSigner.sign`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(

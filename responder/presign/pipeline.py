@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from quash.errors import QuashError
@@ -21,7 +21,7 @@ from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import Desk
 from responder.presign.permit import Permitted
 from responder.presign.refresh import Pass, begin_pass
-from responder.presign.signing import Item
+from responder.presign.signing import Batch
 
 LOOK_AWAY = 0.1
 """Seconds to wait for the crew before urgent news are looked for without a hint: each look costs several queries."""
@@ -29,6 +29,8 @@ LARGE = 2000
 """Statuses of a pass from which on it is worth to wake the crew."""
 _PASSES = 2
 CREW_SLICE = 1000
+FED_AT_ONCE = 16
+"""Slices that are fed by one transaction, however many processes sign: it must be over within 200 ms."""
 
 Permit = Callable[[Connection, Collection[CertificateStatus]], Awaitable[Permitted]]
 Choose = Callable[[int, int], tuple[OcspSigner, bytes]]
@@ -55,12 +57,15 @@ def until_hinted(hinted: Hinted) -> Until:
 
 @dataclass(slots=True, eq=False)
 class Signed:
-    """One slice of a pass: its records, or why there are none. `seconds`: until it came back, waiting included."""
+    """One slice of a pass: its records, or why there are none. `seconds`: until it came back, waiting included.
+
+    With records of all that was permitted, or with none.
+    """
 
     of: Pass
     permitted: Permitted
     seconds: float
-    items: list[Item] = field(default_factory=list)
+    batch: Batch | None = None
     error: QuashError | None = None
 
     @property
@@ -99,11 +104,12 @@ class Pipeline:
             self._tasks[asyncio.ensure_future(self._sign(desk, current, permitted))] = current
 
     async def signed(self, until: Until) -> list[Signed]:
-        """The slices that came back, none when `until` has waited as long as urgent news may wait."""
+        """Slices that came back, at most `FED_AT_ONCE`; none when `until` waited as long as urgent news may wait."""
         if not self._tasks:
             return []
         await until(self._tasks)
-        back = [(self._tasks.pop(task), task.result()) for task in list(self._tasks) if task.done()]
+        done = [task for task in self._tasks if task.done()][:FED_AT_ONCE]
+        back = [(self._tasks.pop(task), task.result()) for task in done]
         found = [signed for of, signed in back if of in self._passes]
         for signed in found:
             if signed.error is not None:
@@ -152,7 +158,7 @@ class Pipeline:
         try:
             if permitted.statuses:
                 signer, certificate = self._choose(current.issuer_id, current.as_of)
-                signed.items = await desk.sign(signer, certificate, permitted.statuses, current.as_of, self._validity)
+                signed.batch = await desk.sign(signer, certificate, permitted.statuses, current.as_of, self._validity)
         except QuashError as error:
             signed.error = error
         signed.seconds = loop.time() - began

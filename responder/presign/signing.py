@@ -9,9 +9,10 @@ leaves: a token that signs wrongly must not fill caches with answers that nobody
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from quash.cache.layout import Record, decode_record, encode_head
+from quash.cache.layout import Record, batch_of, decode_record, encode_head, encode_item_head
 from quash.errors import Kind, QuashError
 from quash.keys import KeyHandle
 from quash.pki.algorithms import verify
@@ -27,8 +28,16 @@ CHECK_EVERY = 1024
 HASHES = (CertIdHash.SHA1, CertIdHash.SHA256)
 """Both CertIDs of each certificate (A20), in the order of a record's signatures."""
 
-Item = tuple[int, bytes, bytes]
-"""Issuer id, serial, encoded record: what `quash.cache.layout.encode_batch` takes."""
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Signed records: how many, and all of them as the payload of a feed row (`quash.cache.layout`).
+
+    Encoded where they were signed, so that no process after that looks at each.
+    """
+
+    count: int
+    payload: bytes
 
 
 Asked = tuple[CertIdHash, CertificateStatus]
@@ -42,14 +51,21 @@ class ForOne(NamedTuple):
     nonce: bytes | None
 
 
-class _Shape(NamedTuple):
-    """Of the records of one status and moment, with serials of one size: before and after the serial, by hash."""
+@dataclass(slots=True, eq=False)
+class _Shape:
+    """Of the records of one status and moment, with serials of one size: before and after the serial, by hash.
 
+    `head`: the record's own. `item_head`: that of a batch's item, once the size of a signature is known.
+    """
+
+    issuer_id: int
+    serial_size: int
     sha1_before: bytes
     sha1_after: bytes
     sha256_before: bytes
     sha256_after: bytes
     head: bytes
+    item_head: bytes = b""
 
 
 class RecordSigner:
@@ -76,34 +92,38 @@ class RecordSigner:
             algorithm=key.algorithm,
         )
 
-    def sign(self, statuses: Sequence[CertificateStatus], as_of: int, validity: int) -> list[Item]:
+    def sign(self, statuses: Sequence[CertificateStatus], as_of: int, validity: int) -> Batch:
         """Records of these statuses, which were read at `as_of`, in their order.
 
         thisUpdate is when the status was known (A30), though never before the revocation; nextUpdate is `validity`
         later or the end of the signer's certificate, whichever comes first (A5). Blocks while the key signs; raises
         `KeyUnavailable` and `presign.self_check_failed`.
         """
-        shapes: dict[tuple[int, int, int | None, int], _Shape] = {}
+        shapes: dict[tuple[int, int, int, int | None, int], _Shape] = {}
         tbs: list[bytes] = []
-        heads: list[bytes] = []
+        shaped: list[_Shape] = []
         for status in statuses:
             serial = status.serial
-            key = (len(serial), status.version, status.reason, status.revoked_at)
+            key = (status.issuer_id, len(serial), status.version, status.reason, status.revoked_at)
             shape = shapes.get(key)
             if shape is None:
                 shape = shapes[key] = self._shape(status, as_of, validity)
-            tbs += (shape[0] + serial + shape[1], shape[2] + serial + shape[3])
-            heads.append(shape[4])
+            tbs += (shape.sha1_before + serial + shape.sha1_after, shape.sha256_before + serial + shape.sha256_after)
+            shaped.append(shape)
         signatures = self._key.sign_many(tbs)
-        if len(set(map(len, signatures))) > 1:
+        sizes = set(map(len, signatures))
+        if len(sizes) > 1:
             raise _self_check_failed(statuses[0].serial, "the key's signatures are of different sizes")
-        items = [
-            (status.issuer_id, status.serial, head + sha1 + sha256)
-            for status, head, sha1, sha256 in zip(statuses, heads, signatures[::2], signatures[1::2], strict=True)
-        ]
-        for _, serial, record in items[::CHECK_EVERY]:
-            self._check(serial, decode_record(record))
-        return items
+        for shape in shapes.values():
+            record_size = len(shape.head) + 2 * max(sizes)
+            shape.item_head = encode_item_head(shape.issuer_id, shape.serial_size, record_size)
+        parts: list[bytes] = []
+        made = zip(statuses, shaped, signatures[::2], signatures[1::2], strict=True)
+        for number, (status, shape, sha1, sha256) in enumerate(made):
+            parts += (shape.item_head, status.serial, shape.head, sha1, sha256)
+            if number % CHECK_EVERY == 0:
+                self._check(status.serial, decode_record(shape.head + sha1 + sha256))
+        return Batch(len(statuses), batch_of(parts))
 
     def sign_response(self, asked: Sequence[Asked], as_of: int, response: ForOne) -> bytes:
         """A response about several certificates of the issuer (A22), or with a nonce: times and errors as in `sign`."""
@@ -135,7 +155,7 @@ class RecordSigner:
         head = encode_head(
             Record(status.version, *said, this_update, next_update, self.signer.id, signatures=(b"", b""))
         )
-        return _Shape(*sha1, *sha256, head)
+        return _Shape(status.issuer_id, len(status.serial), *sha1, *sha256, head)
 
     def _check(self, serial: bytes, record: Record) -> None:
         """Assembles both responses as a node will, and reads them with code that shares nothing with the template."""

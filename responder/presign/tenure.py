@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from quash.cache.layout import encode_batch, encode_heartbeat
+from quash.cache.layout import encode_heartbeat, join_batches
 from quash.errors import QuashError
 from quash.keys import KeyUnavailable
 from quash.pki.rules import RESPONSE_VALIDITY_MAX
@@ -42,7 +42,7 @@ from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey, SignerRotation
 from responder.presign.schedule import next_due
-from responder.presign.signing import Item
+from responder.presign.signing import Batch
 from responder.presign.throughput import Throughput
 
 HEARTBEAT_EVERY = 1.0
@@ -196,26 +196,27 @@ class Tenure:
             keys = {(item.issuer_id, item.serial) for item in news if item.serial is not None}
             permitted = await self._permit(conn, await statuses.of(conn, keys, as_of))
         sign = self._sign_by_crew if len(news) > NEWS_BATCH else self._sign
-        items, unsigned = await sign(permitted.statuses, as_of)
+        batches, unsigned = await sign(permitted.statuses, as_of)
+        records = sum(each.count for each in batches)
         dirty = {(item.issuer_id, item.bucket) for item in news if item.bucket is not None}
         dirty |= {(status.issuer_id, status.bucket) for status in unsigned}
         self._pipeline.drop(dirty)  # those passes read their buckets before the news: they are read again
 
-        rate = self._throughput.add(len(items), self._clock.monotonic()) if len(news) > NEWS_BATCH else None
+        rate = self._throughput.add(records, self._clock.monotonic()) if len(news) > NEWS_BATCH else None
 
         async def within(conn: Connection) -> None:
-            await self._remember_proofs(conn, permitted, items)
+            await self._remember_proofs(conn, permitted, unsigned)
             if rate is not None:
                 await rates.keep(conn, rates.SIGNING, rate, as_of)
             if dirty:
                 await buckets.mark_due(conn, dirty, as_of)
             await reader.save(conn, batch.position, as_of)
 
-        await self._feed(lane, items, within, began)
+        await self._feed(lane, batches, within, began)
         reader.accept(batch)
         if dirty:
             self._due.pop("background", None)
-        return _Taken(len(items), batch.more)
+        return _Taken(records, batch.more)
 
     async def _refresh(self) -> int | None:
         """What the crew has signed by now, and new work for it; None: no bucket is due and nothing is being signed."""
@@ -241,15 +242,14 @@ class Tenure:
             if rate is not None:
                 await rates.keep(conn, rates.SIGNING, rate, good[0].of.as_of)
             for each in good:
-                await self._remember_proofs(conn, each.permitted, each.items)
+                await self._remember_proofs(conn, each.permitted)
             for done in {each.of: None for each in good}:
                 if self._pipeline.completes(done, good):
                     await self._finish(conn, done)
 
-        items = [item for each in good for item in each.items]
-        await self._feed(BULK, items, within, began)
+        await self._feed(BULK, [each.batch for each in good if each.batch is not None], within, began)
         self._pipeline.fed(good)
-        return len(items)
+        return sum(each.count for each in good)
 
     async def _finish(self, conn: Connection, done: Pass) -> None:
         """A5 cuts validities near the end of a signer, and A2 and A3 then want the next pass sooner.
@@ -292,28 +292,28 @@ class Tenure:
 
     async def _sign(
         self, found: Collection[CertificateStatus], as_of: int
-    ) -> tuple[list[Item], list[CertificateStatus]]:
+    ) -> tuple[list[Batch], list[CertificateStatus]]:
         """Records, and the statuses of the issuers that nothing could be signed for."""
         by_issuer = defaultdict(list)
         for status in found:
             by_issuer[status.issuer_id].append(status)
-        items: list[Item] = []
+        batches: list[Batch] = []
         unsigned: list[CertificateStatus] = []
         for issuer_id, group in by_issuer.items():
             began = self._clock.monotonic()
             try:
                 signer, certificate = self._choose(issuer_id, as_of)
-                items += await self._desk.sign(signer, certificate, group, as_of, self._settings.validity)
+                batches.append(await self._desk.sign(signer, certificate, group, as_of, self._settings.validity))
             except QuashError as error:
                 self._pause(issuer_id, error, len(group))
                 unsigned += group
             else:
                 self._pace.learn(len(group), self._clock.monotonic() - began)
-        return items, unsigned
+        return batches, unsigned
 
     async def _sign_by_crew(
         self, found: Sequence[CertificateStatus], as_of: int
-    ) -> tuple[list[Item], list[CertificateStatus]]:
+    ) -> tuple[list[Batch], list[CertificateStatus]]:
         """As `_sign`, in slices by several processes; urgent news and heartbeats go on meanwhile."""
         by_issuer = defaultdict(list)
         for status in found:
@@ -328,17 +328,17 @@ class Tenure:
         except BaseException:
             out.cancel()
             raise
-        items: list[Item] = []
+        batches: list[Batch] = []
         unsigned: list[CertificateStatus] = []
         for part, signed in zip(slices, out.result(), strict=True):
             if isinstance(signed, QuashError):
                 self._pause(part[0].issuer_id, signed, len(part))
                 unsigned += part
             else:
-                items += signed
-        return items, unsigned
+                batches.append(signed)
+        return batches, unsigned
 
-    async def _sign_slice(self, part: list[CertificateStatus], as_of: int) -> list[Item] | QuashError:
+    async def _sign_slice(self, part: list[CertificateStatus], as_of: int) -> Batch | QuashError:
         """An error is returned, so that it does not hide what the other slices made."""
         try:
             signer, certificate = self._choose(part[0].issuer_id, as_of)
@@ -354,16 +354,19 @@ class Tenure:
         alarm(error.code, error.message, issuer_id=issuer_id, certificates=certificates)
         self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
 
-    async def _remember_proofs(self, conn: Connection, permitted: Permitted, items: Collection[Item]) -> None:
+    async def _remember_proofs(
+        self, conn: Connection, permitted: Permitted, unsigned: Collection[CertificateStatus] = ()
+    ) -> None:
         """With the very records that rest on them, and only with those."""
         if permitted.proven:
-            signed = {(issuer_id, serial) for issuer_id, serial, _ in items}
-            await statuses.add_proven(conn, [key for key in permitted.proven if key in signed])
+            without = {(status.issuer_id, status.serial) for status in unsigned}
+            await statuses.add_proven(conn, [key for key in permitted.proven if key not in without])
 
-    async def _feed(self, lane: int, items: list[Item], within: Within, began: float) -> None:
-        rows = [FeedRow(lane, "records", None, encode_batch(items))] if items else []
+    async def _feed(self, lane: int, batches: Sequence[Batch], within: Within, began: float) -> None:
+        records = sum(each.count for each in batches)
+        rows = [FeedRow(lane, "records", None, join_batches([each.payload for each in batches]))] if records else []
         await self._feeder.write(rows, within)
-        SIGNED.labels(_LANES[lane]).inc(len(items))
+        SIGNED.labels(_LANES[lane]).inc(records)
         BATCH_SECONDS.labels(_LANES[lane]).observe(self._clock.monotonic() - began)
 
     async def _rotate(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,23 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from quash.cache.layout import decode_batch, decode_record
+from quash.cache.layout import Record, decode_batch, decode_record, encode_batch, encode_record
 from quash.errors import QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Presign
 from quash.runtime.state import State
-from quash.store import ocsp_signers, outbox
+from quash.store import feed, ocsp_signers, outbox
+from quash.store.database import acquire
+from quash.store.feed import FeedRow
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
+from responder.presign import pipeline
 from responder.presign.crew import SigningCrew
 from responder.presign.desk import SigningDesk
 from responder.presign.key_places import opener
-from responder.presign.pipeline import LARGE
+from responder.presign.pipeline import FED_AT_ONCE, LARGE
+from responder.presign.signing import Batch
+from responder.presign.tenure import CREW_BATCH
 from responder.presign.throughput import Throughput
 
 NOW = 1_800_000_000
@@ -81,8 +88,10 @@ async def test_the_same_records_as_here(world: Any, state: State, crew: SigningC
         strict=True,
     ):
         here = await desk.sign(signer, authority.der, batch, NOW, VALIDITY)
-        assert [item[:2] for item in made] == [item[:2] for item in here]
-        assert [decode_record(item[2])[:6] for item in made] == [decode_record(item[2])[:6] for item in here]
+        assert (made.count, here.count) == (40, 40)
+        ours, theirs = list(decode_batch(here.payload)), list(decode_batch(made.payload))
+        assert [item[:2] for item in theirs] == [item[:2] for item in ours] == [(s.issuer_id, s.serial) for s in batch]
+        assert [decode_record(item[2])[:6] for item in theirs] == [decode_record(item[2])[:6] for item in ours]
     await desk.close()
     assert len(_processes(crew)) == 2
     assert os.getpid() not in _processes(crew)
@@ -95,7 +104,7 @@ async def test_errors_come_back_as_they_are(world: Any, state: State, crew: Sign
     with pytest.raises(QuashError, match=r"key\.unavailable: .*tls-dv.*cannot be read"):
         await crew.sign(signer, authority.der, batch, NOW, VALIDITY)
     write_keys(world, state)
-    assert len(await crew.sign(signer, authority.der, batch, NOW, VALIDITY)) == 3
+    assert (await crew.sign(signer, authority.der, batch, NOW, VALIDITY)).count == 3
 
 
 async def test_a_process_that_dies_is_replaced(world: Any, state: State, crew: SigningCrew) -> None:
@@ -110,7 +119,7 @@ async def test_a_process_that_dies_is_replaced(world: Any, state: State, crew: S
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(QuashError, match=r"presign\.crew_lost"):
         await long
-    assert len(await crew.sign(signer, authority.der, statuses(authority, 2), NOW, VALIDITY)) == 2
+    assert (await crew.sign(signer, authority.der, statuses(authority, 2), NOW, VALIDITY)).count == 2
 
 
 def _processes(crew: SigningCrew) -> list[int]:
@@ -189,6 +198,58 @@ async def test_bulk_news_go_to_the_crew_and_urgent_ones_overtake_them(
     )
     assert [(row["lane"], len(list(decode_batch(row["payload"])))) for row in rows] == [(0, 1), (1, 1299)]
     assert (await world.cache())[authority.id, serials[0]].version == 1
+
+
+class ManyProcesses:
+    """A crew of more processes than this machine has cores: all that they were given comes back at once."""
+
+    at_once = 3 * FED_AT_ONCE
+
+    def __init__(self, issuer_id: int) -> None:
+        self.issuer_id = issuer_id
+        self.waiting: list[asyncio.Future[None]] = []
+
+    async def sign(self, _: Any, __: Any, statuses: Any, *___: Any) -> Batch:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        if len(self.waiting) >= self.at_once // 2:
+            for each in self.waiting:
+                each.cancelled() or each.done() or each.set_result(None)
+        await asyncio.wait(self.waiting[-1:], timeout=0.5)
+        record = encode_record(Record(0, None, 0, NOW, NOW + VALIDITY, 1, (bytes(64), bytes(64))))
+        return Batch(len(statuses), encode_batch([(self.issuer_id, each.serial, record) for each in statuses]))
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_no_feed_transaction_grows_with_the_crew(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a writer waits at most 200 ms (design, section 5): so many records, whatever came back."""
+    monkeypatch.setattr(pipeline, "CREW_SLICE", 100)
+    authority = await world.authority()
+    serials = await world.imported(authority, 2 * LARGE + 100)
+    presigner = await world.presigner(crew=ManyProcesses(authority.id))
+    assert await presigner.step() == len(serials)
+    rows = await world.database.owner.fetch("select tx, payload from feed where kind = 'records'")
+    counts: Counter[int] = Counter()
+    for row in rows:
+        counts[row["tx"]] += len(list(decode_batch(row["payload"])))
+    assert sum(counts.values()) == len(serials)
+    assert 100 < max(counts.values()) <= FED_AT_ONCE * 100
+
+
+async def test_the_largest_feed_transaction_is_over_soon(world: Any) -> None:
+    """As many records as the presigner ever feeds at once, P-256: the best of five, for the machine has other work."""
+    record = encode_record(Record(0, None, 0, NOW, NOW + VALIDITY, 1, (bytes(64), bytes(64))))
+    items = [(1, new_serial(), record) for _ in range(max(FED_AT_ONCE * pipeline.CREW_SLICE, CREW_BATCH))]
+    row, took = FeedRow(feed.BULK, "records", None, encode_batch(items)), []
+    async with acquire(await world.database.pool("quash_presigner")) as conn:
+        await feed.add_partition(conn, 0, NOW + 1)
+        for _ in range(5):
+            began = time.monotonic()
+            async with conn.transaction():
+                await feed.append(conn, [row], NOW)
+            took.append(time.monotonic() - began)
+    assert min(took) < 0.2
 
 
 def test_throughput_is_of_what_was_busy() -> None:

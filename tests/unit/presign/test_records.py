@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quash.cache.layout import Record, decode_record, encode_head, encode_record
+from quash.cache.layout import Record, decode_batch, decode_record, encode_head, encode_record
 from quash.keys.pem import PemKey
 from quash.pki.certid import CertIdHash
 from quash.pki.ocsp_response import ResponseTemplate, Status, verify_response
@@ -53,7 +53,9 @@ def test_every_algorithm(name: str) -> None:
         for size in (1, 16, 20)
         for said in STATUSES
     ]
-    items = signer.sign(statuses, NOW, VALIDITY)
+    batch = signer.sign(statuses, NOW, VALIDITY)
+    items = list(decode_batch(batch.payload))
+    assert batch.count == len(items)
     template = ResponseTemplate(
         issuer_subject=issuer.row.subject,
         issuer_spki=issuer.row.spki,
@@ -80,9 +82,8 @@ def test_never_past_the_signers_end() -> None:
     certificate = issuer.certificate.public_bytes(Encoding.DER)
     row = of(issuer.signer_certificate.public_bytes(Encoding.DER), issuer.signer_key, NOW + 40_000)
     signer = RecordSigner(row, certificate, PemKey(issuer.signer_key))
-    ((_, _, record),) = signer.sign(
-        [CertificateStatus(1, b"\x01", "issued", 0, 2**31, 0, None, 0, True)], NOW, VALIDITY
-    )
+    batch = signer.sign([CertificateStatus(1, b"\x01", "issued", 0, 2**31, 0, None, 0, True)], NOW, VALIDITY)
+    ((_, _, record),) = decode_batch(batch.payload)
     assert decode_record(record).next_update == NOW + 40_000
 
 
