@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import multiprocessing
 import os
 import platform
@@ -27,6 +28,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ _POLL = 1.0  # seconds, at first: every look is a scrape of all processes
 _ACCURACY = 0.01  # of the time that has passed, so that looking costs a long run no more than it must
 _PAUSE = 0.2
 _SIGNATURES = 50_000
+_MARKS = (10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 1000, 2000)  # milliseconds, of the histogram
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SIGNED, _APPLIED = "quash_presign_records_total", "quash_follower_records_applied_total"
 
@@ -343,7 +346,29 @@ def table(of: Measured) -> str:
         if values:
             p50, p99 = percentile(list(values), 0.5), percentile(list(values), 0.99)
             lines.append(f"Single revocation -> visible, {name} ({len(values)}): p50 {p50:.0f} ms, p99 {p99:.0f} ms.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *histogram({"idle system": of.idle, "beside the mass revocation": of.busy})])
+
+
+def histogram(series: Mapping[str, Sequence[float]]) -> list[str]:
+    """Lines of Markdown: how many of each series (milliseconds) lie between two marks, with a bar, 2 % a sign."""
+    named = {name: values for name, values in series.items() if values}
+    if not named:
+        return []
+    lines = ["", f"| revoke -> visible | {' | '.join(named)} |", f"|---|{'---|' * len(named)}"]
+    for low, high in pairwise((0.0, *_MARKS, math.inf)):
+        counts = [sum(low <= value < high for value in values) for values in named.values()]
+        if any(counts):
+            bars = [_bar(n, len(values)) for n, values in zip(counts, named.values(), strict=True)]
+            lines.append(f"| {_between(low, high)} | {' | '.join(bars)} |")
+    return lines
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:.0f} to {high:.0f} ms" if high < math.inf else f"from {low:.0f} ms"
+
+
+def _bar(count: int, of: int) -> str:
+    return f"{'#' * math.ceil(50 * count / of)} {count}" if count else ""
 
 
 def settings(folder: Path, count: int) -> tuple[str, tuple[str, ...]]:

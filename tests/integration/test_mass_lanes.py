@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 
 from loadtest.mass import measure, settings
-from loadtest.revocations import percentile
 from loadtest.system import System
 from tests.support.postgres import folder_for_servers
 
 COUNT = 20_000
 BUDGET = 2000.0  # milliseconds, p99 beside a mass revocation
-LENIENT = 5  # times the budget: the machine may have other work, and the p99 of so few is their maximum
 
 
 @pytest.mark.long
@@ -22,5 +20,8 @@ async def test_single_revocations_overtake_a_mass_revocation() -> None:
         with System(folder, *overrides, config=config) as system:
             found = await measure(system, COUNT, 12)
     assert len(found.busy) >= 5
-    assert percentile(list(found.busy), 0.99) < LENIENT * BUDGET
+    # The p99 of a dozen is their maximum: one may have met whatever else the machine does, all others are in time.
+    *others, slowest = sorted(found.busy)
+    assert max(others) < BUDGET
+    assert slowest < 2 * BUDGET
     assert found.octets < 300
