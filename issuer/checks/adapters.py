@@ -6,8 +6,6 @@ does not speak is no linter.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from issuer.checks import programs
 from issuer.checks.findings import SEVERITIES, Finding
 from quash.errors import Kind, QuashError
 from quash.runtime.config import ExternalLinter
@@ -78,7 +77,11 @@ _READERS: Final[Mapping[str, Callable[[bytes], list[Finding]]]] = MappingProxyTy
 
 async def findings(linter: ExternalLinter, der: bytes) -> list[Finding]:
     """What the program says of a DER certificate at its standard input. Raises `lint.unavailable`, `lint.timeout`."""
-    status, output = await _run(linter, linter.command, der)
+    return read_findings(linter, *await _run(linter, linter.command, der))
+
+
+def read_findings(linter: ExternalLinter, status: int, output: bytes) -> list[Finding]:
+    """How it ended and what it printed as findings. Raises `lint.unavailable`."""
     try:
         found = _READERS[linter.output](output)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -105,26 +108,17 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
-async def _run(linter: ExternalLinter, command: tuple[str, ...], given: bytes) -> tuple[int | None, bytes]:
-    pipe = asyncio.subprocess.PIPE
+async def _run(linter: ExternalLinter, command: tuple[str, ...], given: bytes) -> tuple[int, bytes]:
+    """Exit status and output. Raises `lint.unavailable`, `lint.timeout`."""
     program = (found_at(linter) or command[0],) if command[0] == linter.command[0] else command[:1]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *program, *command[1:], stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError as error:
-        raise _unavailable(linter, error.strerror or type(error).__name__) from None
-    try:
-        async with asyncio.timeout(linter.timeout):
-            output, _ = await process.communicate(given)
+        return await programs.run((*program, *command[1:]), given, seconds=linter.timeout, most=_MAX_OUTPUT)
     except TimeoutError:
         raise QuashError("lint.timeout", f"{linter.name} took longer than {linter.timeout:g} s", Kind.REFUSED) from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    return process.returncode, output[:_MAX_OUTPUT]
+    except OSError as error:
+        raise _unavailable(linter, error.strerror or type(error).__name__) from None
+    except programs.TooMuchError:
+        raise _unavailable(linter, f"more than {_MAX_OUTPUT} octets of output") from None
 
 
 def _unavailable(linter: ExternalLinter, why: str) -> QuashError:

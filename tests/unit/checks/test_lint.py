@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -155,6 +157,43 @@ async def test_a_linter_that_does_not_speak_lets_nothing_pass(tmp_path: Path, fa
     with pytest.raises(QuashError) as error:
         await adapters.findings(program(tmp_path, body, **more), twin())
     assert error.value.code == code
+
+
+ENDLESS = {
+    "its child sleeps with the pipe": (("sh", "-c", "sleep 30; true"), "lint.timeout"),
+    "it ends and its child keeps the pipe": (("sh", "-c", "sleep 30 & echo 'I: fine'"), "lint.timeout"),
+    "a child in a session of its own keeps the pipe": (("sh", "-c", "setsid sleep 30 & sleep 30"), "lint.timeout"),
+    "it prints for ever": (("cat", "/dev/zero"), "lint.unavailable"),
+    "it prints too much and sleeps": (("sh", "-c", "head -c 3000000 /dev/zero; sleep 30"), "lint.unavailable"),
+    "it prints too much and ends": (("sh", "-c", "yes 'I: fine' | head -c 3000000"), "lint.unavailable"),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+async def test_the_time_out_holds_whatever_a_linter_leaves_behind(tmp_path: Path, case: str) -> None:
+    """An order waits, its lock in hand, no longer than the limit says; output past the bound is not even read."""
+    command, code = ENDLESS[case]
+    began = time.monotonic()
+    with pytest.raises(QuashError) as error:
+        await adapters.findings(program(tmp_path, "", command=command, timeout=1), b"")
+    assert error.value.code == code
+    assert time.monotonic() - began < 5
+
+
+async def test_what_a_linter_started_ends_with_it(tmp_path: Path) -> None:
+    """At the limit the whole group is killed: nothing that it started lives to do anything."""
+    mark = tmp_path / "alive"
+    command = ("sh", "-c", f"(sleep 1.5; touch {mark}) & sleep 30")
+    with pytest.raises(QuashError, match="took longer"):
+        await adapters.findings(program(tmp_path, "", command=command, timeout=0.3), b"")
+    await asyncio.sleep(2)
+    assert not mark.exists()
+
+
+async def test_a_linter_that_does_not_read_its_input_may_speak(tmp_path: Path) -> None:
+    """What it said counts, also where the certificate is larger than a pipe."""
+    (found,) = await adapters.findings(program(tmp_path, "print('E: no')"), bytes(1_000_000))
+    assert found.severity == "error"
 
 
 async def test_an_exemption_needs_code_and_whole_message() -> None:
