@@ -34,13 +34,11 @@ async def run(command: Sequence[str], given: bytes, *, seconds: float, most: int
         lambda: _Talk(loop, most), *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True
     )
     try:
+        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(_STDIN))
+        stdin.write(given)
+        stdin.close()  # after what is written
         async with asyncio.timeout(seconds):
-            stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(_STDIN))
-            stdin.write(given)
-            stdin.close()  # after what is written
-            if not await asyncio.shield(talk.whole):
-                raise TooMuchError
-            await asyncio.shield(talk.exited)
+            await talk.end()
     except BaseException:
         await _kill(transport, talk)
         raise
@@ -66,6 +64,12 @@ class _Talk(asyncio.SubprocessProtocol):
         self.whole: asyncio.Future[bool] = loop.create_future()
         self.exited: asyncio.Future[None] = loop.create_future()
         self._most = most
+
+    async def end(self) -> None:
+        """Returns when it has ended and all that it printed is here. Raises TooMuchError."""
+        if not await asyncio.shield(self.whole):
+            raise TooMuchError
+        await asyncio.shield(self.exited)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if not self.whole.done():
