@@ -5,13 +5,15 @@ Version 1, embedded: those of RFC 9162 nobody uses (E10), and in OCSP responses 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
+import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -23,6 +25,9 @@ _SHA256: Final = 4
 _RSA, _ECDSA = 1, 3
 _X509_ENTRY, _PRECERT_ENTRY = 0, 1
 _HEAD: Final = struct.Struct(">B32sQ")
+_ID: Final = 32
+_MOST: Final = 2048
+"""Octets of a log's extensions, and of its signature: many times what any has, and what a certificate can carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,37 @@ def read_signature(octets: bytes) -> tuple[int, int, bytes]:
     if len(octets) < 4 or int.from_bytes(octets[2:4], "big") != len(octets) - 4:
         raise _malformed("the signature's length")
     return octets[0], octets[1], octets[4:]
+
+
+def read_answer(body: bytes) -> Sct:
+    """What a log answers to a submission (RFC 6962 4.1, 4.2), as JSON. Raises `sct.malformed`, whatever it is."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise _malformed("not JSON") from None
+    if not isinstance(answer, dict) or type(answer.get("sct_version")) is not int or answer["sct_version"] != 0:
+        raise _malformed("not an object of version 1")
+    timestamp = answer.get("timestamp")
+    if type(timestamp) is not int or not 0 <= timestamp < 1 << 64:
+        raise _malformed("timestamp")
+    log_id, extensions, signature = (_base64(answer, each) for each in ("id", "extensions", "signature"))
+    if len(log_id) != _ID:
+        raise _malformed("id")
+    return Sct(log_id, timestamp, extensions, *read_signature(signature))
+
+
+def _base64(answer: dict[str, Any], name: str) -> bytes:
+    """A field's octets; one that is not there is empty."""
+    text = answer.get(name) or ""
+    if not isinstance(text, str):
+        raise _malformed(name)
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise _malformed(name) from None
+    if len(octets) > _MOST:
+        raise _malformed(f"{name} has more than {_MOST} octets")
+    return octets
 
 
 def decode(octets: bytes) -> Sct:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Callable
@@ -9,10 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from issuer.ct import sct
 from issuer.ct.double import LogDouble
@@ -80,6 +85,33 @@ def _set(**values: object) -> Fault:
     return apply
 
 
+def _answering(body: bytes, **headers: str) -> Fault:
+    def apply(log: LogDouble) -> None:
+        async def handle(_request: web.BaseRequest, _path: str) -> web.Response:
+            return web.Response(body=body, headers=headers)
+
+        log.handle = handle  # type: ignore[method-assign]
+
+    return apply
+
+
+def _in_pieces(log: LogDouble) -> None:
+    """The answer comes in two pieces, as over any long line."""
+    whole = log.handle
+
+    async def handle(request: web.BaseRequest, path: str) -> web.StreamResponse:
+        body = (await whole(request, path)).body
+        assert isinstance(body, bytes)
+        response = web.StreamResponse(headers={"Content-Length": str(len(body))})
+        await response.prepare(request)
+        for piece in (body[:50], body[50:]):
+            await response.write(piece)
+            await asyncio.sleep(0.05)
+        return response
+
+    log.handle = handle  # type: ignore[method-assign, assignment]
+
+
 def _of_another_key(found: Sct) -> Sct:
     return replace(found, signature=log_key("another").sign(b"data", ec.ECDSA(hashes.SHA256())))
 
@@ -96,6 +128,16 @@ FAULTS: dict[str, Fault] = {
     "another log's id": _mangled(lambda found: replace(found, log_id=bytes(32))),
     "another time": _mangled(lambda found: replace(found, timestamp=found.timestamp - 1)),
     "time of the future": _mangled(lambda found: replace(found, timestamp=found.timestamp + 3_600_000)),
+    "time before 1970": _mangled(lambda found: replace(found, timestamp=-1)),
+    "time of more than 64 bits": _mangled(lambda found: replace(found, timestamp=1 << 64)),
+    "extensions as large as an SCT list": _mangled(lambda found: replace(found, extensions=bytes(40_000))),
+    "id of one octet": _mangled(lambda found: replace(found, log_id=b"1")),
+    "no JSON": _answering(b"\xff"),
+    "JSON of something else": _answering(b"[]"),
+    "nothing": _answering(b""),
+    "deep JSON": _answering(b"[" * 5000),
+    "endless": _answering(b" " * 10_000_000),
+    "broken compression": _answering(b"{}", **{"Content-Encoding": "deflate"}),
     "extensions added": _mangled(lambda found: replace(found, extensions=found.extensions + b"\1\0\0")),
     "extensions lost": _mangled(lambda found: replace(found, extensions=b"" if found.extensions else b"\0\0\0")),
     "another hash": _mangled(lambda found: replace(found, hash_algorithm=2)),
@@ -117,6 +159,57 @@ async def test_a_log_that_fails_is_replaced_by_another(
             assert logs[broken].log_id not in used
             assert len(used) == 3
     assert time.monotonic() - began < 20
+
+
+async def test_an_answer_may_come_in_pieces(tmp_path: Path, clock: FakeClock, chain: Chain) -> None:
+    """How the network cuts an answer says nothing of it: there are three logs, and each one's SCT is used."""
+    async with logs_of(tmp_path / "list", clock, [chain.root]) as (client, logs):
+        _in_pieces(logs["alpha-one"])
+        octets = await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+        assert len(sct.decode_list(octets)) == 3
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+_BASE64 = st.binary(max_size=80).map(lambda octets: base64.b64encode(octets).decode())
+_ANSWERS = st.binary() | _JSON.map(orjson.dumps) | st.fixed_dictionaries(
+    {"sct_version": st.just(0) | _JSON, "timestamp": st.integers(-2, (1 << 64) - 1) | _JSON},
+    optional={
+        "id": st.just(base64.b64encode(bytes(32)).decode()) | _BASE64 | _JSON,
+        "extensions": _BASE64 | _JSON,
+        "signature": st.just("BAMAAA==") | _BASE64 | _JSON,
+    },
+).map(orjson.dumps)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=_ANSWERS)
+def test_an_answer_is_an_sct_that_can_be_written_or_no_sct(body: bytes) -> None:
+    """E7: whatever a log says, no other error comes of it."""
+    try:
+        found = sct.read_answer(body)
+    except QuashError:
+        return
+    assert sct.decode(found.encode()) == found
+    sct.signed_data(found, b"entry")
+    sct.leaf_index(found.extensions)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=_ANSWERS)
+async def test_whatever_a_log_answers_costs_its_sct_alone(
+    tmp_path: Path, clock: FakeClock, chain: Chain, body: bytes
+) -> None:
+    """Precertificate and final certificate both: another log is asked."""
+    async with logs_of(tmp_path / "list", clock, [chain.root], SPARE) as (client, logs):
+        _answering(body)(logs["alpha-one"])
+        octets = await client.sct_list(chain.precertificate, chain.above, LONG, NOW + LONG)
+        assert logs["alpha-one"].log_id not in {each.log_id for each in sct.decode_list(octets)}
+        final = chain.signed(with_scts(chain.tbs, octets))
+        assert (await client.log_final(final, chain.above, NOW + LONG)).log_id != logs["alpha-one"].log_id
 
 
 @pytest.mark.parametrize("fault", FAULTS)
