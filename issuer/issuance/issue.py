@@ -12,8 +12,10 @@
 10. final TBS        a twin with the SCTs is linted; its TBS is committed, the only one that may be signed
 11. re-check, sign   as 5 and 6; the CA signer proves the match of both TBS by itself (D19)
 12. T3: commit       certificate, act, order `ready`; its way into a log begins (E6, `issuance/finals.py`)
-13. answers          as 8; those that step 8 saw a moment ago are these (`docs/adr/0007-answers-of-step-8.md`)
+13. answers          as 8
 14. release          order `issued`: the certificate may leave (answer before release, A7)
+
+The answers that step 8 saw a moment ago are those of 13, so T3 releases at once (`docs/adr/0007-answers-of-step-8.md`).
 
 Without logs, which only a demonstration may do, 6 to 10 fall away. An order that fails from 4 on, or was left for too
 long, has its serial revoked, so that no committed serial stays unanswered. Sibling search and revocation see the serial
@@ -219,7 +221,9 @@ class Issuance:
                 reserved = await logs.finalise(means, conn, order, plan, reserved, logged=logged)
             if reserved.tbs is not None and is_poisoned(reserved.tbs):
                 return _Work(order, plan, await sign.sign_precertificate(means, conn, order, plan, reserved))
-            order = await sign.sign_certificate(means, conn, order, plan, reserved)
+            order = await sign.sign_certificate(
+                means, conn, order, plan, reserved, answered=self._is_answered_still(work)
+            )
             return _Work(order, plan, reserved, work.answered)
         except QuashError as error:
             if _passes(error):
@@ -242,7 +246,10 @@ class Issuance:
             work = replace(work, answered=self._clock.monotonic())
             scts = await logs.log(self._means, logging, reserved, [der for _, der in chain])
             async with acquire(self._pool) as conn, order_lock(conn, order.id) as lock:
-                return await self._issue(conn, work, logs.Logged(scts, lock))
+                work = await self._issue(conn, work, logs.Logged(scts, lock))
+            if work.order.state == "issued":
+                await self._left(work.order)
+            return work
         finally:
             self._at_logs.discard(order.id)
 
@@ -258,10 +265,13 @@ class Issuance:
             released = ending.expired(means, reserved) is None and await issuing.release(conn, order, now)
         if not released:
             return (await self._look_again(work, reserved)).order
+        await self._left(order)
+        return replace(order, state="issued", updated_at=now)
+
+    async def _left(self, order: Order) -> None:
         ending.ENDED.labels(order.profile, "issued").inc()
         _SECONDS.observe(self._clock.now() - order.created_at)
-        await means.passed("release")
-        return replace(order, state="issued", updated_at=now)
+        await self._means.passed("release")
 
     def _is_answered_still(self, work: _Work) -> bool:
         """OCSP answers for the serial, whichever certificate bears it; `release` itself sees a revocation since."""

@@ -32,8 +32,13 @@ async def sign_precertificate(means: Means, conn: Connection, order: Order, plan
     return replace(reserved, state="precertificate", tbs=None, der=der)
 
 
-async def sign_certificate(means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved) -> Order:
-    """T3. After a precertificate it is no news: OCSP answers for the serial, and those answers are out (step 8)."""
+async def sign_certificate(
+    means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved, *, answered: bool
+) -> Order:
+    """T3. After a precertificate it is no news: OCSP answers for the serial, and those answers are out (step 8).
+
+    `answered`: this worker saw them just now; then the order is `issued`, unless the serial was revoked meanwhile.
+    """
     async with signing_locks(conn, reserved.spki_sha256):
         der = await _signed(means, conn, plan, reserved, means.sign)
         await means.passed("sign")
@@ -45,19 +50,20 @@ async def sign_certificate(means: Means, conn: Connection, order: Order, plan: P
             "serial": format_serial(reserved.serial),
             "spki_sha256": reserved.spki_sha256.hex(),
         }
-        done = await issuing.complete(
+        state = await issuing.complete(
             conn,
             order,
             der,
             now,
             news=reserved.state != "precertificate",
             logged=plan.kind.logged and means.logging is not None,
+            answered=answered,
             action="certificate.issue",
             subject=subject,
         )
-        begun(order, done)
+        begun(order, state is not None)
     await means.passed("commit")
-    return replace(order, state="ready", updated_at=now)
+    return replace(order, state=state or order.state, updated_at=now)
 
 
 async def _signed(means: Means, conn: Connection, plan: Plan, reserved: Reserved, sign: SignCertificate) -> bytes:

@@ -152,7 +152,7 @@ async def set_precertificate(conn: Connection, issuer_id: int, serial: bytes, de
 
     The session's locks end with it.
     """
-    return await _done_and_unlocked(
+    done = await _asked_and_unlocked(
         conn,
         "with found as (update certificate set state = 'precertificate', der = $3, tbs = null"
         " where issuer_id = $1 and serial = $2 and state = 'reserved' returning issuer_id, serial),"
@@ -164,6 +164,7 @@ async def set_precertificate(conn: Connection, issuer_id: int, serial: bytes, de
         serial,
         der,
     )
+    return bool(done)
 
 
 async def set_final_tbs(
@@ -198,31 +199,35 @@ async def complete(
     *,
     news: bool,
     logged: bool,
+    answered: bool,
     action: str,
     subject: Mapping[str, Any],
-) -> bool:
-    """T3: the certificate, the order `ready`, and the act.
+) -> str | None:
+    """T3: the certificate, the order's new state, and the act. None: it was in another state than it must be.
 
-    `news`: the presigner has to hear of the serial. `logged`: the certificate goes to a log as well (E6).
+    `news`: the presigner has to hear of the serial. `logged`: the certificate goes to a log as well (E6). `answered`:
+    the public's answers were seen, so that the certificate leaves at once unless it was revoked: `issued`, not `ready`.
 
     The order's row is locked first, so that what is found to be pending stays it until the commit. The session's locks
     end with it.
     """
-    return await _done_and_unlocked(
+    state: str | None = await _asked_and_unlocked(
         conn,
         "with pending as materialized (select id from certificate_order where id = $1 and state = 'pending'"
         " and issuer_id = $2 and serial = $3 for update),"
         " found as (update certificate c set state = 'issued', der = $4, tbs = null from pending"
         " where c.issuer_id = $2 and c.serial = $3 and c.state in ('reserved', 'precertificate')"
         " returning c.issuer_id, c.serial),"
-        " ready as (update certificate_order o set state = 'ready', updated_at = $5 from found where o.id = $1),"
+        " ended as (update certificate_order o set updated_at = $5, state = case when $11 and not exists"
+        " (select from revocation where issuer_id = $2 and serial = $3) then 'issued' else 'ready' end"
+        " from found where o.id = $1 returning o.state),"
         " told as (insert into act (at, actor, action, subject) select $5, $6, $7, $8 from found),"
         " news as (insert into outbox (lane, kind, issuer_id, serial)"
         " select 0, 'certificate', issuer_id, serial from found where $9),"
         " submitted as (insert into final_submission (issuer_id, serial, added_at, next_at)"
         " select issuer_id, serial, $5, $5 from found where $10),"
-        f" {UNLOCKING.format(exclusive='$11', shared='$12')}"
-        f" select (select count(*) from found), (select pg_notify('outbox', '') from found where $9), {UNLOCKED}",
+        f" {UNLOCKING.format(exclusive='$12', shared='$13')}"
+        f" select (select state from ended), (select pg_notify('outbox', '') from found where $9), {UNLOCKED}",
         order.id,
         order.issuer_id,
         order.serial,
@@ -233,7 +238,9 @@ async def complete(
         subject,
         news,
         logged,
+        answered,
     )
+    return state
 
 
 async def release(conn: Connection, order: Order, at: int) -> bool:
@@ -263,11 +270,11 @@ def _columns(linted: Linted) -> list[list[Any]]:
     return [list(column) for column in zip(*columns, strict=True)] or [[] for _ in range(6)]
 
 
-async def _done_and_unlocked(conn: Connection, statement: str, *arguments: object) -> bool:
-    """Of a statement whose last two arguments are the session's locks."""
-    done = await _done(conn, statement, *arguments, *held(conn))
+async def _asked_and_unlocked(conn: Connection, statement: str, *arguments: object) -> Any:
+    """What a statement says first, whose last two arguments are the session's locks."""
+    found = await conn.fetchval(statement, *arguments, *held(conn))
     given_back(conn)
-    return done
+    return found
 
 
 async def _done(conn: Connection, statement: str, *arguments: object) -> bool:

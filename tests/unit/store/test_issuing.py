@@ -70,9 +70,12 @@ class Desk:
         assert await self.reserve(order, row)
         return replace(order, issuer_id=row.issuer_id, serial=row.serial), row
 
-    async def complete(self, order: Order, *, news: bool = False, logged: bool = False) -> bool:
+    async def complete(
+        self, order: Order, *, news: bool = False, logged: bool = False, answered: bool = False
+    ) -> str | None:
+        how = {"news": news, "logged": logged, "answered": answered}
         return await issuing.complete(
-            self.conn, order, b"final", self.now + 2, news=news, logged=logged, action="certificate.issue", subject={}
+            self.conn, order, b"final", self.now + 2, **how, action="certificate.issue", subject={}
         )
 
     async def final_tbs(self, order: Order, row: Certificate, tbs: bytes) -> bool:
@@ -263,6 +266,20 @@ async def test_t3_commits_certificate_order_and_act_together(desk: Desk, *, news
     assert (after["act"], after["outbox"], after["final_submission"]) == (1, news, logged)
     assert not await desk.complete(order, news=news, logged=logged)
     assert await desk.counts() == after
+
+
+async def test_t3_releases_what_is_answered_and_not_revoked(desk: Desk) -> None:
+    """A7, C8: a revoked one is committed all the same, since it is signed, and waits to be refused."""
+    order, _ = await desk.reserved()
+    assert await desk.complete(order, answered=True) == "issued"
+    assert await desk.complete(order, answered=True) is None
+    order, row = await desk.reserved()
+    await desk.revoke(row)
+    assert await desk.complete(order, answered=True) == "ready"
+    found = await issuing.read(desk.conn, order.id)
+    assert found is not None
+    assert found[1] is not None
+    assert (found[0].state, found[1].certificate.state) == ("ready", "issued")
 
 
 async def test_t3_is_not_for_an_order_that_ended(desk: Desk) -> None:
