@@ -25,18 +25,25 @@ class Finding:
     code: str
     message: str
 
+    def as_json(self) -> dict[str, Any]:
+        return {"severity": self.severity, "code": self.code, "message": self.message}
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that one linter (`version` of it) found in one document; `refusing` are those that must not be."""
+    """All that one linter (`version` of it) found in one document; `refusing` are those that must not be.
+
+    `standing`: as grave as those, but a rule wants them so, or the configuration exempts them.
+    """
 
     linter: str
     version: str
     findings: tuple[Finding, ...]
     refusing: tuple[Finding, ...]
+    standing: tuple[Finding, ...] = ()
 
     def as_json(self) -> list[dict[str, Any]]:
-        return [{"severity": f.severity, "code": f.code, "message": f.message} for f in self.findings]
+        return [each.as_json() for each in self.findings]
 
 
 def at_or_above(findings: Iterable[Finding], level: str) -> list[Finding]:

@@ -74,8 +74,9 @@ class LintGate:
         return self._report("pkilint-ocsp", version_of("pkilint"), list(found))
 
     def _report(self, linter: str, version: str, findings: Sequence[Finding]) -> Report:
-        refusing = [each for each in at_or_above(findings, self._config.level) if not self._stands(each)]
-        return Report(linter, version, tuple(findings), tuple(refusing))
+        grave = at_or_above(findings, self._config.level)
+        standing = tuple(each for each in grave if self._stands(each))
+        return Report(linter, version, tuple(findings), tuple(each for each in grave if each not in standing), standing)
 
     def _stands(self, finding: Finding) -> bool:
         if finding.code in TOLERATED:

@@ -1,6 +1,7 @@
 """The self-audit (F12, G50): a random sample of what was issued, for linters that had no say when it was.
 
-1. period       from the end of the last audit's until now (BR 8.7), or a calendar quarter
+1. period       from the end of the last audit's until now (BR 8.7), or until a calendar quarter ends; what is made
+                meanwhile, and what orders have yet to finish, is the next one's
 2. sample       of each issuer 3 %, at least one
 3. lint         each by every configured linter that did not gate it; one that none is left for stops the audit
 4. answers      what the public responders say of each that has not expired, by pkilint (A42)
@@ -28,7 +29,7 @@ from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.store import acts, self_audits
-from quash.store.database import Pool, acquire
+from quash.store.database import Connection, Pool, acquire
 from quash.store.self_audits import Result, Sampled
 
 ACTOR: Final = "command:self-audit"
@@ -90,7 +91,7 @@ async def audit(
     """
     now = int(clock.now())
     async with acquire(pool) as conn:
-        since, until = read_quarter(quarter) if quarter else (await self_audits.last_until(conn), now)
+        since, until = await _period(conn, quarter, now)
         counts = await self_audits.population(conn, since, until)
         sampled = [
             each
@@ -115,6 +116,17 @@ async def audit(
             conn, at=now, since=since, until=until, population=total, act_id=act_id, results=results
         )
     return Outcome(audit_id, since, until, total, len(sampled), audited)
+
+
+async def _period(conn: Connection, quarter: str | None, now: int) -> tuple[int, int]:
+    """So that whatever was made is in some audit's population: a period leaves no gap to the last one's end."""
+    since = last = await self_audits.last_until(conn)
+    until = now
+    if quarter:
+        begin, end = read_quarter(quarter)
+        since, until = min(begin, last) if last else begin, min(end, now)
+    unsigned = await self_audits.oldest_unsigned(conn)
+    return since, until if unsigned is None else min(until, unsigned)
 
 
 async def _lint(config: Config, sampled: Sequence[Sampled]) -> list[Audited]:

@@ -79,7 +79,7 @@ def _list(audits: list[SelfAudit], *, as_json: bool) -> None:
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
     """One line of JSON, or a table, for each certificate and linter, then the whole."""
-    table = Table("issuer", "serial", "linter", "version", "findings")
+    table = Table("issuer", "serial", "linter", "version", "findings", "exempt")
     for each in outcome.audited:
         serial = format_serial(each.certificate.serial)
         report = each.report
@@ -94,11 +94,14 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
                     "version": report.version,
                     "findings": report.as_json(),
                     "refused": bool(report.refusing),
+                    "standing": [finding.as_json() for finding in report.standing],
                 }
             )
         else:
             table.add_row(
-                each.certificate.issuer, serial, report.linter, report.version, told(report.refusing) or "none"
+                *(each.certificate.issuer, serial, report.linter, report.version),
+                told(report.refusing) or "none",
+                told(report.standing),
             )
     if not as_json:
         Console(soft_wrap=True).print(table)

@@ -93,8 +93,17 @@ async def add(
 
 
 async def last_until(conn: Connection) -> int:
-    """Where the last audit's period ended; 0: there was none."""
-    return await conn.fetchval("select until from self_audit order by id desc limit 1") or 0
+    """Where the last audit's period ended, not after the audit itself; 0: there was none."""
+    return await conn.fetchval("select least(until, at) from self_audit order by id desc limit 1") or 0
+
+
+async def oldest_unsigned(conn: Connection) -> int | None:
+    """When the oldest reservation was made that its order may yet turn into a certificate; None: there is none."""
+    at: int | None = await conn.fetchval(
+        "select min(c.created_at) from certificate_order o join certificate c using (issuer_id, serial)"
+        " where o.state in ('pending', 'ready') and c.state = 'reserved'"
+    )
+    return at
 
 
 async def all_audits(conn: Connection) -> Sequence[SelfAudit]:

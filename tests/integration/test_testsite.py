@@ -42,14 +42,11 @@ def test_the_demo_s_sites_and_its_self_audit(system: System) -> None:
         assert sites.wait(timeout=60) == 0
     done = system.quash("self-audit --quarter --json")
     audited = done.lines
-    refused = [each for each in audited if each["refused"]]
-    assert done.status == (3 if refused else 0), done.err
+    assert done.status == 0, done.err  # the demo's URLs are this machine's own: exempt here as at the gate
     assert {each["linter"] for each in audited} == {"zlint", "pkilint-ocsp"}  # the latter of what responders say (A42)
     assert {"root", "tls-dv"} <= {each["issuer"] for each in audited}
-    # The demo's URLs are this machine's own: one thing, and rightly, to find in a leaf that the sample happens to hold.
-    for each in refused:
-        codes = {finding["code"] for finding in each["findings"] if finding["severity"] != "info"}
-        assert codes <= {"w_sub_cert_aia_contains_internal_names", "w_ext_subject_key_identifier_missing_sub_cert"}
+    exempt = {"w_sub_cert_aia_contains_internal_names", "w_ext_subject_key_identifier_missing_sub_cert"}
+    assert {finding["code"] for each in audited for finding in each["standing"]} <= exempt
     (listed,) = system.quash("self-audit --json").lines
     sampled = {(each["issuer"], each["serial"]) for each in audited}
-    assert (listed["sample"], listed["refused"]) == (len(sampled), len(refused))
+    assert (listed["sample"], listed["refused"]) == (len(sampled), 0)

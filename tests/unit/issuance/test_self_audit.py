@@ -110,6 +110,70 @@ async def test_a_period_begins_where_the_last_one_ended(world: World, clock: Fak
     assert whole.population == 3
 
 
+def quarter_of(clock: FakeClock) -> str:
+    moment = datetime.fromtimestamp(clock.now(), UTC)
+    return f"{moment.year}-Q{(moment.month + 2) // 3}"
+
+
+async def test_a_quarter_that_still_runs_ends_with_the_audit(world: World, clock: FakeClock) -> None:
+    """F12: what is issued afterwards is in the next audit's population, not in none."""
+    config = config_of(world, program("stranger", "pass"))
+    await order(world, 1)
+    await clock.advance(1)
+    first = await audit(world.owner, config, clock, quarter_of(clock))
+    assert (first.population, first.until) == (1, int(clock.now()))
+    await order(world, 1)
+    await clock.advance(1)
+    second = await audit(world.owner, config, clock)
+    assert (second.population, second.since) == (1, first.until)
+
+
+async def test_a_quarter_begins_where_the_last_audit_ended(world: World, clock: FakeClock) -> None:
+    """BR 8.7: a quarter that nobody audited is in the next audit's population."""
+    config = config_of(world, program("stranger", "pass"))
+    await order(world, 1)
+    await clock.advance(1)
+    first = await audit(world.owner, config, clock)
+    await order(world, 1)
+    clock.step(200 * 86_400)
+    await order(world, 1)
+    await clock.advance(1)
+    second = await audit(world.owner, config, clock, quarter_of(clock))
+    assert (second.population, second.since) == (2, first.until)
+
+
+async def test_what_an_order_has_yet_to_finish_is_left_to_the_next_audit(world: World, clock: FakeClock) -> None:
+    """A certificate that was reserved before an audit and signed after it is in some population."""
+    config = config_of(world, program("stranger", "pass"))
+    await order(world, 1)
+    await clock.advance(1)
+
+    async def passed(step: str) -> None:
+        if step == "reserve":
+            raise RuntimeError("the process ends here")
+
+    issuance = world.issuance()
+    late = await issuance.submit("operator:ann", "tls-dv", make_csr(["late.example.org"], key=private_key("leaf")))
+    with pytest.raises(RuntimeError, match="ends here"):
+        await world.issuance(passed=passed).finish(late.id, timeout=0)
+    await clock.advance(1)
+    first = await audit(world.owner, config, clock)
+    assert (await issuance.finish(late.id, timeout=0)).state == "issued"
+    await clock.advance(1)
+    assert (first.population, (await audit(world.owner, config, clock)).population) == (1, 1)
+
+
+async def test_what_a_demonstration_exempts_is_told_apart(world: World, clock: FakeClock) -> None:
+    """The audit applies the gate's exemptions, and says which finding stands by one."""
+    exempt = [{"code": "e_stranger", "message": ""}]
+    config = config_of(world, program("stranger", "error"))
+    config = Config.model_validate(config.model_dump() | {"lint": {"exempt": exempt}})
+    await order(world, 1)
+    await clock.advance(1)
+    (audited,) = (await audit(world.owner, config, clock)).audited
+    assert (audited.report.refusing, [each.code for each in audited.report.standing]) == ((), ["e_stranger"])
+
+
 async def test_without_a_linter_that_had_no_say_nothing_is_audited(world: World, clock: FakeClock) -> None:
     """An audit by the gate itself, or by a program that is missing, is none."""
     gate = (program("gate", "pass"),)
