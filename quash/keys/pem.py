@@ -113,7 +113,7 @@ def write_pem_key(path: Path, key: PrivateKey, passphrase_file: Path) -> None:
     """Writes a key encrypted and durably, for its owner alone.
 
     Never over an existing file (`key.exists`): a key that signed something must not vanish. The file is whole or
-    absent, whenever the machine stops.
+    absent, whenever the machine stops. Raises `KeyUnavailable` when the place takes no file.
     """
     body = key.private_bytes(
         serialization.Encoding.PEM,
@@ -166,18 +166,32 @@ def spki_of(key: PrivateKey) -> bytes:
 def _write_new(path: Path, body: bytes) -> None:
     """Write, fsync, link under the final name (which fails if it is taken), fsync the folder."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
+    try:
+        draft.unlink(missing_ok=True)
+        try:
+            _write_draft(draft, body)
+            os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except FileExistsError:
+        raise QuashError("key.exists", f"{path} exists already and is left as it is", Kind.CONFLICT) from None
+    except OSError as error:
+        raise KeyUnavailable(
+            f"{path} cannot be written ({error.strerror}); make its folder writable and give it space",
+            "key.not_written",
+        ) from None
+
+
+def _write_draft(draft: Path, body: bytes) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        raise QuashError("key.exists", f"{path} exists already and is left as it is", Kind.CONFLICT) from None
-    finally:
-        draft.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

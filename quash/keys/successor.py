@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from quash.errors import QuashError
@@ -37,7 +38,7 @@ def ensure_successor(ref: str, name: str, kind: KeyKind, keys_dir: Path, passphr
     if ref.startswith("pem:"):
         beside = f"pem:{PurePosixPath(ref.removeprefix('pem:')).with_name(name)}.pem"
         path = pem_path(beside, keys_dir)
-        if not path.exists():
+        if not os.access(path, os.F_OK):  # unlike `exists`, it raises nothing where the folder is not for us
             if passphrase_file is None:
                 raise QuashError("key.bad_reference", "a key in a file needs a passphrase file")
             generate_pem_key(path, kind, passphrase_file)

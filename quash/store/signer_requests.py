@@ -32,7 +32,7 @@ class SignerRequest:
 class Asked:
     """What was asked for an issuer so far. `newest_at`: Unix seconds of the newest request, None: there is none.
 
-    `switch_id`: of an operator's newest switch that no request has fulfilled.
+    `switch_id`: of the newest order of a switch that no request has fulfilled; `tried`: some request was made for it.
     """
 
     issuer_id: int
@@ -40,6 +40,7 @@ class Asked:
     open: bool
     newest_at: int | None
     switch_id: int | None
+    tried: bool
 
 
 async def add(
@@ -61,10 +62,12 @@ async def asked(conn: Connection, issuer_ids: Collection[int]) -> dict[int, Aske
     """What was asked for these issuers."""
     rows = await conn.fetch(
         "select i.issuer_id, count(r.id) as requests, coalesce(bool_or(r.state = 'open'), false) as open,"
-        " max(r.created_at) as newest_at, (select max(s.id) from signer_switch s where s.issuer_id = i.issuer_id"
+        " max(r.created_at) as newest_at, o.switch_id, coalesce(bool_or(r.switch_id >= o.switch_id), false) as tried"
+        " from unnest($1::smallint[]) as i (issuer_id)"
+        " cross join lateral (select max(s.id) as switch_id from signer_switch s where s.issuer_id = i.issuer_id"
         "  and not exists (select from signer_request d where d.state = 'done' and d.switch_id >= s.id"
-        "   and d.issuer_id = s.issuer_id)) as switch_id"
-        " from unnest($1::smallint[]) as i (issuer_id) left join signer_request r using (issuer_id) group by 1",
+        "   and d.issuer_id = s.issuer_id)) o"
+        " left join signer_request r using (issuer_id) group by i.issuer_id, o.switch_id",
         list(issuer_ids),
     )
     return {row["issuer_id"]: Asked(**row) for row in rows}

@@ -91,6 +91,11 @@ class Roster:
             )
         return entry.certificates[0]
 
+    def ends(self, issuer_id: int) -> int | None:
+        """The notAfter of the certificate that lasts longest; None: there is none."""
+        entry = self._entries.get(issuer_id)
+        return int(entry.parsed[0].not_valid_after_utc.timestamp()) if entry and entry.parsed else None
+
     def signer(self, issuer_id: int, now: int) -> OcspSigner:
         """The signer of new answers: the newest one whose certificate began and lasts 8 hours more (A1, A5).
 

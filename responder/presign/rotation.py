@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from quash.errors import QuashError
 from quash.keys import KeyHandle
 from quash.pki.certificate import read_certificate
 from quash.pki.csr import certification_request, request_info
@@ -33,7 +34,7 @@ WARN_OFFLINE = 60 * DAY
 """C-5: the root's signer is made by a ceremony, which people have to arrange."""
 _WARN_ONLINE = 4  # a quarter of its life is left: two quarters have gone by without a renewal that worked
 _ASK_AGAIN = 3600
-"""Seconds after a request that was refused; one that is open is never doubled."""
+"""Seconds after a request that was refused, unless a switch was ordered since; one that is open is never doubled."""
 
 MakeKey = Callable[[Issuer, OcspSigner, str], tuple[str, KeyHandle]]
 """Makes the key of an issuer's next signer under a name, or finds it there: its reference, and the key opened.
@@ -62,19 +63,32 @@ class SignerRotation:
         async with acquire(self._pool) as conn:
             newest = await ocsp_signers.newest(conn)
             asked = await signer_requests.asked(conn, newest)
-        known = [issuer for issuer in roster.issuers if issuer.id in newest]
-        for issuer in known:
-            self._watch(issuer, newest[issuer.id])
-        candidates = [_Due(issuer, newest[issuer.id], asked[issuer.id]) for issuer in known]
-        due = [each for each in candidates if self._is_due(each, roster)]
-        for each in due:
-            await self._ask(each)
-        return len(due)
+        requests = 0
+        for issuer in roster.issuers:
+            if issuer.id in newest:
+                self._watch(issuer, newest[issuer.id], roster)
+                requests += await self._renew(_Due(issuer, newest[issuer.id], asked[issuer.id]), roster)
+        return requests
+
+    async def _renew(self, each: _Due, roster: Roster) -> bool:
+        """Asks where that is due. What one issuer lacks, above all a place for its key, holds up no other's request."""
+        try:
+            if not self._is_due(each, roster):
+                return False
+            name = f"{each.issuer.name}-r{each.asked.requests + 1}"  # `init` counts without the letter
+            ref, csr = await asyncio.to_thread(self._prepare, each, name)
+        except QuashError as error:
+            alarm(error.code, error.message, issuer=each.issuer.name)
+            return False
+        await self._ask(each, ref, csr)
+        return True
 
     def _is_due(self, each: _Due, roster: Roster) -> bool:
         last, asked, now = each.last, each.asked, self._now()
         if each.issuer.key_ref is None or asked.open:
             return False
+        if asked.switch_id is not None and not asked.tried:
+            return True
         if asked.newest_at is not None and now < asked.newest_at + _ASK_AGAIN and asked.newest_at > last.created_at:
             return False  # it was refused
         if asked.switch_id is not None:
@@ -82,9 +96,7 @@ class SignerRotation:
         outlives = read_certificate(roster.certificate(each.issuer.id)).not_after > last.not_after
         return outlives and renewal_due(last.not_before, last.not_after, now)
 
-    async def _ask(self, each: _Due) -> None:
-        name = f"{each.issuer.name}-r{each.asked.requests + 1}"  # `init` counts without the letter
-        ref, csr = await asyncio.to_thread(self._prepare, each, name)
+    async def _ask(self, each: _Due, ref: str, csr: bytes) -> None:
         async with acquire(self._pool) as conn, conn.transaction():
             await self._lease.check(conn)
             await signer_requests.add(
@@ -105,7 +117,11 @@ class SignerRotation:
         finally:
             key.close()
 
-    def _watch(self, issuer: Issuer, last: OcspSigner) -> None:
+    def _watch(self, issuer: Issuer, last: OcspSigner, roster: Roster) -> None:
+        ends = roster.ends(issuer.id)
+        if ends is not None and ends < self._now():  # it has nothing left to answer for
+            SIGNER_SECONDS.remove(issuer.name)
+            return
         left = last.not_after - self._now()
         SIGNER_SECONDS.labels(issuer.name).set(left)
         life = last.not_after - last.not_before

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from quash.cache.layout import encode_heartbeat, join_batches
 from quash.errors import QuashError
-from quash.keys import KeyUnavailable
 from quash.pki.rules import RESPONSE_VALIDITY_MAX
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
@@ -370,14 +369,9 @@ class Tenure:
         BATCH_SECONDS.labels(_LANES[lane]).observe(self._clock.monotonic() - began)
 
     async def _rotate(self) -> None:
-        """A key that cannot be made must not end the tenure: what can be signed is signed on."""
-        if not self._is_due("rotation"):
-            return
-        try:
+        if self._is_due("rotation"):
             await self._rotation.step(self.roster)
-        except KeyUnavailable as error:
-            alarm(error.code, error.message)
-        self._done("rotation", ROTATE_EVERY)
+            self._done("rotation", ROTATE_EVERY)
 
     async def _tell_switches(self) -> None:
         if self._is_due("switches"):

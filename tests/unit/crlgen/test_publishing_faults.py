@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import io
 import os
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +17,7 @@ from crlgen.publish.s3 import S3Publisher
 from quash.pki.crl import read_crl, read_entry
 from quash.runtime.config import S3
 from tests.support.crl_bench import Bench
+from tests.support.small_disk import fill, small_disk
 from tests.unit.crlgen.test_publishers import bucket, s3_endpoint
 
 __all__ = ["bucket", "s3_endpoint"]  # fixtures
@@ -93,27 +91,6 @@ async def test_s3_that_fails_or_does_it_without_saying_so(
     rows = await bench.database.owner.fetch("select number, published_at from crl order by number")
     assert int(rows[-1]["number"]) == crl.number
     assert rows[-1]["published_at"] is not None
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own, which only root may mount."""
-    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    options = f"size={size},uid={os.getuid()}"
-    subprocess.run([*root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([*root, "umount", "--lazy", folder], check=True)
-
-
-def fill(ballast: io.FileIO) -> None:
-    try:
-        while True:
-            ballast.write(bytes(4096))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
 
 
 async def test_full_disk_keeps_the_published_crl(bench: Bench, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed448
 
 from quash.errors import Kind, QuashError
-from quash.keys import KeyUnavailable, generate_pem_key, open_key
+from quash.keys import KeyUnavailable, ensure_successor, generate_pem_key, open_key
+from tests.support.small_disk import fill, small_disk
 
 SECRET = "hunter2-hunter2"
 
@@ -35,6 +38,28 @@ def test_a_generated_file_is_private_and_encrypted(tmp_path: Path, secret: Path)
     assert stat.S_IMODE((tmp_path / "a.pem").stat().st_mode) == 0o600
     assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / "a.pem").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"a.pem", "secret"}
+
+
+def test_a_key_that_finds_no_room(tmp_path: Path, secret: Path) -> None:
+    """A full disk: nothing is left behind, the message says why, and room ends it."""
+    (tmp_path / "keys").mkdir()
+    with small_disk(tmp_path / "keys", "64k"):
+        (tmp_path / "keys" / "ocsp").mkdir()
+        with (tmp_path / "keys" / "ballast").open("wb", buffering=0) as ballast:
+            fill(ballast)
+            with pytest.raises(KeyUnavailable, match=os.strerror(errno.ENOSPC)) as caught:
+                ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path / "keys", secret)
+            assert caught.value.code == "key.not_written"
+            assert list((tmp_path / "keys" / "ocsp").iterdir()) == []
+        (tmp_path / "keys" / "ballast").unlink()
+        assert ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path / "keys", secret) == "pem:ocsp/b.pem"
+
+
+def test_a_folder_that_is_none(tmp_path: Path, secret: Path) -> None:
+    """Whatever the operating system says of the place, the error is of the family."""
+    (tmp_path / "ocsp").write_text("a file")
+    with pytest.raises(KeyUnavailable, match="cannot be written"):
+        ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path, secret)
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path, secret: Path) -> None:

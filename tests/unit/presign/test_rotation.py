@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import REGISTRY
 
-from quash.keys import KeyUnavailable
+from quash.keys import KeyUnavailable, ensure_successor
 from quash.pki.csr import proven_key
 from quash.store import signer_requests
 from responder.presign.metrics import ALARMS
@@ -75,6 +76,27 @@ async def test_a_switch_is_asked_for_at_once(world: Any) -> None:
     await world.clock.advance(2 * DAY)
     await presigner.step()
     assert len(await requests(world)) == 1
+
+
+async def test_a_switch_waits_for_nothing_that_was_refused_before_it(world: Any) -> None:
+    """The hour after a refusal is that of the same request: a stolen key is no time to wait (A17)."""
+    authority = await online(world)
+    presigner = await world.presigner()
+    await world.clock.advance(16 * DAY)
+    await presigner.step()
+    await world.database.owner.execute("update signer_request set state = 'refused', code = 'x'")
+    await world.clock.advance(60)
+    async with world.database.owner.acquire() as conn, conn.transaction():
+        ordered, _ = await signer_requests.order_switch(conn, authority.id, "tls-dv", actor="operator:o", at=world.now)
+    await presigner.step()
+    assert [row["switch_id"] for row in await requests(world)] == [None, ordered]
+    await world.database.owner.execute("update signer_request set state = 'refused', code = 'x'")
+    await world.clock.advance(3500)
+    await presigner.step()
+    assert len(await requests(world)) == 2, "its own refusal is waited for"
+    await world.clock.advance(100)
+    await presigner.step()
+    assert [row["switch_id"] for row in await requests(world)] == [None, ordered, ordered]
 
 
 async def test_how_far_a_switch_is_has_its_metrics(world: Any) -> None:
@@ -146,6 +168,61 @@ async def test_renewals_that_fail_alarm(world: Any) -> None:
     await world.clock.advance(DAY)
     await presigner.step()
     assert alarms() > before
+
+
+async def test_an_issuer_that_has_ended_alarms_nobody(world: Any) -> None:
+    """There is nothing left that its signer could answer for."""
+    await online(world, signer_days=3650)
+    presigner = await world.presigner()
+    await world.clock.advance(3640 * DAY)
+    before = alarms()
+    await presigner.step()
+    assert alarms() == before + 1
+    await world.clock.advance(11 * DAY)
+    await presigner.step()
+    assert alarms() == before + 1
+    assert REGISTRY.get_sample_value("quash_presign_signer_seconds", {"issuer": "tls-dv"}) is None
+
+
+async def test_a_key_that_cannot_be_made_holds_up_no_other_issuer(world: Any) -> None:
+    """Renewals and switches of issuers behind it are asked for in the same minute."""
+    await online(world, label="first")
+    second = await online(world, label="second")
+    real = world.make_key
+
+    def broken(issuer: Any, last: Any, name: str) -> Any:
+        if issuer.name == "first":
+            raise KeyUnavailable("its token is away")
+        return real(issuer, last, name)
+
+    world.make_key = broken
+    presigner = await world.presigner()
+    await world.clock.advance(16 * DAY)
+    await presigner.step()
+    assert [row["issuer_id"] for row in await requests(world)] == [second.id]
+
+
+async def test_a_folder_that_takes_no_key_does_not_end_the_tenure(world: Any, tmp_path: Path) -> None:
+    """As the real maker meets it: its folder is full, or not for us to write to (here: a file)."""
+    authority = await online(world)
+    (tmp_path / "passphrase").write_text("secret\n")
+    (tmp_path / "ocsp").write_text("no folder")
+
+    def make(_issuer: Any, last: Any, name: str) -> Any:
+        return ensure_successor(last.key_ref, name, "ec-p256", tmp_path, tmp_path / "passphrase"), None
+
+    world.make_key = make
+    presigner = await world.presigner()
+    await presigner.step()
+    await world.clock.advance(16 * DAY)
+    before = ALARMS.labels("key.not_written")._value.get()
+    await presigner.step()
+    assert presigner.leading
+    assert ALARMS.labels("key.not_written")._value.get() == before + 1
+    assert [row["issuer_id"] for row in await requests(world)] == []
+    serial = await world.issue(authority)
+    await presigner.step()
+    assert (authority.id, serial) in await world.cache()
 
 
 async def test_a_key_that_cannot_be_made_stops_nothing_else(world: Any) -> None:
