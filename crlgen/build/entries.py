@@ -50,12 +50,11 @@ async def current(pool: Pool, scope: crls.Scope, regular: crls.Crl | None, known
         covers = await crl_entries.snapshot(conn)
         number = regular.number if regular else None
         if known is not None and known.regular == number:
-            changes = await crl_entries.changes(conn, scope, known.covers)
-            if all(version == 1 for version, _ in changes):
-                added = [entry for _, entry in changes]
+            added = await crl_entries.added(conn, scope, known.covers)
+            if not added.upgrades:
                 expected = await _total(conn, scope, known) - known.gone
-                encoded = b"".join((known.encoded, *added))
-                return EntrySet(covers, number, encoded, known.count + len(added), expected, known.gone)
+                encoded = known.encoded + added.encoded
+                return EntrySet(covers, number, encoded, known.count + added.count, expected, known.gone)
         return await read_all(conn, scope, regular, covers, known)
 
 

@@ -22,7 +22,7 @@ from crlgen.publish.ocsp_urls import OcspPurges
 from crlgen.publish.purge import Purger, Webhook
 from crlgen.publish.with_copy import WithCopy
 from quash.errors import QuashError
-from quash.runtime.memory import keep_freed_memory
+from quash.runtime.memory import collect_rarely, keep_freed_memory
 from quash.runtime.process import Process
 from quash.store.crls import Scope
 from quash.store.database import connect
@@ -38,6 +38,7 @@ async def main(process: Process) -> None:
     """Builds until cancelled; ready while every scope's CRL is out and nothing that is due fails."""
     process.health.set(_CHECK, ok=False, detail="starting")
     keep_freed_memory()
+    collect_rarely()
     pool = await connect(process.config, process.state, CRL_BUILDER)
     signer = RpcCrlSigner(process.state.run / "ca-signer.sock")
     linter = LintWorker()

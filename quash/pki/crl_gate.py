@@ -141,14 +141,13 @@ def _compare(previous: Published | None, revoked: bytes, expected: int) -> list[
         _count(previous.count + len(added), expected)
         for example in _examples(added):
             read_entry(example)
-        _check_serials(added)
-        _check_new(added, previous.entries)
+        _check_new(_serials(added), previous.entries)
         return []
     current = _well_formed(revoked)
     for example in _examples([entry for entry in current if _LEAP_DAY in entry]):
         read_entry(example)
     _count(len(current), expected)
-    _check_serials(current)
+    _serials(current)
     return [] if previous is None else _compare_sets(set(cut_entries(previous.entries)), set(current))
 
 
@@ -176,20 +175,22 @@ def _count(entries: int, expected: int) -> None:
         raise _refuse("crl.count_differs", f"{entries} entries, the database counts {expected}")
 
 
-def _check_serials(entries: list[bytes]) -> None:
-    if len(set(map(serial_of, entries))) != len(entries):
+def _serials(entries: list[bytes]) -> set[bytes]:
+    """Theirs, each once."""
+    serials = set(map(serial_of, entries))
+    if len(serials) != len(entries):
         raise _refuse("crl.entry_twice", "a serial stands twice on the CRL")
+    return serials
 
 
-def _check_new(added: list[bytes], published: bytes) -> None:
-    """None of those that were added is published already: another one would be missing, by the count.
+def _check_new(added: set[bytes], published: bytes) -> None:
+    """None of the serials that were added is published already: another one would be missing, by the count.
 
     Few are looked for in the octets; what is found there, perhaps within another serial, decides nothing yet.
     """
-    names = [der.tlv(der.INTEGER, serial_of(entry)) for entry in added]
-    if len(names) <= _FEW and not any(name in published for name in names):
+    if len(added) <= _FEW and not any(der.tlv(der.INTEGER, serial) in published for serial in added):
         return
-    if not set(map(serial_of, added)).isdisjoint(map(serial_of, cut_entries(published))):
+    if not added.isdisjoint(map(serial_of, cut_entries(published))):
         raise _refuse("crl.entry_twice", "a serial stands twice on the CRL")
 
 

@@ -161,6 +161,23 @@ async def test_idle_scope_does_not_read_the_revocations_of_others(database: Any)
     assert (state.scope.path, state.dirty_since) == ("quiet.crl", None)
 
 
+async def test_what_was_added_is_joined_in_the_order_of_its_transactions(database: Any) -> None:
+    """The entries that `changes` lists one by one, and whether an upgrade is among them."""
+    await prepare(database.owner)
+    async with acquire(database.owner) as conn, conn.transaction():
+        assert await crl_entries.added(conn, SCOPE, "1:1:") == crl_entries.Added(b"", 0, upgrades=False)
+    for serial in (b"\x07", b"\x03", b"\x05"):
+        await revoke(database.owner, serial, 4, 5)
+    async with acquire(database.owner) as conn, conn.transaction():
+        joined = b"".join(each for _, each in await crl_entries.changes(conn, SCOPE, "1:1:"))
+        assert joined == b"".join(entry(serial, 5, 4) for serial in (b"\x07", b"\x03", b"\x05"))
+        assert await crl_entries.added(conn, SCOPE, "1:1:") == crl_entries.Added(joined, 3, upgrades=False)
+    await revoke(database.owner, b"\x03", 1, 4, version=2)
+    async with acquire(database.owner) as conn, conn.transaction():
+        found = await crl_entries.added(conn, SCOPE, "1:1:")
+        assert (found.count, found.upgrades) == (4, True)
+
+
 async def test_look_at_one_shard_ends_where_the_next_begins(database: Any) -> None:
     """A mass revocation of one shard is not walked through for the others of its issuer either."""
     await prepare(database.owner)
