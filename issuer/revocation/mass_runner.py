@@ -20,7 +20,7 @@ from quash.pki.reasons import Decision, Outcome, Reason, decide
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
-from quash.store import acts, blocked_keys, exemptions, issuers, mass_jobs, mass_sets, outbox, revocations
+from quash.store import acts, blocked_keys, certificates, exemptions, issuers, mass_jobs, mass_sets, outbox, revocations
 from quash.store.certificate_search import Wanted
 from quash.store.database import Connection, Pool, acquire
 from quash.store.mass_jobs import MassJob
@@ -181,7 +181,9 @@ class MassRunner:
             await self._finish(conn, job, now)
             return 0
         left_out = await self._leave_out(conn, job, batch, now)
-        due = [each for each in batch if each.not_after >= now and each.key not in left_out]
+        due = [each for each in batch if each.not_after >= now]
+        if left_out:
+            due = [each for each in due if each.key not in left_out]
         standing = {
             (each.issuer_id, each.serial): each
             for each in await revocations.latest_of(conn, [each.key for each in due])
@@ -263,7 +265,7 @@ class MassRunner:
                 ],
             )
         if reason is Reason.keyCompromise:
-            keys = sorted({each.spki_sha256 for each in changed if each.spki_sha256 is not None})
+            keys = await certificates.public_keys(conn, [each.key for each in changed])
             await blocked_keys.block_many(conn, keys, reason=reason.name, added_at=now, act_id=act_id)
 
     async def _tell_presigner(
@@ -276,14 +278,14 @@ class MassRunner:
     ) -> None:
         """Each certificate, or, with its last one, a bucket of which nearly everything was revoked."""
         whole = self._plans[job.id].whole
-        single = [(each.issuer_id, each.serial) for each in changed if (each.issuer_id, each.rank) not in whole]
+        single = [each.key for each in changed if each.place not in whole]
         if single:
             await outbox.add_certificates(conn, single, lane=outbox.BULK)
-        under_way = {(each.issuer_id, each.rank) for each in following}
+        under_way = {each.place for each in following}
         over: dict[int, list[int]] = defaultdict(list)
-        for issuer_id, rank, bucket in dict.fromkeys((each.issuer_id, each.rank, each.bucket) for each in batch):
-            if (issuer_id, rank) in whole and (issuer_id, rank) not in under_way:
-                over[issuer_id].append(bucket)
+        for place, member in {each.place: each for each in batch}.items():
+            if place in whole and place not in under_way:
+                over[member.issuer_id].append(member.bucket)
         for issuer_id, buckets in over.items():
             await outbox.add_buckets(conn, issuer_id, buckets)
 
@@ -344,16 +346,16 @@ async def _preview(conn: Connection, job: MassJob, exempt: Mapping[Key, int]) ->
     """By issuer and by CRL scope: how many, and how large the CRL will be; and what is left out."""
     counts: dict[str, int] = defaultdict(int)
     scopes, before = [], 0
-    for issuer, scope, certificates, revoked, octets, entries in await mass_sets.by_scope(conn, job.id):
-        counts[issuer] += certificates
+    for issuer, scope, count, revoked, octets, entries in await mass_sets.by_scope(conn, job.id):
+        counts[issuer] += count
         before += revoked
         each = octets / entries if entries else _ENTRY + 12 * (job.reason != Reason.unspecified)
-        added = certificates - revoked
+        added = count - revoked
         scopes.append(
             {
                 "issuer": issuer,
                 "scope": scope,
-                "certificates": certificates,
+                "certificates": count,
                 "entries": entries + added,
                 "bytes": octets + round(added * each),
             }

@@ -189,6 +189,18 @@ async def siblings(
     return [Certificate(**row) for row in rows]
 
 
+async def public_keys(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    """SHA-256 of the public keys of these certificates (issuer id, serial), where anybody knows them; each once."""
+    rows = await conn.fetch(
+        "select distinct c.spki_sha256 from unnest($1::smallint[], $2::bytea[]) as k (i, s) cross join lateral"
+        " (select spki_sha256 from certificate where issuer_id = k.i and serial = k.s offset 0) c"
+        " where c.spki_sha256 is not null order by 1",
+        [issuer_id for issuer_id, _ in keys],
+        [serial for _, serial in keys],
+    )
+    return [row["spki_sha256"] for row in rows]
+
+
 async def count_siblings(conn: Connection, spki_sha256: bytes, unexpired_at: int) -> int:
     """How many `siblings` would give without a limit."""
     count = await conn.fetchval(

@@ -15,12 +15,14 @@ from quash.store.locks import SPKI_LOCK
 
 _RANK = "(coalesce(c.shard, -1) + 1)::bigint * 65536 + c.bucket"
 _BUCKETS = 65536
-_INSERT = "insert into mass_job_certificate (job_id, issuer_id, rank, serial)"
+_INSERT = "insert into mass_job_certificate (job_id, issuer_id, rank, serial, shard, not_after, lock_key)"
+# What never changes of a certificate `c`; the lock of its key only where that is known: an import may tell it later.
+_KEPT = f"{_RANK}, c.serial, c.shard, c.not_after, case when c.spki_sha256 is not null then {SPKI_LOCK} end"
 _PAGE = 5000
 # Said as a range of the whole key: while the table is new, the planner takes a job for small, and with an equality it
 # would fetch and sort all that is left of it for each part.
 _PART = (
-    "select issuer_id, rank, serial from mass_job_certificate"
+    "select issuer_id, rank, serial, shard, not_after, lock_key from mass_job_certificate"
     " where (job_id, issuer_id, rank, serial) > ($1::bigint, $2::smallint, $3::bigint, $4::bytea) and job_id <= $1"
     " order by job_id, issuer_id, rank, serial limit $5"
 )
@@ -40,11 +42,15 @@ class Member(NamedTuple):
     serial: bytes
     shard: int | None
     not_after: int
-    spki_sha256: bytes | None
 
     @property
     def bucket(self) -> int:
         return self.rank % _BUCKETS
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Issuer id and rank: the bucket of a set."""
+        return self[:2]
 
     @property
     def cursor(self) -> Cursor:
@@ -66,7 +72,7 @@ async def add_listed(
         "with found as (select s.serial, count(c.serial) as issuers, min(c.issuer_id) as issuer_id"
         " from (select distinct unnest($3::bytea[]) as serial) s"
         " left join certificate c on c.serial = s.serial and ($2::smallint is null or c.issuer_id = $2) group by 1),"
-        f" added as ({_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from found f"
+        f" added as ({_INSERT} select $1, c.issuer_id, {_KEPT} from found f"
         " join certificate c on c.issuer_id = f.issuer_id and c.serial = f.serial"
         " where f.issuers = 1 and c.not_after >= $4 on conflict do nothing)"
         " select serial, issuers from found",
@@ -103,7 +109,7 @@ async def _add_pages(conn: Connection, job_id: int, table: str, where: str, unex
         row = await conn.fetchrow(
             f"with page as (select issuer_id, serial from {table} c where {where}"
             "  and (issuer_id, serial) > ($3::smallint, $4::bytea) order by issuer_id, serial limit $5),"
-            f" added as ({_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from page p join certificate c"
+            f" added as ({_INSERT} select $1, c.issuer_id, {_KEPT} from page p join certificate c"
             "  on c.issuer_id = p.issuer_id and c.serial = p.serial"
             "  where c.not_after >= $2 on conflict do nothing)"
             " select issuer_id, serial from page order by issuer_id desc, serial desc limit 1",
@@ -121,7 +127,7 @@ async def add_of_period(
 ) -> None:
     """Adds what an issuer issued in after <= notBefore < before, of one bucket. Its own OCSP signers are not meant."""
     await conn.execute(
-        f"{_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from certificate c"
+        f"{_INSERT} select $1, c.issuer_id, {_KEPT} from certificate c"
         " where c.issuer_id = $2 and c.bucket = $3 and coalesce(c.not_before, c.created_at) >= $4"
         " and coalesce(c.not_before, c.created_at) < $5 and c.not_after >= $6 and c.profile <> 'ocsp-signer'"
         " order by c.serial on conflict do nothing",
@@ -140,7 +146,7 @@ async def add_siblings(conn: Connection, job_id: int, unexpired_at: int) -> None
     while True:
         last = await conn.fetchrow(
             f"with page as ({_PART}),"
-            f" added as ({_INSERT} select $1, c.issuer_id, {_RANK}, c.serial from page p"
+            f" added as ({_INSERT} select $1, c.issuer_id, {_KEPT} from page p"
             "  join certificate own on own.issuer_id = p.issuer_id and own.serial = p.serial"
             "  join certificate c on c.spki_sha256 = own.spki_sha256 and c.not_after >= $6"
             "  on conflict do nothing)"
@@ -245,7 +251,7 @@ async def lines(conn: Connection, job_id: int, after: Cursor, limit: int) -> tup
         limit,
     )
     last = await conn.fetchrow(f"{_PART} offset $5 - 1", job_id, *after, limit)
-    return text or "", tuple(last) if last else None
+    return text or "", (last["issuer_id"], last["rank"], last["serial"]) if last else None
 
 
 async def lock_members(conn: Connection, job_id: int, after: Cursor, limit: int) -> list[Member]:
@@ -253,16 +259,18 @@ async def lock_members(conn: Connection, job_id: int, after: Cursor, limit: int)
 
     The locks are always taken in the same order; each is an entry of the server's lock table, which has
     max_connections * max_locks_per_transaction of them. What is read beside them never changes, so the look may come
-    before the lock. `offset 0`: one look-up by the primary key for each, whatever the planner believes of the tables'
-    sizes; joined by hash, each batch would read all certificates that there are.
+    before the lock. Certificates are looked at where the set keeps no lock of theirs (0067), `offset 0`: each by the
+    primary key, whatever the planner believes of the tables' sizes.
     """
     rows = await conn.fetch(
-        "select issuer_id, rank, serial, shard, not_after, spki_sha256, pg_advisory_xact_lock(key)::text"
-        f" from (select m.*, c.shard, c.not_after, c.spki_sha256, {SPKI_LOCK} as key from ({_PART}) m"
-        "  cross join lateral (select * from certificate c where c.issuer_id = m.issuer_id and c.serial = m.serial"
-        "   offset 0) c order by key) k",
+        "select issuer_id, rank, serial, shard, not_after, pg_advisory_xact_lock(key)::text from"
+        " (select m.issuer_id, m.rank, m.serial, coalesce(m.shard, c.shard) as shard,"
+        f"   coalesce(m.not_after, c.not_after) as not_after, coalesce(m.lock_key, c.lock_key) as key from ({_PART}) m"
+        f"  left join lateral (select c.shard, c.not_after, {SPKI_LOCK} as lock_key from certificate c"
+        "   where m.lock_key is null and c.issuer_id = m.issuer_id and c.serial = m.serial offset 0) c on true"
+        "  order by key) k",
         job_id,
         *after,
         limit,
     )
-    return sorted(Member(*row[:-1]) for row in map(tuple, rows))
+    return sorted([Member._make(row[:-1]) for row in rows])

@@ -15,8 +15,9 @@ from quash.store.database import Connection
 class CertificateStatus(NamedTuple):
     """The status of one certificate. `reason` is None for good; `revoked_at` and `not_after` are Unix seconds.
 
-    `proven`: it was once verified that the issuer signed a certificate with this serial; that stays true for ever. A
-    tuple in the order of the query's columns, because millions are made, and handed from process to process.
+    `proven`: it was once verified that the issuer signed a certificate with this serial; that stays true for ever. It
+    is asked of good ones alone that no import vouches for, and false else. A tuple in the order of the query's columns,
+    because millions are made, and handed from process to process.
     """
 
     issuer_id: int
@@ -32,9 +33,10 @@ class CertificateStatus(NamedTuple):
 
 _SELECT = """
 select c.issuer_id, c.serial, c.state, c.bucket, c.not_after, coalesce(r.version, 0)::integer as version, r.reason,
-       coalesce(r.revoked_at, 0) as revoked_at, p.serial is not null as proven
+       coalesce(r.revoked_at, 0) as revoked_at,
+       r.version is null and c.state <> 'imported' and (select true from proven_certificate p
+           where p.issuer_id = c.issuer_id and p.serial = c.serial) is not null as proven
 from {source}
-left join proven_certificate p on p.issuer_id = c.issuer_id and p.serial = c.serial
 left join lateral (
     select version, reason, revoked_at from revocation r
     where r.issuer_id = c.issuer_id and r.serial = c.serial order by version desc limit 1

@@ -404,6 +404,35 @@ async def test_sql_and_python_agree_on_the_locks(world: World) -> None:
             assert number == locks._key("spki", lock_name(certificate))
 
 
+async def test_members_are_locked_by_the_keys_that_they_have(world: World, runner: MassRunner) -> None:
+    """Kept with the set; of one whose key an import told since, and of a set of the release before: as they are now."""
+    told, spki = await world.certificate(state="imported"), key_hash()
+    unknown = await world.certificate(state="imported")
+    known = await populate(world, 3)
+    job_id = await of_list(world, [*known, told, unknown])
+    await runner.step()
+    before = (await populate(world, 1))[0]
+    await world.owner.execute("alter table mass_job_certificate disable trigger fixed")
+    await world.owner.execute("insert into mass_job_certificate values ($1, $2, 0, $3)", job_id, *before)
+    await world.owner.execute("alter table mass_job_certificate enable trigger fixed")
+    await world.owner.execute(
+        "update certificate set spki_sha256 = $3 where (issuer_id, serial) = ($1, $2)", *told, spki
+    )
+    async with acquire(world.pool) as conn, conn.transaction():
+        members = await mass_sets.lock_members(conn, job_id, mass_sets.START, 10)
+        held = await conn.fetch(
+            "select (classid::bigint << 32 | objid::bigint) as number from pg_locks"
+            " where locktype = 'advisory' and pid = pg_backend_pid()"
+        )
+        wanted = [await certificates.get(conn, *key) for key in (*known, told, unknown, before)]
+    assert {(each.key, each.shard, each.not_after) for each in members} == {
+        ((each.issuer_id, each.serial), each.shard, each.not_after) for each in wanted if each is not None
+    }
+    assert {row["number"] for row in held} == {
+        locks._key("spki", lock_name(each)) for each in wanted if each is not None
+    }
+
+
 async def test_forecasts_go_by_what_the_presigner_measured(world: World, database: Any) -> None:
     """It keeps its last measurement with its own rights; the admin API reads it."""
     async with acquire(world.pool) as conn:
