@@ -31,7 +31,7 @@ from quash.store.service_user import ServiceUser, service_user
 def _shared_buffers() -> int:
     """An eighth of the memory in MB, within what is useful; it is taken as it is needed."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return max(128, min(1024, memory // 8))
+    return max(128, min(4096, memory // 8))
 
 
 SUPERUSER = "postgres"

@@ -51,6 +51,8 @@ TELL_SWITCHES_EVERY = 10.0
 LOOK_AT_KEYS_EVERY = 60.0
 BACKGROUND_EVERY = 1.0
 """How often bulk news and due buckets are looked for; urgent news are at every step."""
+BULK_EVERY = 0.25
+"""While due buckets are signed, bulk news are looked for at most so often: each look is a question to the database."""
 RETRY_AFTER = 10.0
 """An issuer that nothing could be signed for is left out of refreshes for so long."""
 OLD = 23 * 3600
@@ -124,7 +126,7 @@ class Tenure:
 
     async def step(self) -> int:
         """Does all work due now, urgent news before each part of anything else; returns how many records it fed."""
-        done = 0
+        done, all_read = 0, False
         await self._look_at_keys()
         await self._mend_set_back()
         while True:
@@ -135,12 +137,18 @@ class Tenure:
                 continue
             if not self._is_due("background"):
                 break  # what was committed since that reading has sent its own hint
-            if (bulk := await self._take_news(BULK)) is not None:
-                done += bulk.records
-            elif (count := await self._refresh()) is not None:
-                done += count
-            else:
+            if self._is_due("bulk"):
+                if (bulk := await self._take_news(BULK)) is not None:
+                    done += bulk.records
+                    continue
+                self._done("bulk", BULK_EVERY)
+                all_read = True
+            if (count := await self._refresh()) is not None:
+                done, all_read = done + count, False
+            elif all_read:
                 self._done("background", BACKGROUND_EVERY)
+            else:
+                self._due.pop("bulk", None)  # what came while the last ones were signed
         await self._rotate()
         await self._tell_switches()
         await self._maintain()
