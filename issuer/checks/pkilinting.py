@@ -8,13 +8,14 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import Final
 
-from pkilint import finding_filter, loader
+from pkilint import finding_filter
 from pkilint.cabf import serverauth, smime
 from pkilint.cabf.serverauth.serverauth_constants import CertificateType
 from pkilint.cabf.smime.smime_constants import Generation, ValidationLevel
 from pkilint.pkix import certificate
 from pkilint.validation import ValidatorContainer
 
+from issuer.checks import parts
 from issuer.checks.dispatch import speed_up
 from issuer.checks.findings import TLS_DOCUMENTS, Finding
 from quash.pki.rules import SHORT_LIVED
@@ -42,8 +43,9 @@ _OF_SHORT_LIVED: Final[Mapping[str, str]] = MappingProxyType(
 
 def findings(der: bytes, document: str) -> list[Finding]:
     """Everything that pkilint says about a DER certificate of this document type (`issuer.checks.findings`)."""
-    loaded = loader.load_certificate(der, document)
+    loaded = parts.load(der, document, family_of(document))
     results = _validator(document).validate(loaded.root)
+    parts.remember(loaded)
     if document in _TLS:
         results, _ = finding_filter.filter_results(
             serverauth.create_serverauth_finding_filters(_TLS[document]), results
@@ -68,6 +70,11 @@ def warm() -> None:
 def _validator(document: str) -> ValidatorContainer:
     """Made once: each making reads the public suffix list five times, which takes longer than all linting."""
     return speed_up(stock(document))
+
+
+def family_of(document: str) -> str:
+    """Documents of one family are decoded alike."""
+    return "tls" if document in _TLS else "email"
 
 
 def stock(document: str) -> ValidatorContainer:
