@@ -227,7 +227,10 @@ def parse_response(data: bytes) -> ParsedResponse:
     Raises `ocsp.malformed_response`, also for what we never say: several SingleResponses, status unknown, no
     nextUpdate.
     """
-    response = _load(data)
+    return _parsed(_load(data))
+
+
+def _parsed(response: ocsp.OCSPResponse) -> ParsedResponse:
     if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
         return ParsedResponse(response.response_status.name.lower())
     try:
@@ -293,14 +296,14 @@ def verify_response(data: bytes, issuer_certificate: bytes) -> ParsedResponse:
     is trusted below an Ed25519 key alone, which only a CA of a private PKI has (A18).
     Raises `ocsp.malformed_response`, `ocsp.not_successful`, `ocsp.not_trusted`.
     """
-    parsed, response = parse_response(data), _load(data)
+    response = _load(data)
+    parsed = _parsed(response)
     if parsed.cert_id is None or parsed.this_update is None or parsed.next_update is None:
         raise QuashError("ocsp.not_successful", f"the responder answered {parsed.outer}", Kind.UNAVAILABLE)
-    issuer = x509.load_der_x509_certificate(issuer_certificate)
     expected = _issuer_hashes(issuer_certificate, parsed.cert_id.hash)
     if (parsed.cert_id.name_hash, parsed.cert_id.key_hash) != expected:
         raise _not_trusted("it is about a certificate of another issuer")
-    signer = _signer(response, issuer)
+    signer = _signer(response, issuer_certificate)
     _verify_signature(response, signer)
     if not (
         _seconds(signer.not_valid_before_utc) <= parsed.this_update
@@ -314,19 +317,24 @@ def _not_trusted(what: str) -> QuashError:
     return QuashError("ocsp.not_trusted", f"the OCSP response cannot be trusted: {what}", Kind.REFUSED)
 
 
-def _signer(response: ocsp.OCSPResponse, issuer: x509.Certificate) -> x509.Certificate:
+def _signer(response: ocsp.OCSPResponse, issuer: bytes) -> x509.Certificate:
     """The certificate that the ResponderID names: the issuer's, or one that the issuer made for signing responses."""
-    for certificate in (issuer, *response.certificates):
-        octets = certificate.public_bytes(Encoding.DER)
+    for octets in (issuer, *(each.public_bytes(Encoding.DER) for each in response.certificates)):
         if _key_identifier(octets) != response.responder_key_hash:
             continue
-        if certificate != issuer:
-            _check_delegation(octets, issuer.public_bytes(Encoding.DER))
-        return certificate
+        if octets != issuer:
+            _check_delegation(octets, issuer)
+        return _certificate(octets)
     raise _not_trusted("no certificate in it belongs to its ResponderID (A19)")
 
 
 # One signer answers for millions of certificates: what does not depend on the answer is looked at once.
+
+
+@lru_cache(maxsize=256)
+def _certificate(octets: bytes) -> x509.Certificate:
+    """With its public key, once that was asked for: to read one takes as long as to verify a signature by it."""
+    return x509.load_der_x509_certificate(octets)
 
 
 @lru_cache(maxsize=256)
@@ -342,7 +350,7 @@ def _issuer_hashes(certificate: bytes, algorithm: CertIdHash) -> tuple[bytes, by
 
 @lru_cache(maxsize=256)
 def _check_delegation(signer: bytes, issuer: bytes) -> None:
-    check_delegation(x509.load_der_x509_certificate(signer), x509.load_der_x509_certificate(issuer))
+    check_delegation(_certificate(signer), _certificate(issuer))
 
 
 def check_delegation(signer: x509.Certificate, issuer: x509.Certificate) -> None:
