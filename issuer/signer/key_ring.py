@@ -21,12 +21,15 @@ class CaKey:
 
     def __init__(self, issuer_id: int, opener: Callable[[Issuer], KeyHandle]) -> None:
         self.lock = asyncio.Lock()
+        self.holders = 0
+        self.used = False
         self._opener = opener
         self._handle: KeyHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ca-key-{issuer_id}")
 
     async def run(self, work: Callable[[], T]) -> T:
         """Does something heavy in the key's thread, so that the event loop goes on."""
+        self.used = True
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def open(self, issuer: Issuer) -> None:
@@ -84,12 +87,21 @@ class KeyRing:
 
     @asynccontextmanager
     async def hold(self, issuer_id: int) -> AsyncIterator[CaKey]:
-        """The issuer's key, for one request at a time; the others wait."""
+        """The issuer's key, for one request at a time; the others wait.
+
+        Whether there is such an issuer is found out while holding: of one that there is not, nothing stays.
+        """
         key = self._keys.get(issuer_id)
         if key is None:
             key = self._keys[issuer_id] = CaKey(issuer_id, self._opener)
-        async with key.lock:
-            yield key
+        key.holders += 1
+        try:
+            async with key.lock:
+                yield key
+        finally:
+            key.holders -= 1
+            if not key.holders and not key.used:
+                self._keys.pop(issuer_id, None)
 
     async def close(self) -> None:
         for key in self._keys.values():
