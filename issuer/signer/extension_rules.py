@@ -15,6 +15,7 @@ from issuer.signer.tbs_writer import distribution_points, last_but
 from quash.errors import QuashError
 from quash.pki import der
 from quash.pki.name_constraints import read_name_constraints
+from quash.pki.names import build_name, name_attributes
 from quash.pki.policies import NAMES
 from quash.pki.rules import check_dns_name, check_mailbox
 
@@ -58,6 +59,8 @@ DIGITAL_SIGNATURE, _SIGN_AND_ENCIPHER = bytes.fromhex("03020780"), bytes.fromhex
 _SIGN_AND_AGREE = bytes.fromhex("03020388")
 _PURPOSE_EMAIL = sequence_of_oid(oids.EMAIL_PROTECTION)
 _PURPOSES_EMAIL_AND_CLIENT = der.tlv(der.SEQUENCE, der.oid(oids.EMAIL_PROTECTION), der.oid(oids.CLIENT_AUTH))
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")  # an empty one would permit every name
+_DIRECTORY = frozenset({"C", "ST", "L", "O"})
 _RFC822_NAME, _DNS_NAME = 0x81, 0x82  # GeneralName
 _LONGEST_PATH = 2
 
@@ -199,11 +202,23 @@ def fits_below(value: bytes, candidate: Candidate) -> bool:
 
 
 def constraints_on(kind: str) -> Check:
-    """D16, D17: names of this kind and directory names, none of another kind."""
+    """D16, D17: names of this kind and directory names, none of another kind, and each of them binds."""
 
     def holds(value: bytes, _: Candidate) -> bool:
         found = read_name_constraints(value)
         has = {"dns": bool(found.dns), "email": bool(found.email)}
-        return bool(found.directory) and has == {each: each == kind for each in has}
+        hosts = [*found.dns, *(each.removeprefix(".") for each in found.email)]
+        return (
+            bool(found.directory)
+            and has == {each: each == kind for each in has}
+            and all(map(_HOST.fullmatch, hosts))
+            and all(map(_binds, found.directory))
+        )
 
     return holds
+
+
+def _binds(name: bytes) -> bool:
+    """A directory name as we write them, with a country: an empty one would permit every subject."""
+    found = dict(name_attributes(name))
+    return "C" in found and found.keys() <= _DIRECTORY and build_name(found) == name

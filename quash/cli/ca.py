@@ -37,6 +37,7 @@ from quash.cli.common import (
 from quash.cli.local import on_the_state
 from quash.cli.root import IssuerOption
 from quash.errors import QuashError
+from quash.pki.name_text import parse_name
 from quash.runtime.clock import SystemClock
 from quash.runtime.config import Permitted
 
@@ -115,7 +116,9 @@ def sign_sub_ca_(
     csr: Annotated[Path, typer.Option("--csr", help="The other CA's request, PEM; its subject has C, O and CN.")],
     issuer: Annotated[str, typer.Option("--issuer", help="Our CA that is made for it; its key must be here.")],
     policy: Annotated[list[str], typer.Option("--policy", help="dv or ov, or S/MIME policies; repeatable.")],
-    directory: Annotated[list[str], typer.Option("--permitted-directory", help="C=TN, or C=TN,O=Name; repeatable.")],
+    directory: Annotated[
+        list[str], typer.Option("--permitted-directory", help="C=TN, or C=TN,O=Name (RFC 4514); repeatable.")
+    ],
     dns: Annotated[list[str] | None, typer.Option("--permitted-dns", help="Below this name; repeatable.")] = None,
     email: Annotated[list[str] | None, typer.Option("--permitted-email", help="At this host; .host: below.")] = None,
     days: Annotated[int, typer.Option("--days", min=1)] = 1095,
@@ -137,7 +140,7 @@ def sign_sub_ca_(
 
 
 def _permitted(dns: list[str], email: list[str], directory: list[str]) -> Permitted:
-    names = [dict(part.strip().split("=", 1) for part in each.split(",") if "=" in part) for each in directory]
+    names = [parse_name(each) for each in directory]
     try:
         return Permitted.model_validate({"dns": dns, "email": email, "directory": names})
     except ValidationError as error:

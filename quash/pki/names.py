@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from quash.errors import QuashError
+from iso3166 import countries_by_alpha2
+
+from quash.errors import Kind, QuashError
 from quash.pki import der
 
 
@@ -37,6 +40,8 @@ _REGISTRATION = re.compile(
     "(NTR|VAT|PSD)[A-Z]{2}(\\+[A-Z]{1,2})?-.+|LEIXG-[A-Z0-9]{18}[0-9]{2}|GOV[A-Z]{2}(\\+[A-Z]{1,2})?|INTXG"
 )
 _BY_NAME = {name: attribute for attribute in _ATTRIBUTES for name in (attribute.short, attribute.long)}
+SHORT_NAMES: Mapping[str, str] = MappingProxyType({attribute.oid: attribute.short for attribute in _ATTRIBUTES})
+"""Short name by dotted OID of what `build_name` knows."""
 _SHORT = {der.oid(attribute.oid): attribute.short for attribute in _ATTRIBUTES} | {
     der.oid("2.5.4.11"): "OU",
     der.oid("2.5.4.5"): "serialNumber",
@@ -76,6 +81,12 @@ def build_name(attributes: Mapping[str, str]) -> bytes:
         _check_value(attribute, value)
         values[attribute] = value
     return der.tlv(der.SEQUENCE, *(_rdn(a, values[a]) for a in _ATTRIBUTES if a in values))
+
+
+def check_country(code: str) -> None:
+    """Raises `name.country` unless ISO 3166-1 has the two letters: `build_name` asks for their form alone."""
+    if code not in countries_by_alpha2:
+        raise QuashError("name.country", f"{code} is no country of ISO 3166-1", Kind.REFUSED)
 
 
 def _check_value(attribute: _Attribute, value: str) -> None:

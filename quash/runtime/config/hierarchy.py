@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from quash.errors import QuashError
 from quash.pki import policies
+from quash.pki.names import build_name, check_country
 from quash.pki.rules import SHORT_LIVED
 from quash.runtime import profiles
 from quash.runtime.config.model import DAY, Model, Name, Nonce
@@ -32,7 +34,22 @@ class Permitted(Model):
     email: tuple[Annotated[str, Field(pattern=r"^\.?[a-z0-9-]+(\.[a-z0-9-]+)*$")], ...] = ()
     """Mailboxes at these hosts; with a leading dot at any host below (SBR 7.1.5)."""
     directory: tuple[dict[Literal["C", "ST", "L", "O"], str], ...] = ()
-    """Subjects that begin so."""
+    """Subjects that begin so. Each has a C at least: an empty name, of which every subject is one, permits all."""
+
+    @field_validator("directory")
+    @classmethod
+    def _bound(cls, names: tuple[dict[str, str], ...]) -> tuple[dict[str, str], ...]:
+        for each in names:
+            if "C" not in each:
+                raise ValueError(
+                    "a permitted directory name has a C: without, it permits what it should not (D16, D17)"
+                )
+            try:
+                build_name(each)
+                check_country(each["C"])
+            except QuashError as error:
+                raise ValueError(f"permitted directory name: {error.message} (D16, D17)") from None
+        return names
 
     @property
     def kinds(self) -> set[str]:

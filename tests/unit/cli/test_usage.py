@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.issuing import make_csr
+
 
 def _quash(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "quash.cli.main", *words]
@@ -50,3 +52,15 @@ def test_an_import_into_nothing_makes_nothing(tmp_path: Path) -> None:
     assert done.returncode == 4
     assert done.stderr.startswith("error: state.not_initialised: ")
     assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("name", ["DE", "", "C=DE,O=Example, Inc.", "OU=PKI,C=DE", "O=Example"])
+def test_a_slip_in_a_constraint_is_no_constraint_less(name: str, tmp_path: Path) -> None:
+    """D16, D17: nothing of --permitted-directory is dropped; the command ends before it touches the state."""
+    csr = tmp_path / "their.csr"
+    csr.write_text(make_csr(()))
+    words = ("--csr", str(csr), "--issuer", "eca1-tls", "--policy", "ov", "--permitted-dns", "example.org")
+    done = _quash("ca", "sign-sub-ca", *words, "--permitted-directory", name, "--state", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert done.stderr.split()[1].startswith(("name.", "external.permitted"))
+    assert not (tmp_path / "none").exists()

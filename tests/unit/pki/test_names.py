@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from quash.errors import QuashError
 from quash.pki import der
-from quash.pki.names import _NOTHING, build_name, name_attributes
+from quash.pki.name_text import parse_name
+from quash.pki.names import _NOTHING, build_name, check_country, name_attributes
 from tests.support.authority import refuses_only
 
 OIDS = {
@@ -145,3 +146,62 @@ def test_any_octets_read_or_are_malformed(data: bytes) -> None:
     """No octets make the reader do anything but return or refuse."""
     with refuses_only("der.malformed"):
         name_attributes(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("C=TN", {"C": "TN"}),
+        ("C=DE,O=Example", {"C": "DE", "O": "Example"}),
+        (r"O=Example\, Inc.,C=DE", {"C": "DE", "O": "Example, Inc."}),
+        (r"C=DE,O=A \+ B \"C\" \\ D", {"C": "DE", "O": 'A + B "C" \\ D'}),
+        ("C=TN,O=Société d'Essai", {"C": "TN", "O": "Société d'Essai"}),
+        ("2.5.4.6=TN", {"C": "TN"}),
+    ],
+)
+def test_names_as_text(text: str, found: dict[str, str]) -> None:
+    """RFC 4514, commas in values escaped."""
+    assert parse_name(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "name.malformed"),
+        (" ", "name.malformed"),
+        ("DE", "name.malformed"),
+        ("C", "name.malformed"),
+        ("C=", "name.malformed"),
+        ("=DE", "name.malformed"),
+        ("C=DE,", "name.malformed"),
+        (",C=DE", "name.malformed"),
+        ("C=DE;O=Example", "name.malformed"),
+        ("C=DE, O=Example", "name.malformed"),
+        ("C=DE,O=Example, Inc.", "name.malformed"),
+        ("C=DE,O=Example,Inc", "name.malformed"),
+        ("C=DE+O=Example", "name.malformed"),
+        ("Country=DE", "name.malformed"),
+        ("c=DE", "name.malformed"),
+        ("C=Germany", "name.malformed"),
+        ("C=#zz", "name.malformed"),
+        ("OU=PKI,C=DE", "name.attribute_unknown"),
+        ("1.2.3=a,C=DE", "name.attribute_unknown"),
+        ("C=DE,C=FR", "name.attribute_twice"),
+        ("C=de", "name.attribute_value"),
+        ("C=DE,O=-", "name.attribute_value"),
+    ],
+)
+def test_no_part_of_a_name_is_dropped(text: str, code: str) -> None:
+    """D16, D17: whoever forgets `C=` does not get a constraint that permits everything."""
+    with pytest.raises(QuashError) as error:
+        parse_name(text)
+    assert error.value.code == code
+
+
+def test_countries() -> None:
+    """ISO 3166-1, not merely two letters."""
+    check_country("TN")
+    for code in ("ZZ", "tn", "", "UK"):
+        with pytest.raises(QuashError) as error:
+            check_country(code)
+        assert error.value.code == "name.country"

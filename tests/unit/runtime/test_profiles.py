@@ -149,6 +149,10 @@ EMAIL = {"profile": "smime-sub-ca", "policy": ["smime-mailbox-strict"]}
         ([ROOT, CA | {"profile": "dv"}], "profile of a sub-ca"),
         ([ROOT, CA | {"permitted": {"dns": ["tn"]}}], "D16"),
         ([ROOT, CA | {"profile": "sub-ca-constrained"}], "D16"),
+        *(
+            ([ROOT, CA | {"permitted": PERMITTED | {"directory": [{"C": "TN"}, name]}}], "D16")
+            for name in ({}, {"O": "Essai"}, {"C": ""}, {"C": "tn"}, {"C": "ZZ"}, {"C": "TN", "O": " "})
+        ),
         ([ROOT, CA | EMAIL | {"permitted": PERMITTED}], "D17"),
         ([ROOT, CA | EMAIL | {"key": "rsa-2048"}], "D51"),
         ([ROOT, CA | {"parent": "other"}], "not configured"),

@@ -211,6 +211,12 @@ def _small_rsa() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 3072)
 
 
+def bound(*directory: bytes, dns: tuple[str, ...] = ("tn",)) -> Callable[[bytes], bytes]:
+    """A constrained TLS CA whose constraints nobody but the CA signer checked."""
+    return sub_ca(replace(TLS, constraints=NameConstraints(dns=dns, directory=directory)))
+
+
+EMPTY, EMPTY_RDN = der.tlv(der.SEQUENCE), der.tlv(der.SET)
 PLAIN, BOUND_CA, MAIL_CA, BOUND_MAIL_CA = "sub-ca", "sub-ca-constrained", "smime-sub-ca", "smime-sub-ca-constrained"
 UNIT = der.tlv(
     der.SEQUENCE,
@@ -256,6 +262,23 @@ CAS: dict[str, tuple[Callable[[bytes], bytes], Authority, str, str | None]] = {
         BOUND_CA,
         "tbs.extension",
     ),
+    "an empty directory name": (bound(TUNISIA, EMPTY), ROOT, BOUND_CA, "tbs.extension"),
+    "a directory name without a country": (bound(build_name({"O": "Essai"})), ROOT, BOUND_CA, "tbs.extension"),
+    "an odd directory name": (bound(build_name({"C": "TN", "CN": "Essai"})), ROOT, BOUND_CA, "tbs.extension"),
+    "a directory name of an empty RDN": (bound(der.tlv(der.SEQUENCE, EMPTY_RDN)), ROOT, BOUND_CA, "tbs.extension"),
+    "an empty DNS name": (bound(TUNISIA, dns=("tn", "")), ROOT, BOUND_CA, "tbs.extension"),
+    "an empty mail host": (
+        sub_ca(replace(MAIL, constraints=NameConstraints(email=("",), directory=(TUNISIA,)))),
+        ROOT,
+        BOUND_MAIL_CA,
+        "tbs.extension",
+    ),
+    "every mail host": (
+        sub_ca(replace(MAIL, constraints=NameConstraints(email=(".",), directory=(TUNISIA,)))),
+        ROOT,
+        BOUND_MAIL_CA,
+        "tbs.extension",
+    ),
     "hosts for TLS": (sub_ca(replace(TLS, constraints=HOSTS)), ROOT, BOUND_CA, "tbs.extension"),
     "names for S/MIME": (sub_ca(replace(MAIL, constraints=NAMES)), ROOT, BOUND_MAIL_CA, "tbs.extension"),
     "S/MIME without constraints": (sub_ca(MAIL), ROOT, BOUND_MAIL_CA, "tbs.extension"),
@@ -281,4 +304,4 @@ def test_sub_cas(case: str) -> None:
 
 def test_the_number_of_ca_cases() -> None:
     """A case that gets lost is noticed."""
-    assert (len(CAS), sum(code is None for *_, code in CAS.values())) == (27, 7)
+    assert (len(CAS), sum(code is None for *_, code in CAS.values())) == (34, 7)
