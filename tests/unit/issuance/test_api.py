@@ -16,6 +16,7 @@ from issuer.issuance.api import add_routes
 from issuer.issuance.visible import PublicAnswers
 from quash.errors import Kind, QuashError
 from quash.pki.ocsp_response import GOOD
+from quash.pki.serials import parse_serial
 from quash.runtime.clock import SystemClock
 from tests.support.edge import Client, Edge
 from tests.support.issuing import Responder, World, make_config, make_csr
@@ -112,7 +113,7 @@ async def test_until_its_answers_are_out_an_order_has_no_certificate(
     assert (said.status, said.body["state"]) == (202, "ready")
     assert said.body["certificate"] is said.body["chain"] is None
     responder.age = 0
-    responder.says[bytes.fromhex(said.body["serial"])] = GOOD
+    responder.says[parse_serial(said.body["serial"])] = GOOD
     async with PublicAnswers([responder.url], world.clock) as answers:
         await world.issuance(answers=answers).step()
     said = await client.get(f"/v1/orders/{said.body['id']}")
