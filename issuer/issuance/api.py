@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -19,7 +19,7 @@ from quash.pki.serials import format_serial
 from quash.runtime.config import Config
 from quash.store import issuing, orders
 from quash.store.database import Connection, Pool, acquire
-from quash.store.issuers import Chain
+from quash.store.issuers import Issuer
 from quash.store.operators import RESELLER, Operator
 from quash.store.orders import Order
 
@@ -64,13 +64,19 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
         operator = require(request, *_MAY_ORDER)
         body = await read(request, OrderRequest)
         by = operator.actor if operator.account is not None else None
-        order = await issuance.order(
+        outcome = await issuance.order(
             operator.applicant, body.profile, body.csr, by=by, timeout=config.issuance.visible_timeout
         )
+        order = outcome.order
         if order.state == "refused":
             raise QuashError(order.code or "order.refused", f"{order.detail} (order {order.id})", Kind.REFUSED)
-        async with acquire(pool) as conn:
-            response = answer(await describe(conn, order), 201 if order.final else 202)
+        if outcome.issued is not None:
+            reserved, chain = outcome.issued
+            told = _told(order, chain, reserved.valid.not_after, reserved.der)
+        else:
+            async with acquire(pool) as conn:
+                told = await describe(conn, order)
+        response = answer(told, 201 if order.final else 202)
         response.headers["Location"] = f"/v1/orders/{order.id}"
         return response
 
@@ -118,42 +124,45 @@ async def describe(conn: Connection, order: Order, *, whole: bool = True) -> dic
 
     `whole`: with both; a list goes without.
     """
-    told: dict[str, Any] = {
+    if order.issuer_id is None or order.serial is None:
+        return _told(order)
+    found = await issuing.chain_and_certificate(conn, order.issuer_id, order.serial)
+    if found is None:
+        raise QuashError("order.inconsistent", f"order {order.id} has no certificate: tell support", Kind.INTERNAL)
+    above, not_after, der = found
+    chain = [(issuer, certificate.der if certificate is not None else None) for issuer, certificate in above]
+    return _told(order, chain, not_after, der if whole else None)
+
+
+def _told(
+    order: Order,
+    chain: Sequence[tuple[Issuer, bytes | None]] = (),
+    not_after: int | None = None,
+    certificate: bytes | None = None,
+) -> dict[str, Any]:
+    """Of its issuer and those above it, until when it is valid, and the (pre)certificate, where these are known."""
+    released = order.state == "issued" and certificate is not None
+    return {
         "id": str(order.id),
         "state": order.state,
         "profile": order.profile,
         "created_at": timestamp(order.created_at),
         "code": order.code,
         "detail": order.detail,
-        "issuer": None,
-        "serial": None,
-        "not_after": None,
-        "certificate": None,
-        "chain": None,
-    }
-    if order.issuer_id is None or order.serial is None:
-        return told
-    found = await issuing.chain_and_certificate(conn, order.issuer_id, order.serial)
-    if found is None:
-        raise QuashError("order.inconsistent", f"order {order.id} has no certificate: tell support", Kind.INTERNAL)
-    chain, not_after, der = found
-    issuer, _ = chain[0]
-    told |= {
-        "issuer": issuer.name,
-        "serial": format_serial(order.serial),
+        "issuer": chain[0][0].name if chain else None,
+        "serial": format_serial(order.serial) if order.serial is not None else None,
         "not_after": timestamp(not_after),
+        "certificate": _pem(certificate) if released and certificate is not None else None,
+        "chain": "".join(_chain(chain)) if released else None,
     }
-    if whole and order.state == "issued" and der is not None:
-        told |= {"certificate": _pem(der), "chain": "".join(_chain(chain))}
-    return told
 
 
-def _chain(above: Chain) -> Iterator[str]:
+def _chain(above: Iterable[tuple[Issuer, bytes | None]]) -> Iterator[str]:
     """PEM of the issuer's certificate and those above it; clients have the root."""
     for issuer, certificate in above:
         if certificate is None or issuer.kind == "root":
             break
-        yield _pem(certificate.der)
+        yield _pem(certificate)
 
 
 def _is_of(operator: Operator, order: Order) -> bool:

@@ -73,6 +73,14 @@ class _Work:
     answered: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How far an order came. `issued`: the certificate and the chain above it, where this worker has them at hand."""
+
+    order: Order
+    issued: tuple[Reserved, prepare.Chain] | None = None
+
+
 class Issuance:
     """The issuing use case. Any number of processes may run it on one database; each order has one worker at a time.
 
@@ -111,14 +119,17 @@ class Issuance:
         async with accept.accepted(self._means, new, request) as (_, order, _):
             return order
 
-    async def order(self, applicant: str, profile: str, request: str, *, by: str | None, timeout: float) -> Order:
+    async def order(self, applicant: str, profile: str, request: str, *, by: str | None, timeout: float) -> Outcome:
         """`submit`, then `finish` with what the checks found: on one connection, and in one piece, as far as T2."""
         new = accept.new_order(self._means, applicant, profile, by)
         with self._watching(new.id):
             async with accept.accepted(self._means, new, request) as (conn, order, plan):
                 deadline = self._clock.monotonic() + timeout
                 work = await self._begin(conn, _Work(order, plan))
-            return await self._finish(new.id, deadline, work)
+            done = await self._finish(new.id, deadline, work)
+        if done.order.state != "issued" or done.plan is None or done.reserved is None:
+            return Outcome(done.order)
+        return Outcome(done.order, (done.reserved, done.plan.chain))
 
     async def decide(self, order_id: UUID, officer: str, refusal: str | None) -> Order:
         """An officer releases a held order, or refuses it with a reason. Raises `order.own`, `order.conflict`."""
@@ -127,14 +138,14 @@ class Issuance:
     async def finish(self, order_id: UUID, timeout: float) -> Order:
         """Drives an order until it ends or `timeout` seconds are over; then `step` goes on with it."""
         with self._watching(order_id):
-            return await self._finish(order_id, self._clock.monotonic() + timeout, None)
+            return (await self._finish(order_id, self._clock.monotonic() + timeout, None)).order
 
-    async def _finish(self, order_id: UUID, deadline: float, work: _Work | None) -> Order:
+    async def _finish(self, order_id: UUID, deadline: float, begun: _Work | None) -> _Work:
         wait = _FIRST_WAIT
         while True:
-            order, work = await self._try(order_id, deadline, work), None
-            if order.final or order.state == "held" or self._clock.monotonic() >= deadline:
-                return order
+            work, begun = await self._try(order_id, deadline, begun), None
+            if work.order.final or work.order.state == "held" or self._clock.monotonic() >= deadline:
+                return work
             await self._clock.sleep(wait)
             wait = min(wait * 1.5, LONGEST_WAIT)
 
@@ -165,7 +176,7 @@ class Issuance:
     async def _move(self, order: Order) -> bool:
         """Whether the order got on; a fault of one order, whatever it is, holds up no other."""
         try:
-            return (await self._try(order.id)).state != order.state
+            return (await self._try(order.id)).order.state != order.state
         except Exception:  # noqa: BLE001 - see above
             logger().exception("order.fault", order=str(order.id))
             return False
@@ -181,31 +192,34 @@ class Issuance:
             _check_passes(work.order.id, error)
             return None
 
-    async def _try(self, order_id: UUID, deadline: float = 0.0, work: _Work | None = None) -> Order:
-        """`advance`, where a passing fault, or another worker, leaves the order as it is. `work`: what was begun."""
+    async def _try(self, order_id: UUID, deadline: float = 0.0, begun: _Work | None = None) -> _Work:
+        """`advance`, where a passing fault, or another worker, leaves the order as it is. `begun`: as far as T2."""
         try:
-            return await (self.advance(order_id, deadline) if work is None else self._go_on(work, deadline))
+            return await (self._take_up(order_id, deadline) if begun is None else self._go_on(begun, deadline))
         except QuashError as error:
             _check_passes(order_id, error)
         async with acquire(self._pool) as conn:
-            return await accept.get_order(conn, order_id)
+            return _Work(await accept.get_order(conn, order_id))
 
     async def advance(self, order_id: UUID, deadline: float = 0.0) -> Order:
         """One attempt at steps 3 to 14, from wherever the order stands. Raises passing faults only.
 
         `deadline`: until when (monotonic) it may wait for public answers, rather than look once.
         """
+        return (await self._take_up(order_id, deadline)).order
+
+    async def _take_up(self, order_id: UUID, deadline: float) -> _Work:
         async with acquire(self._pool) as conn, try_order_lock(conn, order_id) as alone:
             work = await _read(conn, order_id)
             if alone and work.order.state == "pending":
                 work = await self._issue(conn, work, None)
-        return await self._go_on(work, deadline) if alone or work.order.state == "ready" else work.order
+        return await self._go_on(work, deadline) if alone or work.order.state == "ready" else work
 
-    async def _go_on(self, work: _Work, deadline: float) -> Order:
+    async def _go_on(self, work: _Work, deadline: float) -> _Work:
         """Steps 8 to 14."""
         if work.order.state == "pending" and self._means.logging is not None:
             work = await self._log(work, self._means.logging, deadline)
-        return await self._release(work, deadline) if work.order.state == "ready" else work.order
+        return await self._release(work, deadline) if work.order.state == "ready" else work
 
     async def _issue(self, conn: Connection, work: _Work, logged: logs.Logged | None) -> _Work:
         """Steps 3 to 7, of what is logged 10 to 12, or the refusal."""
@@ -221,10 +235,10 @@ class Issuance:
                 reserved = await logs.finalise(means, conn, order, plan, reserved, logged=logged)
             if reserved.tbs is not None and is_poisoned(reserved.tbs):
                 return _Work(order, plan, await sign.sign_precertificate(means, conn, order, plan, reserved))
-            order = await sign.sign_certificate(
+            order, done = await sign.sign_certificate(
                 means, conn, order, plan, reserved, answered=self._is_answered_still(work)
             )
-            return _Work(order, plan, reserved, work.answered)
+            return _Work(order, plan, done, work.answered)
         except QuashError as error:
             if _passes(error):
                 raise
@@ -253,20 +267,20 @@ class Issuance:
         finally:
             self._at_logs.discard(order.id)
 
-    async def _release(self, work: _Work, deadline: float) -> Order:
+    async def _release(self, work: _Work, deadline: float) -> _Work:
         """Steps 13 and 14. No connection is held while strangers are asked."""
         means, order, reserved = self._means, work.order, work.reserved
         if reserved is None:
             raise prepare.inconsistent(order)
         if not (self._is_answered_still(work) or await self._is_answered(work, reserved, deadline)):
-            return (await self._look_again(work, reserved)).order
+            return await self._look_again(work, reserved)
         now = self.now()
         async with acquire(self._pool) as conn:
             released = ending.expired(means, reserved) is None and await issuing.release(conn, order, now)
         if not released:
-            return (await self._look_again(work, reserved)).order
+            return await self._look_again(work, reserved)
         await self._left(order)
-        return replace(order, state="issued", updated_at=now)
+        return replace(work, order=replace(order, state="issued", updated_at=now))
 
     async def _left(self, order: Order) -> None:
         ending.ENDED.labels(order.profile, "issued").inc()
@@ -278,7 +292,7 @@ class Issuance:
         return work.answered is not None and self._clock.monotonic() - work.answered <= _STILL_ANSWERED
 
     async def _is_answered(self, work: _Work, reserved: Reserved, deadline: float) -> bool:
-        new = work.plan is not None and reserved.state != "precertificate"
+        new = work.plan is not None and work.answered is None
         return await self._answered(await self._chain(work, reserved), reserved, deadline, new=new)
 
     async def _chain(self, work: _Work, reserved: Reserved) -> prepare.Chain:

@@ -34,7 +34,7 @@ async def sign_precertificate(means: Means, conn: Connection, order: Order, plan
 
 async def sign_certificate(
     means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved, *, answered: bool
-) -> Order:
+) -> tuple[Order, Reserved]:
     """T3. After a precertificate it is no news: OCSP answers for the serial, and those answers are out (step 8).
 
     `answered`: this worker saw them just now; then the order is `issued`, unless the serial was revoked meanwhile.
@@ -63,7 +63,8 @@ async def sign_certificate(
         )
         begun(order, state is not None)
     await means.passed("commit")
-    return replace(order, state=state or order.state, updated_at=now)
+    done = replace(reserved, state="issued", tbs=None, der=der)
+    return replace(order, state=state or order.state, updated_at=now), done
 
 
 async def _signed(means: Means, conn: Connection, plan: Plan, reserved: Reserved, sign: SignCertificate) -> bytes:

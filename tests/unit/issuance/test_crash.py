@@ -238,7 +238,7 @@ async def test_an_order_is_its_workers_before_anybody_sees_it(world: World) -> N
         if step in ("accept", "reserve"):
             assert await rival.step() == 0
 
-    order = await world.issuance(passed=passed).order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    order = (await world.issuance(passed=passed).order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)).order
     assert order.state == "issued"
     assert len(await world.fetch("select from certificate")) == len(await world.fetch("select from signing_log")) == 1
 
@@ -255,7 +255,7 @@ async def test_a_passing_fault_leaves_an_order_to_whoever_waits_for_it(world: Wo
         return await world.signer.sign_certificate(issuer_id, serial)
 
     issuance = world.issuance(sign=sign, clock=clock)
-    order = await issuance.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=60)
+    order = (await issuance.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=60)).order
     assert (order.state, faults) == ("issued", [])
     assert len(await world.fetch("select from certificate")) == 1
 

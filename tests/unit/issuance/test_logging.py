@@ -249,7 +249,7 @@ async def test_what_step_8_heard_is_asked_for_again_after_a_minute(
             await world.clock.advance(seconds)  # type: ignore[attr-defined]
 
     use_case = issuance(world, client, answers=answers, passed=passed)
-    order = await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    order = (await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)).order
     assert (order.state, answers.asked) == ("issued", asked)
 
 
@@ -277,7 +277,8 @@ async def test_a_fault_makes_the_same_worker_ask_anew(world: World, logs: tuple[
         return await world.signer.sign_certificate(issuer_id, serial)
 
     use_case = issuance(world, client, answers=answers, sign=sign)
-    assert (await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)).state == "pending"
+    outcome = await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    assert outcome.order.state == "pending"
     assert answers.asked == 1
     assert await use_case.step() == 1
     assert answers.asked == 2
@@ -295,7 +296,7 @@ async def test_what_was_revoked_since_step_8_does_not_leave(
             await _revoke(world)
 
     use_case = issuance(world, client, passed=passed)
-    order = await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    order = (await use_case.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)).order
     assert (order.state, order.code) == ("refused", "certificate.revoked")
     assert len(await world.fetch("select from revocation")) == 1
 
@@ -320,7 +321,7 @@ async def test_a_worker_that_comes_back_late_harms_nobody(world: World, tmp_path
         return [Report("test", "1", findings, findings)]
 
     late = world.issuance(logging=Logging(world.signer.sign_precertificate, Slow()), linting=refusing)
-    order = await late.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)
+    order = (await late.order("operator:ann", "tls-dv", make_csr(), by=None, timeout=0)).order
     assert (other, order.state) == (["issued"], "issued")
     assert await world.fetch("select from revocation") == []
 
