@@ -30,8 +30,6 @@ from quash.store.cases import Case, File, Member
 from quash.store.database import Connection, Pool, acquire
 from quash.store.operators import Operator
 
-OPEN: Final = "case.open"
-ADD: Final = "case.add-certificates"
 FILE: Final = "case.evidence"
 MAX_CERTIFICATES: Final = 500  # of one request; a case may have any number
 _WATCHED: Final = 200  # certificates of one step
@@ -113,7 +111,7 @@ async def add_key(conn: Connection, actor: str, case_id: int, spki_sha256: bytes
         after = (page[-1].issuer_id, page[-1].serial)
         async with conn.transaction():
             subject = {"case": case_id, "spki_sha256": spki_sha256.hex(), "certificates": len(page)}
-            act_id = await acts.record(conn, at=now, actor=actor, action=ADD, subject=subject)
+            act_id = await acts.record(conn, at=now, actor=actor, action=cases.ADD, subject=subject)
             keys = [(each.issuer_id, each.serial) for each in page]
             added += await cases.add_certificates(conn, case_id, keys, act_id)
     return added
@@ -150,7 +148,7 @@ async def open_case(
     async with conn.transaction():
         subject: dict[str, Any] = {"trigger": trigger, "received_at": received_at, "reporter": reporter}
         subject |= {} if spki_sha256 is None else {"spki_sha256": spki_sha256.hex()}
-        act_id = await acts.record(conn, at=now, actor=actor, action=OPEN, subject=subject)
+        act_id = await acts.record(conn, at=now, actor=actor, action=cases.OPEN, subject=subject)
         return await cases.add(
             conn,
             trigger=trigger,
@@ -176,7 +174,7 @@ async def add_certificates(conn: Connection, actor: str, case_id: int, targets: 
     found = [(await find_one(conn, target)).certificate for target in targets]
     async with conn.transaction():
         subject = {"case": case_id, "certificates": len(found)}
-        act_id = await acts.record(conn, at=now, actor=actor, action=ADD, subject=subject)
+        act_id = await acts.record(conn, at=now, actor=actor, action=cases.ADD, subject=subject)
         return await cases.add_certificates(conn, case_id, [(each.issuer_id, each.serial) for each in found], act_id)
 
 

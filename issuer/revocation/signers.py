@@ -7,14 +7,13 @@ from typing import Any
 from aiohttp import web
 
 from issuer.api import answer, read, read_query, require, timestamp
-from issuer.revocation.cases import ADD, open_case
 from issuer.revocation.find import issuer_by_name
 from issuer.revocation.routes import EVERYONE, Body, Routes
 from issuer.revocation.search_api import PageQuery
 from quash.errors import Kind, QuashError
 from quash.pki.certificate import read_certificate
 from quash.pki.serials import format_serial
-from quash.store import acts, cases, issuers, ocsp_signers, signer_requests, signer_switches
+from quash.store import issuers, ocsp_signers, signer_requests, signer_switches, stolen_signers
 from quash.store.database import Connection, acquire
 from quash.store.issuers import Issuer
 from quash.store.ocsp_signers import OcspSigner
@@ -110,30 +109,9 @@ def job_name(switch_id: int) -> str:
 
 
 async def _open_case(conn: Connection, actor: str, issuer: Issuer, now: int) -> int | None:
-    """The case of a key that others may know (C1), with every signer certificate that it may be; None: there is none.
-
-    A switch repairs our own answers alone: what is decided about forged ones, up to the CA itself (C3), is the case's.
-    """
+    """With every signer certificate that it may be; None: there is none."""
     signers = [each for each in await ocsp_signers.of_issuer(conn, issuer.id) if each.not_after >= now]
-    if not signers:
-        return None
-    until = timestamp(max(each.not_after for each in signers))
-    case_id = await open_case(
-        conn,
-        actor,
-        trigger="br-3",
-        received_at=now,
-        reporter=actor,
-        now=now,
-        summary=f"The key of an OCSP signer of {issuer.name} may be known to others, who can forge `good` until"
-        f" {until}: revoke the signer's certificate, and decide whether the issuing CA must be revoked (sub-ca-3).",
-    )
-    keys = [(issuer.id, read_certificate(each.certificate).serial) for each in signers]
-    act_id = await acts.record(
-        conn, at=now, actor=actor, action=ADD, subject={"case": case_id, "certificates": len(keys)}
-    )
-    await cases.add_certificates(conn, case_id, keys, act_id)
-    return case_id
+    return await stolen_signers.open_case(conn, issuer, signers, actor=actor, at=now) if signers else None
 
 
 def _signer(issuer: str, signer: OcspSigner) -> dict[str, Any]:

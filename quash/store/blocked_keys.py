@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quash.store import stolen_signers
 from quash.store.database import Connection
 
 
@@ -32,17 +33,23 @@ async def block(conn: Connection, spki_sha256: bytes, *, reason: str, added_at: 
 
 
 async def block_many(conn: Connection, spki_sha256: Sequence[bytes], *, reason: str, added_at: int, act_id: int) -> int:
-    """Blocks keys and, at commit, hints the sweep; returns how many were not blocked before."""
-    added = await conn.fetchval(
-        f"with added as (insert into blocked_key ({_COLUMNS}) select unnest($1::bytea[]), $2, $3, $4"
-        " on conflict (spki_sha256) do nothing returning 1) select count(*) from added",
-        list(spki_sha256),
-        reason,
-        added_at,
-        act_id,
-    )
-    await conn.execute("select pg_notify('job', '')")
-    return int(added)
+    """Blocks keys and, at commit, hints the sweep; returns how many were not blocked before.
+
+    With the key of an OCSP signer goes the order to replace it.
+    """
+    async with conn.transaction():
+        rows = await conn.fetch(
+            f"insert into blocked_key ({_COLUMNS}) select unnest($1::bytea[]), $2, $3, $4"
+            " on conflict (spki_sha256) do nothing returning spki_sha256",
+            list(spki_sha256),
+            reason,
+            added_at,
+            act_id,
+        )
+        if rows:
+            await stolen_signers.replace(conn, {row["spki_sha256"] for row in rows}, at=added_at, cause=act_id)
+        await conn.execute("select pg_notify('job', '')")
+    return len(rows)
 
 
 async def is_blocked(conn: Connection, spki_sha256: bytes) -> bool:

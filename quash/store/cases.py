@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from quash.store.database import Connection
+
+OPEN: Final = "case.open"
+ADD: Final = "case.add-certificates"
+"""The acts of what is done here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quash.pki.certificate import read_certificate
 from quash.store.database import Connection
 
 State = Literal["active", "retiring", "retired"]
@@ -70,6 +72,18 @@ async def in_service(conn: Connection) -> list[OcspSigner]:
     """Every signer, of any issuer, whose answers may still be served: active and retiring ones, oldest first."""
     rows = await conn.fetch(f"select {_COLUMNS} from ocsp_signer where state <> 'retired' order by id")
     return [OcspSigner(**row) for row in rows]
+
+
+async def revoked(conn: Connection, signers: Sequence[OcspSigner]) -> frozenset[int]:
+    """The ids of those whose certificate is revoked."""
+    rows = await conn.fetch(
+        "select s.id from unnest($1::smallint[], $2::smallint[], $3::bytea[]) as s (id, issuer_id, serial)"
+        " where exists (select from revocation r where r.issuer_id = s.issuer_id and r.serial = s.serial)",
+        [signer.id for signer in signers],
+        [signer.issuer_id for signer in signers],
+        [read_certificate(signer.certificate).serial for signer in signers],
+    )
+    return frozenset(row["id"] for row in rows)
 
 
 async def newest(conn: Connection) -> dict[int, OcspSigner]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from cryptography import x509
 from quash.cache.layout import IssuerRow, TemplateRow, encode_issuer, encode_template
 from quash.errors import Kind, QuashError
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
+from quash.pki.certificate import read_certificate
 from quash.store import issuers, ocsp_signers
 from quash.store.database import Connection
 from quash.store.feed import URGENT, FeedRow
@@ -23,12 +24,16 @@ SHORTEST_VALIDITY = 8 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One issuer: its certificates as DER and parsed, the one that lasts longest first, and its signers in service."""
+    """One issuer: its certificates as DER and parsed, the one that lasts longest first, and its signers in service.
+
+    `revoked`: ids of signers whose certificates are.
+    """
 
     issuer: Issuer
     certificates: tuple[bytes, ...]
     parsed: tuple[x509.Certificate, ...]
     signers: tuple[OcspSigner, ...]
+    revoked: frozenset[int] = frozenset()
 
 
 class Roster:
@@ -40,6 +45,7 @@ class Roster:
     @classmethod
     async def load(cls, conn: Connection) -> Roster:
         signers = await ocsp_signers.in_service(conn)
+        revoked = await ocsp_signers.revoked(conn, signers)
         entries = {}
         for issuer in await issuers.all_issuers(conn):
             found = [certificate.der for certificate in await issuers.certificates(conn, issuer.id)]
@@ -48,6 +54,7 @@ class Roster:
                 tuple(found),
                 tuple(x509.load_der_x509_certificate(der) for der in found),
                 tuple(signer for signer in signers if signer.issuer_id == issuer.id),
+                revoked,
             )
         return cls(entries)
 
@@ -62,6 +69,11 @@ class Roster:
     def signers(self) -> list[OcspSigner]:
         """Every signer in service."""
         return [signer for entry in self._entries.values() for signer in entry.signers]
+
+    @cached_property
+    def signer_keys(self) -> Collection[tuple[int, bytes]]:
+        """(issuer id, serial) of the certificate of every signer in service: news of one change who signs."""
+        return {(signer.issuer_id, read_certificate(signer.certificate).serial) for signer in self.signers}
 
     @cached_property
     def by_hashes(self) -> Mapping[bytes, int]:
@@ -99,13 +111,15 @@ class Roster:
     def signer(self, issuer_id: int, now: int) -> OcspSigner:
         """The signer of new answers: the newest one whose certificate began and lasts 8 hours more (A1, A5).
 
-        Right after a switch that is the one before, while our clock is behind the CA signer's. Raises
+        Right after a switch that is the one before, while our clock is behind the CA signer's. One that is revoked
+        signs only while there is no other: clients do not ask (A15), and no answer helps them less. Raises
         `presign.no_signer`.
         """
         entry = self._entries.get(issuer_id)
-        for signer in reversed(entry.signers if entry else ()):
-            if signer.not_before <= now <= signer.not_after - SHORTEST_VALIDITY:
-                return signer
+        if entry is not None:
+            able = [each for each in entry.signers if each.not_before <= now <= each.not_after - SHORTEST_VALIDITY]
+            if able:
+                return max(able, key=lambda each: (each.id not in entry.revoked, each.id))
         raise QuashError(
             "presign.no_signer",
             f"issuer {issuer_id} has no OCSP signer whose certificate is valid for 8 hours more: make one",

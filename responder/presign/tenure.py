@@ -286,7 +286,13 @@ class Tenure:
             )
 
     async def _learn_hierarchy(self, conn: Connection, news: Collection[News]) -> None:
-        if any(item.kind in ("issuer", "signer") or item.issuer_id not in self.roster for item in news):
+        signers = self.roster.signer_keys
+        if any(
+            item.kind in ("issuer", "signer")
+            or item.issuer_id not in self.roster
+            or (item.issuer_id, item.serial) in signers
+            for item in news
+        ):
             self.roster = await Roster.load(conn)
             self._feeder.announce_again()
             self._paused.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,14 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from issuer.api import application, listening
 from issuer.revocation.mass_api import MassApi
 from issuer.revocation.signers import SignersApi
+from quash.pki.certificate import read_certificate
 from quash.runtime.clock import FakeClock, SystemClock
 from quash.runtime.config import Config
-from quash.store import ocsp_signers
+from quash.store import acts, blocked_keys, issuers, ocsp_signers, stolen_signers
 from quash.store.database import acquire
-from quash.store.roles import ADMIN
+from quash.store.roles import ADMIN, JOBS
 from tests.support.command_line import CommandLine, Said
 from tests.support.edge import Client, Edge
-from tests.support.revoking import World, make_world
+from tests.support.revoking import World, key_hash, make_world
 
 DAY = 86_400
 
@@ -151,3 +153,50 @@ async def test_a_switch_is_a_job(world: World, deployment: Deployment) -> None:
     assert [each.split()[:2] for each in listed] == [["switch-2", "ordered"], ["switch-1", "done"]]
     for unknown in ("switch-3", "switch-x", "nobody"):
         assert (await deployment.quash("show", unknown, verb="job")).status == 2
+
+
+@pytest.mark.parametrize("role", [ADMIN, JOBS])
+async def test_whoever_blocks_a_signers_key_orders_its_replacement(world: World, database: Any, role: str) -> None:
+    """One order and one case with the act that blocked; nothing again, and no order where it is replaced already."""
+    signer = await world.owner.fetchrow("select certificate, issuer_id from ocsp_signer")
+    key = hashlib.sha256(read_certificate(signer["certificate"]).spki).digest()
+    pool = await database.pool(role)
+
+    async def block(key: bytes) -> None:
+        async with acquire(pool) as conn, conn.transaction():
+            act_id = await acts.record(conn, at=world.now, actor="operator:one", action="key.block", subject={})
+            await blocked_keys.block(conn, key, reason="asserted: stolen", added_at=world.now, act_id=act_id)
+
+    async def ordered() -> tuple[int, int]:
+        row = await world.owner.fetchrow(
+            "select (select count(*) from signer_switch) as n, (select count(*) from revocation_case) as m"
+        )
+        return row["n"], row["m"]
+
+    await block(key_hash())
+    assert await ordered() == (0, 0)
+    await world.owner.execute("update ocsp_signer set not_after = $1", world.now + DAY)
+    for _ in range(2):
+        await block(key)
+        assert await ordered() == (1, 1)
+    assert await world.owner.fetchval("select actor from act where action = 'signer.switch'") == "operator:one"
+    assert await world.owner.fetchval("select issuer_id from outbox where kind = 'signer'") == signer["issuer_id"]
+    member = await world.owner.fetchval("select serial from case_certificate")
+    assert member == read_certificate(signer["certificate"]).serial
+
+
+@pytest.mark.parametrize(("state", "online", "known"), [("retiring", True, True), ("active", False, False)])
+async def test_what_needs_no_other_switch(world: World, state: str, online: bool, known: bool) -> None:
+    """A signer replaced already, with its case; one whose issuer's key is offline has a case, and no order."""
+    await world.owner.execute("update ocsp_signer set state = $1, not_after = $2", state, world.now)
+    await world.owner.execute("update issuer set key_ref = null where not $1", online)
+    async with acquire(world.pool) as conn, conn.transaction():
+        (signer,) = await ocsp_signers.in_service(conn)
+        act_id = await acts.record(conn, at=world.now, actor="operator:one", action="key.block", subject={})
+        if known:
+            (issuer,) = [each for each in await issuers.all_issuers(conn) if each.id == signer.issuer_id]
+            await stolen_signers.open_case(conn, issuer, [signer], actor="operator:one", at=world.now)
+        key = hashlib.sha256(read_certificate(signer.certificate).spki).digest()
+        await blocked_keys.block(conn, key, reason="asserted: stolen", added_at=world.now, act_id=act_id)
+    assert await world.owner.fetchval("select count(*) from signer_switch") == 0
+    assert await world.owner.fetchval("select count(*) from revocation_case") == 1
