@@ -15,6 +15,7 @@ finds another mark deletes the file and builds it again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 from pathlib import Path
@@ -43,10 +44,14 @@ _DAMAGE = (
     lmdb.InvalidError,
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
+    lmdb.PageFullError,
+    lmdb.CursorFullError,
+    lmdb.ProblemError,
     lmdb.VersionMismatchError,
     lmdb.IncompatibleError,
-    lmdb.PanicError,
 )
+# LMDB calls a write that the disk took in part an input/output error, whatever the system said.
+_SHORT_WRITE = os.strerror(errno.EIO)
 
 _ID = struct.Struct(">H")
 
@@ -131,7 +136,11 @@ def open_for_writing(folder: Path, map_size: int = MAP_SIZE) -> Environment:
         if not fresh:
             _check_length(env, path)
         opened = Environment(env, path)
-        _take_mark(opened, fresh)
+        try:
+            _take_mark(opened, fresh)
+        except BaseException:
+            opened.close()
+            raise
     except _DAMAGE as error:
         raise damaged(path, str(error)) from error
     except lmdb.Error as error:
@@ -182,8 +191,18 @@ def _take_mark(environment: Environment, fresh: bool) -> None:
         else:
             txn.put(MARK_KEY, mine)
     if failed:
-        environment.close()
         raise damaged(environment.path, failed)
+
+
+def failure(path: Path, error: lmdb.Error) -> QuashError:
+    """What an error of the open file means. Only what LMDB says of the file itself has it deleted."""
+    if isinstance(error, _DAMAGE):
+        return damaged(path, str(error))
+    if isinstance(error, lmdb.PanicError):  # it refuses any further write, of a file that may well be sound
+        return QuashError("cache.given_up", f"{path}: {error}; a new start reads the file through", Kind.INTERNAL)
+    if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or _SHORT_WRITE in str(error):
+        return QuashError("cache.full", f"{path}: {error}; make room, nothing is lost", Kind.UNAVAILABLE)
+    return QuashError("cache.unavailable", f"{path}: {error}", Kind.UNAVAILABLE)
 
 
 def damaged(path: Path, why: str) -> QuashError:

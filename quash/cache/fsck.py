@@ -117,7 +117,7 @@ def _count(report: Report, catalog: Catalog, key: bytes, value: bytes, now: int)
 
 
 def check_structure(folder: Path) -> str:
-    """The first fault or "": reads every page, looks at each entry's outside; about a second for a million."""
+    """The first fault or "": reads every page and each entry's outside; a second or two for a million."""
     try:
         environment = files.open_for_reading(folder)
         try:
@@ -133,8 +133,9 @@ def _check_structure(txn: Any, environment: Environment) -> str:
     read_catalog(txn, environment)
     count, last = 0, b""
     for key, value in txn.cursor(db=environment.records):
-        if key <= last or value[0] != layout.FORMAT:
-            return f"record {key.hex()} is out of order or none of ours"
+        if key <= last:
+            return f"record {key.hex()} is out of order"
+        layout.decode_record(value)
         count, last = count + 1, key
     expected = txn.stat(environment.records)["entries"]
     return "" if count == expected else f"{count} records, where {expected} should be"

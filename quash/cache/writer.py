@@ -21,7 +21,7 @@ from quash.cache.environment import (
     Environment,
     id_key,
 )
-from quash.errors import Kind, QuashError
+from quash.errors import QuashError
 
 _Txn = Any  # lmdb.Transaction, whose types allow for the memoryviews that we never ask for
 
@@ -65,8 +65,9 @@ class CacheWriter(Protocol):
     and heartbeats: the greatest is kept, so any order and any repetition give the same cache; issuers and templates are
     replaced by id, since their rows do not change their meaning. A killed process loses no commit; a machine that stops
     loses the cache, which is then built again. One writer at a time; calls block. Raises QuashError `cache.full` when
-    disk or map is full (nothing of the call is applied, a later call may succeed) and `cache.damaged` when the file is
-    to be deleted; it never retries.
+    disk or map is full and `cache.unavailable` when the system says no (nothing of the call is applied, a later call
+    may succeed), `cache.damaged` when the file is to be deleted, and `cache.given_up` when it takes a new start to know
+    that. It never retries.
     """
 
     def apply(self, changes: Changes) -> int:
@@ -191,12 +192,10 @@ class LmdbWriter:
         try:
             with self.environment.env.begin(write=True) as txn:
                 yield txn
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
-            raise QuashError(
-                "cache.full", f"{self.environment.path}: {error}; make room, nothing is lost", Kind.UNAVAILABLE
-            ) from error
         except lmdb.Error as error:
-            raise files.damaged(self.environment.path, str(error)) from error
+            raise files.failure(self.environment.path, error) from error
+        except QuashError as error:
+            raise self._misread(error) from error
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[_Txn]:
@@ -204,7 +203,13 @@ class LmdbWriter:
             with self.environment.env.begin() as txn:
                 yield txn
         except lmdb.Error as error:
-            raise files.damaged(self.environment.path, str(error)) from error
+            raise files.failure(self.environment.path, error) from error
+        except QuashError as error:
+            raise self._misread(error) from error
+
+    def _misread(self, error: QuashError) -> QuashError:
+        """What is read and is not what anybody wrote is damage; a later release's format is not."""
+        return files.damaged(self.environment.path, error.message) if error.code == "cache.bad_layout" else error
 
 
 def read_catalog(txn: _Txn, env: Environment) -> Catalog:

@@ -57,7 +57,8 @@ class Portion:
 class Follower:
     """Keeps one cache up with the feed; `step` does what is due now.
 
-    `step` raises `store.unavailable`, `cache.full` and `follower.clock`; a later call goes on where it stood.
+    `step` raises `store.unavailable`, `cache.full`, `cache.unavailable` and `follower.clock`; a later call goes on
+    where it stood. A cache that turns out to be damaged is begun anew; `cache.given_up` is for a new start.
     """
 
     def __init__(
@@ -79,14 +80,15 @@ class Follower:
         self._portion = Portion(read_limit)
         self._database_time = database_time
         self._reader = NewsReader("feed", ("lane", "kind", "payload"), "follower")
-        self._trust = Trust(writer.catalog(), self._limits)
         self._sweep_key = b""
         self._swept_at = clock.monotonic()
-        position = writer.position()
-        if position is not None:
-            self._reader.resume(Position.decode(position))
         # The feed's floor when we began from its start; None: we did not, or did not look yet.
         self._floor_at_start: int | None = None
+        try:
+            self._trust = Trust(writer.catalog(), self._limits)
+            self._resume()
+        except QuashError as error:
+            self._rebuild_damaged(error)
 
     @property
     def at_head(self) -> bool:
@@ -95,6 +97,15 @@ class Follower:
 
     async def step(self) -> int:
         """Applies all news that there are and sweeps a little; returns how many feed rows it took up."""
+        try:
+            done = await self._take_up()
+            self._housekeep()
+        except QuashError as error:
+            self._rebuild_damaged(error)
+            return 0
+        return done
+
+    async def _take_up(self) -> int:
         done, more = 0, True
         while more:
             async with acquire(self._pool) as conn:
@@ -104,7 +115,6 @@ class Follower:
                     self._apply(batch, await self._judge(conn, batch))
                     done += len(batch.rows)
                     more = batch.more
-        self._housekeep()
         return done
 
     async def _read(self, conn: Connection) -> Batch | None:
@@ -153,16 +163,24 @@ class Follower:
     def _apply(self, batch: Batch, verdict: Verdict) -> None:
         changes = verdict.changes(batch.position.encode(), complete=not batch.more)
         if batch.rows or batch.position != self._reader.position or not self.at_head:
-            try:
-                APPLIED.inc(self._writer.apply(changes))
-            except QuashError as error:
-                if error.code != "cache.damaged":
-                    raise
-                self._rebuild("damaged", error.message)
-                return
+            APPLIED.inc(self._writer.apply(changes))
         self._reader.accept(batch)
         if verdict.heartbeat is not None:
             HEARTBEAT.set(verdict.heartbeat)
+
+    def _resume(self) -> None:
+        position = self._writer.position()
+        if position is not None:
+            try:
+                self._reader.resume(Position.decode(position))
+            except ValueError as error:
+                raise QuashError("cache.damaged", f"its position in the feed: {error}", Kind.INTERNAL) from error
+
+    def _rebuild_damaged(self, error: QuashError) -> None:
+        """Where the error says that the file is damaged; any other one is raised again."""
+        if error.code != "cache.damaged":
+            raise error
+        self._rebuild("damaged", error.message)
 
     def _rebuild(self, reason: str, detail: str) -> None:
         REBUILDS.labels(reason).inc()

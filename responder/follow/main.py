@@ -35,14 +35,12 @@ async def main(process: Process) -> None:
         if writer.rebuilt:
             REBUILDS.labels("damaged").inc()
             process.log.error("follower.rebuild", reason="damaged", detail=writer.rebuilt)
-        try:
+        with _closing(writer):
             pool = await _connect(process)
             try:
                 await _follow(process, Follower(pool, writer, process.clock, process.log), pool)
             finally:
                 pool.terminate()
-        finally:
-            writer.close()
 
 
 async def check_file(folder: Path, log: Any) -> None:
@@ -94,6 +92,22 @@ async def _wait_for_better(process: Process, error: QuashError) -> None:
     process.health.set(_CHECK, ok=False, detail=error.message)
     process.log.warning(error.code, detail=error.message)
     await process.clock.sleep(RETRY_SECONDS)
+
+
+@contextlib.contextmanager
+def _closing(writer: LmdbWriter) -> Iterator[None]:
+    """Told to stop, it leaves a file that is trusted; of an error it does not know, one that is read through first."""
+    trusted = True
+    try:
+        yield
+    except Exception:
+        trusted = False
+        raise
+    finally:
+        if trusted:
+            writer.close()
+        else:
+            writer.environment.close()
 
 
 @contextlib.contextmanager
