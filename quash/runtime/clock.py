@@ -8,6 +8,9 @@ import itertools
 import time
 from typing import Protocol
 
+AHEAD = 60
+"""Seconds that what others dated may lie ahead of our clock, before one of the two clocks is wrong."""
+
 
 class Clock(Protocol):
     """The time of day and the passing of it.

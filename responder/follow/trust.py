@@ -19,6 +19,7 @@ from quash.pki.certid import CertIdHash
 from quash.pki.certificate import CertificateFields, read_certificate
 from quash.pki.ocsp_response import ResponseTemplate, Status, check_delegation
 from quash.pki.reasons import ALLOWED_REASONS
+from quash.runtime.clock import AHEAD
 
 Item = tuple[int, bytes, bytes]  # issuer_id, serial, encoded record
 
@@ -28,7 +29,7 @@ class Limits:
     """`ahead`: seconds that a thisUpdate or heartbeat may lie ahead of our clock. `sample`: of records that are not
     urgent, one in so many has its signatures verified; urgent ones all."""
 
-    ahead: int = 60
+    ahead: int = AHEAD
     sample: int = 64
 
 

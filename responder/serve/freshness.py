@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from enum import Enum
 
 from quash.cache.reader import CacheState
+from quash.runtime.clock import AHEAD
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Ages in seconds of the newest applied heartbeat, each the last one at which the state before still holds."""
+    """Ages in seconds of the newest applied heartbeat, each the last one at which the state before still holds.
+
+    `ahead`: how far it may lie ahead of our clock, which else is behind: then nobody knows how old it is.
+    """
 
     fresh: int
     unready: int
     good: int
+    ahead: int = AHEAD
 
 
 class Freshness(Enum):
@@ -38,11 +43,17 @@ class Freshness(Enum):
         self.knows_misses = knows_misses
 
 
-def assess(state: CacheState | None, now: float, limits: Limits) -> Freshness:
-    """The state of a cache; None: it cannot be read. A heartbeat ahead of `now` counts as new."""
+def assess(state: CacheState | None, now: float, limits: Limits, unchanged: float = 0.0) -> Freshness:
+    """The state of a cache; None: it cannot be read.
+
+    `unchanged`: seconds for which no newer heartbeat came, by a clock that nobody sets: the heartbeat is at least that
+    old. One ahead of `now` counts as new within the tolerance, beyond it as stale.
+    """
     if state is None or not state.complete or state.heartbeat is None:
         return Freshness.FILLING
-    age = now - state.heartbeat
+    age = max(now - state.heartbeat, unchanged)
+    if now < state.heartbeat - limits.ahead:
+        age = max(age, limits.fresh + 1)
     for limit, freshness in (
         (limits.fresh, Freshness.FRESH),
         (limits.unready, Freshness.STALE),

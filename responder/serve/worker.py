@@ -21,7 +21,9 @@ from responder.serve.metrics import count_answer, count_fast
 from responder.serve.view import View, directory_of
 
 FRESHNESS = Gauge("quash_ocsp_cache_freshness", "1 for the state that the cache is in", ["state"])
-HEARTBEAT_AGE = Gauge("quash_ocsp_heartbeat_age_seconds", "Age of the newest heartbeat in the cache")
+HEARTBEAT_AGE = Gauge(
+    "quash_ocsp_heartbeat_age_seconds", "Age of the newest heartbeat in the cache; far below 0: this clock is behind"
+)
 
 
 class Worker:
@@ -45,6 +47,8 @@ class Worker:
         self._log = log
         self._generation: tuple[int, int] | None = None
         self._freshness: Freshness | None = None
+        self._heartbeat: int | None = None
+        self._heartbeat_seen = clock.monotonic()
         self._live = live
         self._sign_nonces = config.nonce_signers if live else frozenset()
         sizes = Limits(limits.max_header, limits.max_body, config.presign.refresh_every, limits.live.certificates)
@@ -107,7 +111,7 @@ class Worker:
 
     def _note(self, state: CacheState | None, problem: str) -> None:
         now = self._clock.now()
-        freshness = assess(state, now, self._limits)
+        freshness = assess(state, now, self._limits, self._unchanged(state))
         if freshness is not self.responder.view.freshness:
             self.responder.view = View(self.responder.view.directory, freshness)
         self._health.set("cache", ok=freshness.ready, detail=problem or freshness.label)
@@ -119,3 +123,10 @@ class Worker:
             FRESHNESS.labels(each.label).set(each is freshness)
         if state is not None and state.heartbeat is not None:
             HEARTBEAT_AGE.set(now - state.heartbeat)
+
+    def _unchanged(self, state: CacheState | None) -> float:
+        """Seconds since this worker saw the heartbeat change, whatever is done to the time of day."""
+        now = self._clock.monotonic()
+        if state is not None and state.heartbeat != self._heartbeat:
+            self._heartbeat, self._heartbeat_seen = state.heartbeat, now
+        return now - self._heartbeat_seen
