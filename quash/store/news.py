@@ -16,6 +16,11 @@ Proof that no row is lost. A read's statement has one snapshot S; all transactio
    it beside them, or it would pass by all the others again at each read: a million of them in a mass revocation.
 3. A failover or a restored backup may forget more, but begins a new timeline (or brings another system, or numbers
    below P). A position carries both as its `history`; with any other one the reader starts from the first row.
+4. A copy of the server's disk that is put back keeps system and timeline, and its numbers may have passed P by the time
+   that a reader comes which was off. Readers that keep their position in the database went back with it. One that keeps
+   it elsewhere names a `stamp`, and its position carries the mark of the greatest row that it was given. Where that row
+   is there, so is all that was committed before it, and every number above it is given out once: P lies at most one
+   above. Where it is missing, the reader starts from the first row.
 
 Rows at or above P come again. `accept` remembers in memory which transactions were delivered, so that a long foreign
 transaction, which holds xmin back, does not make a reader deliver for ever what it has; the memory is bounded, and what
@@ -29,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from quash.store.database import Connection, translated
 
@@ -44,7 +49,8 @@ _HISTORY = """
 # `not in (select ...)` is always hashed; `<> all (array)` is compared one by one in generic plans.
 _READ = """
 select pg_snapshot_xmin(pg_current_snapshot()) as news_xmin, pg_snapshot_xmax(pg_current_snapshot()) as news_xmax,
-       {history} as news_history, pg_is_in_recovery() as news_standby, {newest} as news_newest, n.*
+       {history} as news_history, pg_is_in_recovery() as news_standby, {newest} as news_newest,
+       {marked} as news_marked, n.*
 from (select) as one left join (
     select tx as news_tx, id as news_id, {columns} from {table}
     where (tx, id) > ($1::xid8, $2::bigint) and tx not in (select unnest($3::xid8[])) {where}
@@ -52,24 +58,42 @@ from (select) as one left join (
 ) as n on true
 order by news_tx, news_id
 """
+_MARKED = "exists (select from {table} where tx = $5::xid8 and id = $6::bigint and {stamp} = $7::bigint)"
 # Of all rows, by the index on (tx, id).
 _NEWEST = "(select tx from {table} order by tx desc, id desc limit 1)"
 
 
+class Mark(NamedTuple):
+    """The greatest row that a reader was given; `stamp` tells it from another one that has its numbers."""
+
+    tx: int
+    id: int
+    stamp: int
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Every row of a transaction below `tx` was delivered, in this `history` of this database."""
+    """Every row of a transaction below `tx` was delivered, in this `history` of this database.
+
+    `mark` is in the encoding, for a position that is kept outside of the database; a release that knows of none takes
+    it for a part of the history, and starts from the first row.
+    """
 
     history: str = ""
     tx: int = 0
+    mark: Mark | None = None
 
     def encode(self) -> bytes:
-        return f"{self.history} {self.tx}".encode("ascii")
+        mark = "/" + ".".join(map(str, self.mark)) if self.mark else ""
+        return f"{self.history}{mark} {self.tx}".encode("ascii")
 
     @classmethod
     def decode(cls, octets: bytes) -> Self:
+        """Raises ValueError for what `encode` did not make."""
         history, _, tx = octets.decode("ascii").partition(" ")
-        return cls(history, int(tx))
+        system, slash, rest = history.partition("/")
+        timeline, _, mark = rest.partition("/")
+        return cls(f"{system}{slash}{timeline}", int(tx), _mark_of(mark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +125,27 @@ class NewsReader:
 
     One reader has one user at a time. `name` is that of its position in the table reader_position, for those who keep
     it there. `where` narrows the rows, as constant SQL (`lane = 0`). `remember` bounds the memory, in transactions.
+    `stamp`: one of the columns, a number that differs wherever a restored server gives a row's numbers out again; for a
+    position that is kept elsewhere.
     """
 
     def __init__(
-        self, table: str, columns: Sequence[str], name: str, *, where: str = "", remember: int = 100_000
+        self,
+        table: str,
+        columns: Sequence[str],
+        name: str,
+        *,
+        where: str = "",
+        remember: int = 100_000,
+        stamp: str = "",
     ) -> None:
         self.name = name
         self._remember = remember
+        self._stamp = stamp
         self._sql = _READ.format(
             history=_HISTORY,
             newest=_NEWEST.format(table=table) if where else "null::xid8",
+            marked=_MARKED.format(table=table, stamp=stamp) if stamp else "true",
             table=table,
             columns=", ".join(columns),
             where=f"and ({where})" if where else "",
@@ -144,7 +179,7 @@ class NewsReader:
 
     def accept(self, batch: Batch) -> None:
         """The rows of the last read are dealt with, and shall not come again."""
-        advanced = batch.position != self.position
+        advanced = batch.position.tx != self.position.tx
         self._progress = batch._progress
         self._delivered |= batch._complete
         if advanced:
@@ -176,14 +211,19 @@ class NewsReader:
     async def _fetch(self, conn: Connection, limit: int) -> list[Any]:
         # ids begin at 1, so (tx, 0) lies before every row of tx
         tx, id_ = self._progress.cursor or (self.position.tx, 0)
-        rows: list[Any] = await conn.fetch(self._sql, tx, id_, sorted(self._delivered), limit)
+        mark = (self.position.mark or Mark(0, 0, 0)) if self._stamp else ()
+        rows: list[Any] = await conn.fetch(self._sql, tx, id_, sorted(self._delivered), limit, *mark)
         return rows
 
     def _is_elsewhere(self, row: Any) -> bool:
         """Whether the position is of another history than the database's. A standby may lag behind it."""
         if self.position.history not in {"", row["news_history"]}:
             return True
-        return not row["news_standby"] and self.position.tx > row["news_xmax"]
+        lags = row["news_standby"]
+        mark = self.position.mark
+        if mark is not None and not row["news_marked"] and not (lags and mark.tx >= row["news_xmax"]):
+            return True
+        return not lags and self.position.tx > row["news_xmax"]
 
     def _batch(self, found: list[Any], limit: int) -> Batch:
         before, first = self._progress, found[0]
@@ -196,6 +236,21 @@ class NewsReader:
         seen = max(before.seen, last, 0 if cut else first["news_newest"] or 0)
         xmin = before.sweep_xmin if before.cursor else first["news_xmin"]
         tx = max(before.position.tx, min(xmin, last if cut else seen + 1))
-        position = Position(first["news_history"], tx)
+        position = Position(first["news_history"], tx, self._mark(rows))
         cursor = (last, rows[-1]["news_id"]) if cut else None
         return Batch(rows, position, cut, _Progress(position, cursor, xmin, seen), frozenset(complete))
+
+    def _mark(self, rows: Sequence[Any]) -> Mark | None:
+        """Of the greatest row so far; the rows of a batch are in the order of their numbers."""
+        before = self.position.mark
+        if not self._stamp or not rows:
+            return before
+        mark = Mark(rows[-1]["news_tx"], rows[-1]["news_id"], rows[-1][self._stamp])
+        return mark if before is None else max(before, mark)
+
+
+def _mark_of(text: str) -> Mark | None:
+    if not text:
+        return None
+    tx, id_, stamp = map(int, text.split("."))
+    return Mark(tx, id_, stamp)

@@ -79,7 +79,7 @@ class Follower:
         self._limits = limits or Limits()
         self._portion = Portion(read_limit)
         self._database_time = database_time
-        self._reader = NewsReader("feed", ("lane", "kind", "payload"), "follower")
+        self._reader = NewsReader("feed", ("lane", "kind", "payload", "written_at"), "follower", stamp="written_at")
         self._sweep_key = b""
         self._swept_at = clock.monotonic()
         # The feed's floor when we began from its start; None: we did not, or did not look yet.
@@ -134,6 +134,9 @@ class Follower:
         # when the floor was where it is has missed nothing, however low the transactions are that it still reads.
         if await feed.floor(conn) > max(before.tx, self._floor_at_start or 0):
             self._rebuild("outdated", "the cache is older than the feed's oldest partition")
+            return None
+        if self._reader.position != before:  # a copy of the server's disk was put back, and has passed our position
+            self._from_start()
             return None
         return batch
 

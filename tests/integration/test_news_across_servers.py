@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
 from quash.runtime.state import State
+from quash.store import feed
 from quash.store.database import Connection, connect_once
 from quash.store.embedded import SUPERUSER, EmbeddedPostgres
-from quash.store.news import NewsReader
+from quash.store.news import NewsReader, Position
 from quash.store.passwords import read_password
 from quash.store.roles import OWNER
 from quash.store.setup import set_up
@@ -97,6 +99,56 @@ def test_numbers_that_a_crash_hands_out_again_are_read(server: tuple[State, Embe
         forgotten = asyncio.run(before_the_crash())
     with Killable(postgres):
         asyncio.run(after_the_crash(forgotten))
+
+
+FEED = "insert into feed (written_at, lane, kind, payload) values ($1, 0, 'heartbeat', '\\x00') returning tx"
+
+
+def test_a_copy_of_the_disk_that_was_put_back_is_read_anew(server: tuple[State, EmbeddedPostgres]) -> None:
+    """System and timeline are the same and its numbers have passed the position: its mark is missing there."""
+    state, _ = server
+    postgres = EmbeddedPostgres(state)
+    copy = state.root.parent / "backup"
+    news = NewsReader("feed", ("written_at",), "test", stamp="written_at")
+
+    async def write(*times: int) -> list[int]:
+        conn = await connection(state)
+        found = [int(await conn.fetchval(FEED, each)) for each in times]
+        await conn.close()
+        return found
+
+    async def follow() -> list[int]:
+        conn = await connection(state)
+        found = await take(news, conn)
+        await conn.close()
+        return found
+
+    async def begin() -> list[int]:
+        conn = await connection(state)
+        await feed.add_partition(conn, 0, 1000)
+        await conn.close()
+        written = await write(1)
+        assert await follow() == written
+        return written
+
+    with Killable(postgres):
+        before = asyncio.run(begin())
+    with Killable(postgres):  # once more, so that the copy is of a server that has recovered
+        assert asyncio.run(follow()) == []
+    subprocess.run(["cp", "-a", str(postgres.data), str(copy)], check=True)
+    with Killable(postgres):
+        lost = asyncio.run(write(2, 3, 4))
+        assert asyncio.run(follow()) == lost
+    kept = Position.decode(news.position.encode())
+    assert kept == news.position
+    shutil.rmtree(postgres.data)
+    subprocess.run(["cp", "-a", str(copy), str(postgres.data)], check=True)
+    with Killable(postgres):
+        again = asyncio.run(write(12, 13, 14, 15, 16, 17))
+        assert again[0] <= lost[-1] < again[-1], "the numbers were to be given out again"
+        news.resume(kept)
+        assert asyncio.run(follow()) == [*before, *again]
+        assert asyncio.run(follow()) == []
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -14,8 +15,9 @@ from quash.cache import environment as files
 from quash.cache import layout
 from quash.cache.environment import HEARTBEAT_KEY, POSITION_KEY
 from quash.cache.fsck import check_structure
-from quash.cache.writer import LmdbWriter
+from quash.cache.writer import Changes, LmdbWriter
 from quash.errors import Kind, QuashError
+from quash.store.news import Mark, Position
 from responder.follow.trust import Limits
 from tests.unit.follow.conftest import BULK, Node, rebuilt
 
@@ -143,3 +145,31 @@ async def test_the_check_at_the_start_sees_a_malformed_record(node: Node) -> Non
     garble(node, "record")
     node.writer.environment.close()
     assert "wrong length" in check_structure(node.folder)
+
+
+async def test_cold_restore(node: Node) -> None:
+    """A copy of the database's disk was put back while the node was off, and has passed the node's position: what was
+    written below it is read, and what the node had is kept."""
+    lost = node.issuer.record(T, node.now, revoked=(1, node.now))
+    await node.feed(node.heartbeat())
+    await (await node.follower()).step()
+    kept = node.writer.position()
+    assert kept is not None
+    position = Position.decode(kept)
+    assert position.mark is not None
+    # As if the days that were lost had run 200 transactions further than the copy.
+    further = Mark(position.mark.tx + 200, position.mark.id + 200, position.mark.stamp + 200)
+    ahead = replace(position, tx=position.tx + 200, mark=further)
+    node.writer.apply(Changes(position=ahead.encode(), records=[(1, T, lost)]))
+    await node.feed(node.records((S, node.issuer.record(S, node.now, revoked=(1, node.now)))))
+    async with node.database.owner.acquire() as conn:
+        for _ in range(400):
+            await conn.execute("select pg_current_xact_id()")
+    await node.feed(node.heartbeat())
+    follower = await node.follower()
+    await follower.step()
+    assert node.held(S) is not None
+    assert node.held(T) is not None
+    assert node.writer.heartbeat() == node.now
+    assert await follower.step() == 0
+    assert await (await node.follower()).step() == 0, "its mark is this server's again"
