@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from issuer.checks import programs
+from issuer.checks import programs, sample
 from issuer.checks.findings import SEVERITIES, Finding
 from quash.errors import Kind, QuashError
 from quash.runtime.config import ExternalLinter
@@ -77,11 +77,7 @@ _READERS: Final[Mapping[str, Callable[[bytes], list[Finding]]]] = MappingProxyTy
 
 async def findings(linter: ExternalLinter, der: bytes) -> list[Finding]:
     """What the program says of a DER certificate at its standard input. Raises `lint.unavailable`, `lint.timeout`."""
-    return read_findings(linter, *await _run(linter, linter.command, der))
-
-
-def read_findings(linter: ExternalLinter, status: int, output: bytes) -> list[Finding]:
-    """How it ended and what it printed as findings. Raises `lint.unavailable`."""
+    status, output = await _run(linter, linter.command, der)
     try:
         found = _READERS[linter.output](output)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -92,10 +88,18 @@ def read_findings(linter: ExternalLinter, status: int, output: bytes) -> list[Fi
 
 
 async def version(linter: ExternalLinter) -> str:
-    """The first line that its version command prints; recorded with every result."""
-    _, output = await _run(linter, linter.version_command or (linter.command[0], "-version"), b"")
+    """The first line that its version command prints, recorded with every result; empty where that fails."""
+    status, output = await _run(linter, linter.version_command or (linter.command[0], "-version"), b"")
     lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[0][:100] if lines else ""
+    return lines[0][:100] if lines and status == 0 else ""
+
+
+async def try_out(linter: ExternalLinter) -> str:
+    """Has it look at a sample certificate; returns its version. Raises `lint.unavailable`, `lint.timeout`."""
+    await findings(linter, sample.CERTIFICATE)
+    if said := await version(linter):
+        return said
+    raise _unavailable(linter, "its version command fails or prints nothing")
 
 
 def found_at(linter: ExternalLinter) -> str | None:

@@ -20,11 +20,8 @@ from quash.cli.common import (
     context,
     reports_errors,
 )
-from quash.cli.issue import finished
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import SystemClock
-
-_LOOK, _AGAIN = 3600.0, 30.0  # seconds between looks, and after one that failed
 
 
 class _Client:
@@ -36,12 +33,15 @@ class _Client:
         self._patience = deployment.config.issuance.visible_timeout + 30.0
 
     async def order(self, profile: str, csr: str) -> str:
-        order = await asyncio.to_thread(self._order, profile, csr)
-        return str(order["certificate"] + order["chain"])
+        body = {"profile": profile, "csr": csr}
+        order = await asyncio.to_thread(self._issuing.post, "/v1/orders", body, timeout=self._patience)
+        return str(order["id"])
 
-    def _order(self, profile: str, csr: str) -> dict[str, str]:
-        order = self._issuing.post("/v1/orders", {"profile": profile, "csr": csr}, timeout=self._patience)
-        return finished(self._issuing, order, self._patience)
+    async def collect(self, order: str) -> str | None:
+        found = await asyncio.to_thread(self._issuing.get, f"/v1/orders/{order}")
+        if found["state"] == "refused":
+            raise QuashError(found["code"] or "order.refused", found["detail"], Kind.REFUSED)
+        return None if found["certificate"] is None else str(found["certificate"] + found["chain"])
 
     async def revoke(self, certificate: str) -> None:
         body = {"certificate": certificate, "reason": "cessationOfOperation"}
@@ -70,19 +70,11 @@ async def _serve(deployment: Context) -> None:
     async with sites.serving(wanted.host, wanted.port) as port:
         shown: tuple[str, ...] = ()
         while True:
-            pause = await _look(certificates)
+            await certificates.step()
+            for host, error in certificates.problems.items():
+                print(f"warning: {host}: {error}", file=sys.stderr, flush=True)
             sites.load()
             if sites.hosts != shown:
                 shown = sites.hosts
                 print(f"serving on {wanted.host}:{port}: {' '.join(shown)}", flush=True)
-            await asyncio.sleep(pause)
-
-
-async def _look(certificates: TestCertificates) -> float:
-    """Seconds until the next look: what fails is tried again soon, and what there is goes on being served."""
-    try:
-        await certificates.step()
-    except QuashError as error:
-        print(f"warning: {error.code}: {error.message}", file=sys.stderr, flush=True)
-        return _AGAIN
-    return _LOOK
+            await asyncio.sleep(certificates.pause)

@@ -50,6 +50,8 @@ class TestSite(Model):
     expired_profile: Name | None = None
     """A profile of few days for the one that is to expire; empty: `profile`, so that it comes when that has ended."""
     domain: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")]
+    subject: dict[Annotated[str, Field(pattern="^(C|ST|L|O)$")], str] = Field(default_factory=dict)
+    """What is asked for beside the name, where the profile is of organizations."""
 
 
 class TestSites(Listener):

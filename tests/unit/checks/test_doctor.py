@@ -15,23 +15,34 @@ from issuer.checks.doctor import examine
 from issuer.ct.double import LogDouble, list_of
 from quash.cli.main import main
 from quash.runtime.clock import FakeClock
-from quash.runtime.config import Config
+from quash.runtime.config import Config, load
 from quash.runtime.state import State
 
-LINTER = {"name": "own", "output": "lines", "command": [sys.executable, "-c", ""]}
+LINTER = {"name": "own", "output": "lines"}
+ZLINT = [
+    sys.executable,
+    "-c",
+    'import sys; sys.stdin.buffer.read(1) or sys.exit(9); print(\'{"e_a": {"result": "pass"}}\')',
+]
+VERSION = [sys.executable, "--version"]
 
 
 def _config(tmp_path: Path, command: list[str]) -> Config:
     lists = [{"name": "bad-keys", "file": str(tmp_path / "bad-keys")}]
-    linter = {**LINTER, "command": command, "version_command": [command[0], "--version"]}
+    linter = {**LINTER, "command": command, "version_command": VERSION}
     return Config.model_validate(
         {
             "lint": {"external": [linter]},
             "checks": {"blocklists": lists},
             "ct": {"log_list": "ct/log_list.json"},
             "names": {"max_age_days": 366},
+            "self_audit": {"linters": [_auditor()]},
         }
     )
+
+
+def _auditor(**more: object) -> dict[str, object]:
+    return {"name": "auditor", "output": "zlint", "command": ZLINT, "version_command": VERSION, **more}
 
 
 async def _states(config: Config, tmp_path: Path, clock: FakeClock) -> dict[str, str]:
@@ -52,10 +63,45 @@ async def test_what_is_configured_must_work(tmp_path: Path, clock: FakeClock) ->
     key = ec.generate_private_key(ec.SECP256R1())
     log = LogDouble(operator="a", name="b", kind="rfc6962", key=key, roots=[], clock=clock)
     (State(tmp_path).ct / "log_list.json").write_bytes(orjson.dumps(list_of([log], "http://x", clock.now())))
-    found = await _states(_config(tmp_path, [sys.executable]), tmp_path, clock)
+    found = await _states(_config(tmp_path, [sys.executable, "-c", ""]), tmp_path, clock)
     assert "bad" not in found.values()
     assert found["own"] == "ok"
     assert found["x509lint"] == "absent"
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "its program is missing": {"command": ["/nowhere/zlint"]},
+    "its program is missing, its version's is not": {"command": ["/nowhere/zlint"], "version_command": ["true"]},
+    "its version command fails": {"version_command": ["false"]},
+    "its version command says nothing": {"version_command": ["true"]},
+    "its version command prints how to use it, and fails": {"version_command": ["sh", "-c", "echo usage; exit 2"]},
+    "it says nothing of a certificate": {"command": ["sh", "-c", "exit 1"]},
+    "it says something else": {"command": ["echo", "Segmentation fault"]},
+    "it speaks another format": {"command": ["echo", "E: no"]},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_a_linter_works_if_it_judges_a_certificate_and_tells_its_version(
+    tmp_path: Path, clock: FakeClock, wrong: str
+) -> None:
+    """D48, F12: those that gate and those that audit."""
+    linter = _auditor(**WRONG[wrong])
+    for where in ({"lint": {"external": [linter]}}, {"self_audit": {"linters": [linter]}}):
+        found = await _states(Config.model_validate(where), tmp_path, clock)
+        assert found["auditor"] == "bad"
+    found = await _states(Config.model_validate({"lint": {"external": [_auditor()]}}), tmp_path, clock)
+    assert found["auditor"] == "ok"
+
+
+async def test_what_nobody_configured_is_said(tmp_path: Path, clock: FakeClock) -> None:
+    """D42, F13: no blocklist, roots without test sites, and in a demonstration no linter for audits: notes."""
+    file = Path(__file__).parents[3] / "config" / "demo.toml"
+    config = load(file, ["testsite.sites=[]"])
+    missing = [_auditor(command=["/nowhere/zlint"])]
+    config = Config.model_validate(config.model_dump() | {"self_audit": {"linters": missing}})
+    found = await _states(config, tmp_path, clock)
+    assert {found[each] for each in ("blocklists", "test sites of root", "auditor")} == {"absent"}
 
 
 @pytest.mark.parametrize(("required", "status"), [("true", 4), ("false", 0)])

@@ -57,6 +57,11 @@ TRUSTCOR: dict[str, tuple[tuple[str, str], str, str]] = {
         make_csr(["www.example.org"], subject=ORGANIZATION, key=ec.generate_private_key(ec.SECP521R1())),
         "2.23.140.1.2.2",
     ),
+    "tls-ov-day": (
+        ("ca2-tls", "ca2"),
+        make_csr(["expired.ca2.test.trustcor.ca"], subject=ORGANIZATION, key=ec.generate_private_key(ec.SECP256R1())),
+        "2.23.140.1.2.2",
+    ),
     "mail-dv": (("ca1-mail", "ca1"), mail_csr("amel@example.org"), "2.23.140.1.5.1.3"),
     "mail-dv-multipurpose": (
         ("ca1-mail", "ca1"),

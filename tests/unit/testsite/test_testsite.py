@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from issuer.revocation.find import Target
 from issuer.revocation.revoke import Request, revoke
@@ -21,7 +22,7 @@ from issuer.testsite.sites import TestCertificates
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock
-from quash.runtime.config import Config
+from quash.runtime.config import Config, load
 from quash.runtime.state import State
 from quash.store.roles import ADMIN, CA_SIGNER, ISSUING
 from tests.support.issuing import World, add_hierarchy, key_ring, make_config
@@ -58,16 +59,26 @@ class Desk:
 
     def __init__(self, world: World, admin: Any) -> None:
         self.world, self.admin = world, admin
+        self.config = world.config
         self.orders: list[str] = []
+        self.refusing: dict[str, QuashError] = {}
+        self.waiting = False
         self.revoking = True
 
     async def order(self, profile: str, csr: str) -> str:
-        issuance = self.world.issuance()
-        order = await issuance.submit("operator:ann", profile, csr)
-        order = await issuance.finish(order.id, timeout=0)
-        assert order.state == "issued"
+        if error := self.refusing.get(host_of(csr)):
+            raise error
+        order = await self.world.issuance(config=self.config).submit("operator:ann", profile, csr)
         self.orders.append(profile)
-        (row,) = await self.world.fetch("select der from certificate where serial = $1", order.serial)
+        return str(order.id)
+
+    async def collect(self, order: str) -> str | None:
+        if self.waiting:
+            return None
+        found = await self.world.issuance(config=self.config).finish(UUID(order), timeout=0)
+        if found.state != "issued":
+            return None
+        (row,) = await self.world.fetch("select der from certificate where serial = $1", found.serial)
         chain = [row["der"], await self.world.certificate_of("tls-dv")]
         return "".join(x509.load_der_x509_certificate(each).public_bytes(Encoding.PEM).decode() for each in chain)
 
@@ -82,6 +93,11 @@ class Desk:
 @pytest.fixture
 async def desk(world: World, database: Any) -> Desk:
     return Desk(world, await database.pool(ADMIN))
+
+
+def host_of(csr: str) -> str:
+    names = x509.load_pem_x509_csr(csr.encode()).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return str(names.get_values_for_type(x509.DNSName)[0])
 
 
 def kept(world: World, desk: Desk, tmp_path: Path) -> TestCertificates:
@@ -143,11 +159,13 @@ async def test_sites_are_renewed_each_month_and_the_expired_one_stays(
     assert await certificates.step() == 0
     await clock.advance(60)
     desk.revoking = False
-    with pytest.raises(QuashError):
-        await certificates.step()
+    assert await certificates.step() == 1
+    assert list(certificates.problems) == ["revoked.test.example.org"]
     assert leaf_of(certificates, "valid") != before["valid"]
     assert leaf_of(certificates, "revoked") == before["revoked"]
     desk.revoking = True
+    assert certificates.pause == 30
+    await clock.advance(30)
     assert await certificates.step() == 1  # what was ordered before the fault, not another one
     assert desk.orders == ["tls-dv", "tls-dv", "day", "tls-dv", "tls-dv"]
     after = {kind: leaf_of(certificates, kind) for kind in before}
@@ -156,6 +174,90 @@ async def test_sites_are_renewed_each_month_and_the_expired_one_stays(
     assert after["valid"].public_key() != before["valid"].public_key()
     revoked = {int.from_bytes(row["serial"], "big") for row in await world.fetch("select serial from revocation")}
     assert revoked == {before["revoked"].serial_number, after["revoked"].serial_number}
+
+
+async def test_a_site_that_is_refused_holds_up_no_other_and_asks_ever_more_seldom(
+    world: World, desk: Desk, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Five have their certificates; the sixth is looked at again after pauses that double, up to a day."""
+    more = SITE | {"domain": "b.example.org"}
+    config = Config.model_validate(world.config.model_dump() | {"testsite": {"sites": [SITE, more]}})
+    certificates = TestCertificates(config.testsite, State(tmp_path), desk, clock)
+    desk.refusing["valid.test.example.org"] = QuashError("name.reserved", "no", Kind.REFUSED)
+    assert await certificates.step() == 5
+    assert list(certificates.problems) == ["valid.test.example.org"]
+    pauses = []
+    for _ in range(15):
+        began = clock.now()
+        while not certificates.problems or clock.now() == began:
+            await clock.advance(certificates.pause)
+            assert await certificates.step() == 0
+        pauses.append(clock.now() - began)
+    assert pauses[:4] == [30, 60, 120, 240]
+    assert pauses[-1] == DAY
+    desk.refusing = {}
+    await clock.advance(DAY)
+    assert await certificates.step() == 1
+    assert (certificates.pause, len(desk.orders)) == (3600, 6)
+
+
+async def test_while_an_order_waits_there_is_no_other(
+    world: World, desk: Desk, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Held for an officer, or without answers: it is asked for again, also by another process, and then taken."""
+    desk.waiting = True
+    for _ in range(5):
+        certificates = kept(world, desk, tmp_path)  # a process that starts anew
+        assert await certificates.step() == 0
+        assert (certificates.problems, certificates.pause) == ({}, 30)
+        await clock.advance(30)
+    assert desk.orders == ["tls-dv", "tls-dv", "day"]
+    desk.waiting = False
+    assert await certificates.step() == 3
+    key, leaf = (certificates.file(certificates.sites[0]).read_bytes(), leaf_of(certificates, "valid"))
+    assert load_pem_private_key(key, None).public_key() == leaf.public_key()
+    assert len(list((tmp_path / "testsite").iterdir())) == 3
+
+
+async def test_an_order_that_an_officer_refuses_is_given_up(
+    world: World, desk: Desk, clock: FakeClock, tmp_path: Path
+) -> None:
+    """The next one is another order, after the pause."""
+    certificates = kept(world, desk, tmp_path)
+    desk.collect = refuse  # type: ignore[method-assign]
+    assert await certificates.step() == 0
+    assert len(certificates.problems) == len(desk.orders) == 3
+    del desk.collect  # type: ignore[attr-defined]
+    assert await certificates.step() == 0
+    assert len(desk.orders) == 3
+    await clock.advance(30)
+    assert await certificates.step() == 3
+    assert len(desk.orders) == 6
+
+
+async def refuse(_order: str) -> str | None:
+    raise QuashError("order.refused", "by an officer", Kind.REFUSED)
+
+
+async def test_a_damaged_file_is_replaced(world: World, desk: Desk, clock: FakeClock, tmp_path: Path) -> None:
+    """It costs its site an order, and no other site anything."""
+    certificates = kept(world, desk, tmp_path)
+    await certificates.step()
+    certificates.file(certificates.sites[0]).write_bytes(b"-----BEGIN")
+    assert not certificates.shown(certificates.sites[0])
+    assert await certificates.step() == 1
+    assert certificates.shown(certificates.sites[0])
+
+
+def test_shipped_hierarchies_have_their_sites() -> None:
+    """F13: of each root above a CA that issues for TLS; an organization's profile is asked for one."""
+    folder = Path(__file__).parents[3] / "config"
+    for name, roots in (("trustcor", {"ca1", "ca2"}), ("tuntrust", {"root"}), ("demo", {"root"})):
+        config = load(folder / f"{name}.toml")
+        assert {each.root for each in config.testsite.sites} == roots
+        for site in config.testsite.sites:
+            profile = next(each for each in config.profiles if each.name == site.profile)
+            assert bool(site.subject) is (profile.kind == "ov")
 
 
 def test_a_site_is_of_a_ca_below_its_root() -> None:
