@@ -15,15 +15,15 @@ from issuer.checks import csr
 from issuer.checks.content import check_content, check_limits
 from issuer.checks.keys import KeyCheck
 from issuer.checks.registries import Registries
-from issuer.checks.validation import check_validated, identifiers, proofs
 from issuer.ct.tbs import check_match, plain, with_poison, with_scts
+from issuer.issuance import validations
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
 from quash.runtime.profiles import LEAVES, ProfileKind
-from quash.store import certificates, crls, issuers, issuing, validations
+from quash.store import certificates, crls, issuers, issuing
 from quash.store.certificates import Reservation
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
@@ -113,9 +113,7 @@ async def make_plan(
     content = check_content(kind, asked, registries)
     check_limits(profile, content)
     if config.issuance.require_validation:
-        wanted = identifiers(content)
-        found = await validations.current(conn, asked_for.applicant, proofs(wanted))
-        check_validated(wanted, found, asked_for.now)
+        await validations.check(conn, asked_for.applicant, content, asked_for.now)
     issuer, certificate = prospect.chain[0]
     if certificate is None:
         raise _missing(profile.issuer)

@@ -24,10 +24,13 @@ class Applicant(BaseModel):
 
 
 class ValidatedIdentifier(Applicant):
-    """`value`: a DNS name, a mailbox, or an organization as `TN/Name`."""
+    """`value`: a DNS name, a mailbox, an organization as `TN/Name`, or a person as `TN/Name/GN=Given/SN=Surname`.
 
-    kind: Literal["dns", "email", "organization"]
-    value: Annotated[str, Field(min_length=1, max_length=254)]
+    Of an organization also what else of it was validated: `TN/Name/ST=State/L=Locality/organizationIdentifier=NTRTN-1`.
+    """
+
+    kind: Literal["dns", "email", "organization", "person"]
+    value: Annotated[str, Field(min_length=1, max_length=600)]
 
     @property
     def identifier(self) -> dict[str, str]:

@@ -1,13 +1,15 @@
-"""Officers record what was validated for whom, and withdraw it (F1, F2): two use cases, each one transaction."""
+"""Officers record what was validated for whom, and withdraw it (F1, F2), each in one transaction; orders need it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from issuer.checks import bodies
 from issuer.checks.names import check_mailbox, check_name
 from issuer.checks.registries import Registries
-from issuer.checks.validation import REUSE, check_method
+from issuer.checks.validation import REUSE, check_method, check_validated, identifiers, organizations, proofs
+from issuer.profiles import LeafContent
 from quash.errors import Kind, QuashError
 from quash.pki import dated
 from quash.pki.names import build_name
@@ -16,6 +18,15 @@ from quash.store.database import Connection
 from quash.store.validations import Validation
 
 _CLOCK_STEP = 60
+
+
+async def check(conn: Connection, applicant: str, content: LeafContent, now: int) -> None:
+    """Raises `validation.required` unless all that a leaf would say was validated for whoever orders it."""
+    wanted = identifiers(content)
+    found = await validations.current(conn, applicant, proofs(wanted))
+    if named := organizations(wanted):
+        found += await validations.of_organizations(conn, applicant, named)
+    check_validated(wanted, found, now)
 
 
 async def record(
@@ -44,12 +55,24 @@ async def record(
 
 
 async def withdraw(conn: Connection, officer: str, applicant: str, identifier: Mapping[str, str], now: int) -> None:
-    """From now on the identifier must be validated again. Raises `validation.unknown`."""
-    key = (identifier["kind"], identifier["value"])
-    found = await validations.current(conn, applicant, [key])
+    """From now on the identifier must be validated again: every record that covers it is taken back.
+
+    Raises `validation.unknown`, and for what is no organization or person `validation.<kind>`.
+    """
+    kind, value = identifier["kind"], identifier["value"]
+    if kind in bodies.KINDS:
+        said = bodies.read(kind, value)
+        rows = await validations.of_organizations(
+            conn, applicant, [bodies.write({key: said[key] for key in ("C", "O")})]
+        )
+        found = [row for row in rows if row.kind == kind and bodies.covers(kind, row.value, value)]
+    else:
+        found = await validations.current(conn, applicant, [(kind, value)])
     if not found:
         raise QuashError("validation.unknown", "nothing of this was validated for them", Kind.NOT_FOUND)
-    await _add(conn, officer, Validation(applicant, *key, "", found[0].validated_at, now, True, 0))
+    async with conn.transaction():
+        for row in found:
+            await _add(conn, officer, replace(row, method="", recorded_at=now, withdrawn=True))
 
 
 async def _add(conn: Connection, officer: str, row: Validation) -> Validation:
@@ -78,8 +101,6 @@ def _normal(kind: str, value: str, registries: Registries | None) -> str:
         return check_name(value, registries)
     if kind == "email":
         return check_mailbox(value, registries)
-    country, slash, name = value.partition("/")
-    if not slash:
-        raise QuashError("validation.organization", "an organization is its country and name: TN/Société d'Essai")
-    build_name({"C": country, "O": name})
-    return value
+    said = bodies.read(kind, value)
+    build_name(said)
+    return bodies.write(said)

@@ -21,8 +21,14 @@ from quash.cli.common import (
 )
 
 validation_app = typer.Typer(add_completion=False, no_args_is_help=True)
-_Kind = Annotated[str, typer.Argument(help="dns, email or organization.")]
-_Value = Annotated[str, typer.Argument(help="A name, a mailbox, or COUNTRY/ORGANIZATION.")]
+_Kind = Annotated[str, typer.Argument(help="dns, email, organization or person.")]
+_Value = Annotated[
+    str,
+    typer.Argument(
+        help="A name, a mailbox, COUNTRY/ORGANIZATION and what else of it was validated, as in"
+        " TN/Essai/L=Tunis/organizationIdentifier=NTRTN-1, or its person: TN/Essai/GN=Amel/SN=Ben Salah."
+    ),
+]
 _For = Annotated[str, typer.Option("--for", help="Who may order it, as acts name them: operator:ann.")]
 
 

@@ -10,7 +10,7 @@ from quash.store.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """One officer's word. `kind`: dns, email or organization; times are Unix seconds; `method` is the rules' number."""
+    """One officer's word. `kind`: dns, email, organization, person; `method`: the rules' number; Unix seconds."""
 
     applicant: str
     kind: str
@@ -54,5 +54,18 @@ async def current(
         applicant,
         kinds,
         values,
+    )
+    return [Validation(**row) for row in rows]
+
+
+async def of_organizations(conn: Connection, applicant: str, organizations: Collection[str]) -> list[Validation]:
+    """What holds for an applicant of these (`C/O`) and of their persons, whatever else the rows say of them."""
+    rows = await conn.fetch(
+        f"select * from (select distinct on (kind, value) {_COLUMNS} from validated_identifier where applicant = $1"
+        " and kind in ('organization', 'person') and exists (select from unnest($2::text[]) as named"
+        " where value = named or starts_with(value, named || '/'))"
+        " order by kind, value, id desc) newest where not withdrawn order by kind, value",
+        applicant,
+        list(organizations),
     )
     return [Validation(**row) for row in rows]

@@ -148,12 +148,15 @@ def test_tuntrust(tuntrust: System) -> None:
     csr = request(system, "www", ORGANIZATION, "DNS:www.essai.tn")
     assert refused(system, "tls-ov", csr) == "validation.required"
     validated(system, "organization", "TN/Essai", "3.2.2.1")
+    assert refused(system, "tls-ov", csr) == "validation.required"  # where it is, nobody said
+    validated(system, "organization", "TN/Essai/L=Tunis", "3.2.2.1")
     pem = issued(system, "tls-ov", csr)
     assert openssl_ocsp(system, "services", pem, url=f"{system.ocsp}/services") == "good"
     certs = system.state / "certs"
     chain = ("verify", "-x509_strict", "-CAfile", str(certs / "root.pem"), "-untrusted", str(certs / "services.pem"))
     openssl(*chain, "-purpose", "sslserver", str(pem))
     register = "/C=TN/O=Essai/organizationIdentifier=NTRTN-B2412342"
+    validated(system, "organization", "TN/Essai/organizationIdentifier=NTRTN-B2412342", "3.2.3")
     issued(system, "mail-organization", request(system, "mail", register, "email:info@essai.tn"))
     elsewhere = {
         ("tls-ov", ORGANIZATION, "DNS:www.essai.fr"): "name.outside_profile",

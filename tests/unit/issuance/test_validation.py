@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from issuer.api import application, listening
-from issuer.checks.validation import Identifier, check_validated, identifiers, proofs
+from issuer.checks import bodies
+from issuer.checks.validation import Identifier, check_validated, identifiers, organizations, proofs
 from issuer.issuance import validation_api
 from issuer.issuance.validations import record, withdraw
-from issuer.profiles import LeafContent
+from issuer.profiles import SUBJECT_OIDS, LeafContent
 from quash.errors import QuashError
 from quash.runtime.clock import FakeClock
 from quash.store.orders import Order
@@ -25,6 +26,7 @@ DAY = 86_400
 ANN, BOB = "operator:ann", "operator:bob"
 DNS = {"kind": "dns", "value": "example.org"}
 ORGANIZATION = {"kind": "organization", "value": "TN/Société d'Essai"}
+IN_TUNIS = {"kind": "organization", "value": "TN/Société d'Essai/L=Tunis"}
 
 
 async def _mark(
@@ -74,7 +76,25 @@ async def test_an_organization_is_validated_too(world: World) -> None:
     with pytest.raises(QuashError, match=r"validation\.required.*TN/Société d'Essai"):
         await _order(world, "tls-ov")
     await _mark(world, ORGANIZATION, "3.2.2.1")
+    with pytest.raises(QuashError, match=r"validation\.required.*TN/Société d'Essai/L=Tunis"):
+        await _order(world, "tls-ov")  # nobody looked where it is
+    await _mark(world, IN_TUNIS, "3.2.2.1")
     assert (await _order(world, "tls-ov")).state == "issued"
+    async with world.pool.acquire() as conn:  # taken back as the organization: whatever else was said of it goes too
+        await withdraw(conn, BOB, ANN, ORGANIZATION, int(world.clock.now()))
+    with pytest.raises(QuashError, match=r"validation\.required"):
+        await _order(world, "tls-ov")
+    acts = await world.fetch("select subject from act where action = 'validation.withdraw' order by id")
+    assert {act["subject"]["value"] for act in acts} == {ORGANIZATION["value"], IN_TUNIS["value"]}
+
+
+async def test_a_record_is_kept_in_one_form(world: World) -> None:
+    """Attributes in their order, in NFC, whatever the officer wrote: what certificates have is compared as it is."""
+    said = "TN/Socie\u0301te\u0301/organizationIdentifier=VATTN-1234567/A/M/L=Tunis"
+    row = await _mark(world, {"kind": "organization", "value": said}, "3.2.3")
+    assert row.value == "TN/Société/L=Tunis/organizationIdentifier=VATTN-1234567/A/M"
+    person = await _mark(world, {"kind": "person", "value": "TN/Société/SN=Ben Salah/GN=Amel"}, "3.2.4")
+    assert person.value == "TN/Société/GN=Amel/SN=Ben Salah"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +110,13 @@ async def test_an_organization_is_validated_too(world: World) -> None:
         ({"kind": "dns", "value": "*.example.org"}, {}, "name.wildcard"),
         ({"kind": "organization", "value": "Essai"}, {"method": "3.2.2.1"}, "validation.organization"),
         ({"kind": "organization", "value": "tn/Essai"}, {"method": "3.2.2.1"}, "name.attribute_value"),
+        ({"kind": "organization", "value": "TN/Essai/L=N/A"}, {"method": "3.2.2.1"}, "name.attribute_value"),
+        ({"kind": "organization", "value": "TN/Essai/L=A/L=B"}, {"method": "3.2.2.1"}, "validation.organization"),
+        ({"kind": "organization", "value": "TN/Essai/OU=IT"}, {"method": "3.2.2.1"}, "validation.organization"),
+        ({"kind": "organization", "value": "TN/Essai/GN=A/SN=B"}, {"method": "3.2.2.1"}, "validation.organization"),
+        ({"kind": "person", "value": "TN/Essai/GN=A/SN=B"}, {"method": "3.2.2.1"}, "validation.method"),
+        ({"kind": "person", "value": "TN/Essai/GN=Amel"}, {"method": "3.2.4"}, "validation.person"),
+        ({"kind": "person", "value": "TN/Essai/L=Tunis/GN=A/SN=B"}, {"method": "3.2.4"}, "validation.person"),
     ],
 )
 async def test_marks_that_prove_nothing(
@@ -139,6 +166,17 @@ CASES = [
     (("organization", "TN/Essai"), "organization", "TN/Essai", "3.2.2.1", 365, "2026-11-22", True),
     (("organization", "TN/Essai"), "organization", "TN/Essai", "3.2.2.1", 366, "2026-11-22", False),  # D22, G14
     (("organization", "FR/Essai"), "organization", "TN/Essai", "3.2.2.1", 0, "2026-11-22", False),
+    (("organization", "TN/Essai/L=Tunis"), "organization", "TN/Essai", "3.2.2.1", 0, "2026-11-22", False),
+    (("organization", "TN/Essai/L=Sfax"), "organization", "TN/Essai/L=Tunis", "3.2.2.1", 0, "2026-11-22", False),
+    (("organization", "TN/Essai/L=tunis"), "organization", "TN/Essai/L=Tunis", "3.2.2.1", 0, "2026-11-22", False),
+    (("organization", "TN/Essai"), "organization", "TN/Essai/L=Tunis", "3.2.2.1", 0, "2026-11-22", True),
+    (("organization", "TN/Essai"), "organization", "TN/Essai Sud", "3.2.2.1", 0, "2026-11-22", False),
+    (("organization", "TN/Essai/L=Tunis"), "organization", "TN/Essai/ST=X/L=Tunis", "3.2.3", 0, "2026-11-22", True),
+    (("person", "TN/Essai/GN=A/SN=B"), "person", "TN/Essai/GN=A/SN=B", "3.2.4", 365, "2026-11-22", True),
+    (("person", "TN/Essai/GN=A/SN=B"), "person", "TN/Essai/GN=A/SN=B", "3.2.4", 366, "2026-11-22", False),  # G14
+    (("person", "TN/Essai/GN=A/SN=B"), "person", "TN/Essai/GN=A/SN=C", "3.2.4", 0, "2026-11-22", False),
+    (("person", "TN/Essai/GN=A/SN=B"), "person", "TN/Autre/GN=A/SN=B", "3.2.4", 0, "2026-11-22", False),
+    (("person", "TN/Essai/GN=A/SN=B"), "organization", "TN/Essai", "3.2.3", 0, "2026-11-22", False),
 ]
 
 
@@ -151,7 +189,11 @@ def test_what_proves_what_and_for_how_long(
     row = Validation(ANN, kind, value, method, now - age * DAY, now, False, 1)
     identifier = Identifier(*wanted)
     # What the database is asked for holds every row that could prove it.
-    assert (kind, value) in proofs([identifier]) or not enough
+    begins = organizations([identifier])
+    found = (kind, value) in proofs([identifier]) or any(
+        value == each or value.startswith(f"{each}/") for each in begins
+    )
+    assert found or not enough
     if enough:
         check_validated([identifier], [row], now)
         return
@@ -194,6 +236,49 @@ def test_a_mailbox_of_an_organization_needs_the_organization_too() -> None:
     mailbox = Validation("operator:ann", "email", "info@example.org", "3.2.2.2", now, now, False, 0)
     body = Validation("operator:ann", "organization", "TN/Essai", "3.2.3", now, now, False, 0)
     for found, missing in (([mailbox], "TN/Essai"), ([body], "info@example.org")):
-        with pytest.raises(QuashError, match=f"control of {missing} first"):
+        with pytest.raises(QuashError, match=f": {missing} must be validated first"):
             check_validated(wanted, found, now)
     check_validated(wanted, [mailbox, body], now)
+
+
+SPONSORED = {
+    "C": "TN", "ST": "Tunis", "L": "Tunis", "O": "Essai", "organizationIdentifier": "NTRTN-B2412342",
+    "GN": "Amel", "SN": "Ben Salah", "CN": "Amel Ben Salah",
+}
+ESSAI, AMEL = "TN/Essai/ST=Tunis/L=Tunis/organizationIdentifier=NTRTN-B2412342", "TN/Essai/GN=Amel/SN=Ben Salah"
+
+
+def test_every_attribute_of_a_subject_must_have_been_validated() -> None:
+    """D6, D49, G38: whichever is changed or left out of the records, the refusal names the line that lacks it."""
+    now = _at("2026-11-22")
+    assert {"C", "O", "CN", *bodies.ORGANIZATION, *bodies.PERSON} == set(SUBJECT_OIDS)
+    wanted = identifiers(LeafContent(b"", (), SPONSORED))
+    assert [(each.kind, each.value) for each in wanted] == [("organization", ESSAI), ("person", AMEL)]
+    body = Validation(ANN, "organization", ESSAI, "3.2.3", now, now, False, 0)
+    person = Validation(ANN, "person", AMEL, "3.2.4", now, now, False, 0)
+    check_validated(wanted, [body, person], now)
+    for attribute in set(SPONSORED) - {"CN"}:
+        other = {**SPONSORED, attribute: "FR" if attribute == "C" else "NTRTN-X" if "Id" in attribute else "Invented"}
+        with pytest.raises(QuashError, match=f"{other[attribute]}.* must be validated first"):
+            check_validated(identifiers(LeafContent(b"", (), other)), [body, person], now)
+
+
+def test_two_bodies_of_one_name_prove_no_third() -> None:
+    """The place of one record and the register of another are of two organizations perhaps."""
+    now = _at("2026-11-22")
+    rows = [
+        Validation(ANN, "organization", f"TN/Essai/{each}", "3.2.3", now, now, False, 0)
+        for each in ("L=Tunis", "organizationIdentifier=NTRTN-B2412342")
+    ]
+    both = Identifier("organization", "TN/Essai/L=Tunis/organizationIdentifier=NTRTN-B2412342")
+    with pytest.raises(QuashError, match=r"validation\.required"):
+        check_validated([both], rows, now)
+
+
+@pytest.mark.parametrize(
+    "subject", [{"C": "TN", "O": "Essai/L=Tunis"}, {"C": "TN", "O": "Essai", "ST": "A/L=B"}, {"C": "TN", "O": "A/x=y"}]
+)
+def test_a_name_that_reads_like_attributes_cannot_be_validated(subject: dict[str, str]) -> None:
+    """Nobody could tell a record of it from one of something else."""
+    with pytest.raises(QuashError, match=r"validation\.required"):
+        identifiers(LeafContent(b"", (), subject))
