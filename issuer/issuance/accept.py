@@ -13,7 +13,7 @@ from issuer.issuance import ending, prepare
 from issuer.issuance.means import PASSING, Means
 from issuer.issuance.prepare import Asked, Plan
 from quash.errors import Kind, QuashError
-from quash.store import acts, orders
+from quash.store import acts, operators, orders
 from quash.store.database import Connection, acquire
 from quash.store.locks import order_lock
 from quash.store.orders import Order
@@ -83,12 +83,12 @@ async def make_plan(means: Means, conn: Connection, order: Order) -> Plan:
 
 
 async def decide(means: Means, order_id: UUID, officer: str, refusal: str | None) -> Order:
-    """Releases a held order, or refuses it with a reason. Four eyes: whoever ordered does not release (D38, G19)."""
+    """Releases a held order, or refuses it with a reason. Four eyes: no person releases what it ordered (D38, G19)."""
     now = means.now()
     async with acquire(means.pool) as conn, conn.transaction():
         order = await get_order(conn, order_id)
-        if officer in (order.operator, order.submitted_by):
-            raise QuashError("order.own", "another officer decides about your own order", Kind.FORBIDDEN)
+        if await operators.is_behind(conn, officer, [order.operator, order.actor]):
+            raise QuashError("order.own", "another person decides about your own order", Kind.FORBIDDEN)
         if refusal is None:
             await orders.release(conn, order_id, now)
         else:

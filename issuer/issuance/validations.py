@@ -13,7 +13,7 @@ from issuer.profiles import LeafContent
 from quash.errors import Kind, QuashError
 from quash.pki import dated
 from quash.pki.names import build_name
-from quash.store import acts, validations
+from quash.store import acts, operators, validations
 from quash.store.database import Connection
 from quash.store.validations import Validation
 
@@ -45,8 +45,8 @@ async def record(
     Raises `validation.own` (four eyes), `validation.method`, `validation.time`, `name.*`, `email.*`.
     """
     kind, value = identifier["kind"], identifier["value"]
-    if officer == applicant:
-        raise QuashError("validation.own", "another officer records what you order for", Kind.FORBIDDEN)
+    if await operators.is_behind(conn, officer, [applicant]):
+        raise QuashError("validation.own", "another person records what you order for", Kind.FORBIDDEN)
     check_method(kind, method, now)
     if not now - dated.at(REUSE[kind], now) <= validated_at <= now + _CLOCK_STEP:
         raise QuashError("validation.time", "it was validated too long ago, or is yet to be (D21)", Kind.REFUSED)

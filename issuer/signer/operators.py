@@ -41,9 +41,10 @@ from quash.store.proposals import Proposal
 
 _CA_NAME: Final = "operators"
 _OFFLINE: Final = "offline"
-# Name, role, person. Two officers, or nothing that needs two persons could be done in a new deployment.
+# Name, role, person: each a person of its own, and two officers, or nothing that needs two persons could be done in a
+# new deployment.
 _FIRST: Final = (
-    *((role, role, "made by quash init") for role in ROLES),
+    *((role, role, f"made by quash init as the {role}") for role in ROLES),
     ("officer2", "officer", "made by quash init as the second officer"),
 )
 _ACTOR: Final = "operators-ca"

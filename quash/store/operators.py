@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from quash.store.database import Connection
@@ -75,6 +76,23 @@ async def add(conn: Connection, operator: Operator, added_at: int) -> None:
         operator.account,
         added_at,
     )
+
+
+async def is_behind(conn: Connection, actor: str, others: Collection[str]) -> bool:
+    """Whether one person acts as `actor` and as one of `others`, with whatever certificates, disabled ones too.
+
+    `account:acme` is everyone who ever ordered for it.
+    """
+    if actor in others:
+        return True
+    rows = await conn.fetch(
+        "select 'operator:' || name as actor, 'account:' || account as account, person from operator"
+        " where 'operator:' || name = $1 or 'operator:' || name = any($2) or 'account:' || account = any($2)",
+        actor,
+        list(others),
+    )
+    own = {person_key(row["person"]) for row in rows if row["actor"] == actor}
+    return any(person_key(row["person"]) in own for row in rows if row["actor"] in others or row["account"] in others)
 
 
 async def set_state(conn: Connection, fingerprint: bytes, state: str) -> bool:

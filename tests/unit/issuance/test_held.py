@@ -6,8 +6,11 @@ from uuid import uuid4
 
 import pytest
 
+from issuer.issuance.validations import record
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import FakeClock
+from quash.store import operators
+from quash.store.operators import Operator
 from quash.store.orders import Order
 from tests.support.issuing import World, make_config, make_csr
 
@@ -70,3 +73,41 @@ async def test_nobody_decides_about_an_order_of_their_own(world: World) -> None:
     with pytest.raises(QuashError, match=r"order\.unknown"):
         await world.issuance().decide(uuid4(), BOB, None)
     assert [row["state"] for row in await world.fetch("select state from certificate_order")] == ["held"]
+
+
+# Name of a certificate, its holder, role, state, account.
+CERTIFICATES = (
+    ("ann", "Ann Example", "operator", "active", None),
+    ("ann-officer", "ANN  Example", "officer", "active", None),
+    ("acme-1", "Carol Example", "reseller", "active", "acme"),
+    ("acme-2", "Ann Example", "reseller", "disabled", "acme"),
+    ("bob", "Bob Example", "officer", "active", None),
+)
+
+
+async def _add_operators(world: World) -> None:
+    async with world.owner.acquire() as conn:
+        for number, (name, person, role, state, account) in enumerate(CERTIFICATES):
+            await operators.add(conn, Operator(bytes([number] * 32), name, person, role, state, account), 0)
+
+
+@pytest.mark.parametrize(("applicant", "by"), [(ANN, None), ("account:acme", "operator:acme-1")])
+async def test_four_eyes_are_of_two_persons_whatever_certificates_they_hold(
+    world: World, applicant: str, by: str | None
+) -> None:
+    """F9, G19: neither one's own order, nor one's account's, also where its certificate was disabled since."""
+    await _add_operators(world)
+    issuance = world.issuance(config=make_config(world.config, high_profile=["paypal"]))
+    order = await issuance.submit(applicant, "tls-dv", make_csr(["paypal.example.org"]), by=by)
+    example, now = {"kind": "dns", "value": "example.org"}, int(world.clock.now())
+    for refusal in (None, "no"):
+        with pytest.raises(QuashError, match=r"order\.own"):
+            await issuance.decide(order.id, "operator:ann-officer", refusal)
+    async with world.pool.acquire() as conn:
+        with pytest.raises(QuashError, match=r"validation\.own"):
+            await record(
+                conn, "operator:ann-officer", applicant, example, method="3.2.2.4.7", validated_at=now, now=now
+            )
+        assert await world.fetch("select from validated_identifier") == []
+        await record(conn, BOB, applicant, example, method="3.2.2.4.7", validated_at=now, now=now)
+    assert (await issuance.decide(order.id, BOB, None)).state == "pending"
