@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from quash.pki.folding import fold
 from quash.runtime.config.model import DAY, HOUR, Listener, Model, Name, Port
+
+_PLAIN: Final = re.compile("[a-z0-9]+")
+
+
+def _word(text: str) -> str:
+    """A word as names are searched for it. Raises ValueError for what could not be found in any."""
+    folded = fold(text)
+    if not _PLAIN.fullmatch(folded):
+        raise ValueError(f"{text!r} is not one word of Latin letters and digits")
+    return folded
+
+
+Word = Annotated[str, AfterValidator(_word)]
 
 
 class IssuerApi(Listener):
@@ -23,8 +38,11 @@ class Issuance(Model):
     """Responders that must answer `good` for both CertID hashes before a release; empty: `responder.base_url`."""
     visible_timeout: Annotated[int, Field(ge=1, le=900)] = 60
     """A7 allows 15 minutes."""
-    high_profile: tuple[Annotated[str, Field(pattern="^[a-z0-9]+$")], ...] = ()
-    """Words that hold an order for an officer when a name contains one, as a word of its own (G19, D38)."""
+    high_profile: tuple[Word, ...] = ()
+    """Words that hold an order for an officer when a name contains one, as a word of its own (G19, D38).
+
+    Accents and capitals make no difference.
+    """
     resume_seconds: Annotated[int, Field(ge=60, le=DAY)] = HOUR
     """A reservation that a crash left is signed on when younger, else its serial is revoked."""
 
