@@ -56,7 +56,7 @@ _SIGNERS: Final[Mapping[str, tuple[Callable[[], _SigningKey], _Digest]]] = {
 class LeafIssuer:
     """What of an issuer stands in its leaves. `certificate`: DER, for name and key; algorithm as in quash.pki.
 
-    `ocsp_url` and `crl_url` are None for short-lived certificates (D4).
+    `ocsp_url` and `crl_url` are None where a profile points to no such thing (D4, A43).
     """
 
     signature_algorithm: str

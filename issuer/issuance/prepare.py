@@ -157,14 +157,14 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, 
     days = plan.profile.days or plan.kind.days
     valid = profiles.validity(plan.kind, days, now, plan.issuer_certificate.not_after)
     profiles.check_validity(plan.kind, valid, now)
-    # D4; OCSP and CRLs know it all the same, should anybody ask.
-    short = plan.profile.short_lived or not plan.kind.revocation
+    # D4, A43; OCSP and CRLs know it all the same, should anybody ask.
+    says = () if plan.profile.short_lived else plan.kind.revocation
     leaf_issuer = LeafIssuer(
         signature_algorithm=plan.issuer.signature_algorithm,
         certificate=plan.issuer_certificate.der,
-        ocsp_url=None if short else f"{config.ocsp_base}/{plan.issuer.ocsp_path}",
+        ocsp_url=f"{config.ocsp_base}/{plan.issuer.ocsp_path}" if "ocsp" in says else None,
         ca_issuers_url=f"{config.crl_base}/{plan.issuer.name}.cer",
-        crl_url=None if short else await _crl_url(conn, plan.issuer, shard),
+        crl_url=await _crl_url(conn, plan.issuer, shard) if "crl" in says else None,
     )
     tbs = profiles.build_tbs(plan.kind, leaf_issuer, plan.content, serial, valid)
     tbs = with_poison(tbs) if logged else tbs

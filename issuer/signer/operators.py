@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from issuer.checks.content import check_key_kind
 from issuer.signer import oids
 from issuer.signer import tbs_writer as write
 from issuer.signer.deployment import Deployment
@@ -134,6 +135,7 @@ async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: i
 async def _sign(deployment: Deployment, conn: Connection, proposal: Proposal) -> bytes:
     now, asked = deployment.now(), proposal.payload
     await check_addition(conn, asked)
+    check_key_kind(deployment.config.kinds[_PROFILE], key_of(asked))
     with _authority(deployment, now) as ca:
         certificate = ca.issue(asked["name"], key_of(asked), now, write.extended_key_usage(oids.CLIENT_AUTH))
     fingerprint = hashlib.sha256(certificate).digest()

@@ -15,7 +15,16 @@ _LEAF_KEYS: Final = frozenset({"rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "e
 _CA_KEYS: Final = _LEAF_KEYS - {"ec-p521"}  # which our keys are not made of
 _CAS: Final = frozenset({"tls-ca", "smime-ca"})
 _PUBLIC_LEAVES: Final = frozenset({"tls", "smime"})
-_CA_USAGE: Final = {"keyCertSign", "cRLSign"}
+_OTHER_LEAVES: Final = frozenset({"operator", "ocsp-signer"})
+_ALL: Final = _PUBLIC_LEAVES | _OTHER_LEAVES | _CAS | {"root"}
+_TYPES: Final = {  # the only names of these types: the CA signer knows them
+    "operator-client": "operator",
+    "ocsp-signer": "ocsp-signer",
+    "sub-ca": "tls-ca",
+    "sub-ca-constrained": "tls-ca",
+    "smime-sub-ca": "smime-ca",
+    "smime-sub-ca-constrained": "smime-ca",
+}
 _SUBJECTS: Final = {  # D49, by validation level
     "mailbox": {"CN"},
     "organization": {"C", "ST", "L", "O", "organizationIdentifier", "CN"},
@@ -45,6 +54,29 @@ def _usages(profile: ProfileKind) -> list[set[str]]:
     return [set(each) for each in profile.usage.values()]
 
 
+def _is_used_for(profile: ProfileKind, *bits: str) -> bool:
+    """Whether keys of both families are for these, and nothing else."""
+    return set(profile.usage) == {"rsa", "ec"} and all(each == set(bits) for each in _usages(profile))
+
+
+def _names_somebody(profile: ProfileKind) -> bool:
+    return bool(profile.subject or profile.needs)
+
+
+def _repeats(profile: ProfileKind) -> bool:
+    lists = (profile.keys, profile.policies, profile.purposes, profile.subject, profile.revocation, profile.constraints)
+    return any(len(set(each)) < len(each) for each in (*lists, *profile.usage.values(), *profile.needs.values()))
+
+
+def _needs_what_never_enters(profile: ProfileKind) -> bool:
+    return any(not group or set(group) - set(profile.subject) for group in profile.needs.values())
+
+
+def _is_unbound(profile: ProfileKind) -> bool:
+    """Whether the file's name promises constraints that it does not demand."""
+    return profile.name.endswith("-constrained") and not profile.constraints
+
+
 def _needs(profile: ProfileKind, *wanted: frozenset[str]) -> bool:
     """Whether for each group a need names only its members, all of which may enter."""
     groups = [set(each) for each in profile.needs.values()]
@@ -58,6 +90,7 @@ def _half(profile: ProfileKind, kind: str) -> bool:
 
 _ORGANIZATION: Final = (frozenset({"O"}), frozenset({"C"}), frozenset({"ST", "L"}))
 _IDENTIFIED: Final = (frozenset({"O"}), frozenset({"organizationIdentifier"}))
+_COUNTRY: Final = frozenset({"C"})
 _PERSON: Final = (frozenset({"GN"}), frozenset({"SN"}))
 _STRICT_USAGE: Final = {"rsa": {"digitalSignature", "keyEncipherment"}, "ec": {"digitalSignature", "keyAgreement"}}
 
@@ -67,6 +100,14 @@ RULES: Final = (
     Rule("D40", _PUBLIC_LEAVES, "RSA of 2048 bits or more, or P-256, P-384, P-521", lambda p: set(p.keys) - _LEAF_KEYS),
     Rule("D40", _CAS, "RSA of 2048 bits or more, or P-256, P-384", lambda p: set(p.keys) - _CA_KEYS),
     Rule("D7", {*_PUBLIC_LEAVES, "operator", "ocsp-signer"}, "a leaf constrains no names", lambda p: p.constraints),
+    Rule("D40", _OTHER_LEAVES, "RSA of 2048 bits or more, or P-256, P-384, P-521", lambda p: set(p.keys) - _LEAF_KEYS),
+    Rule("G25", _ALL, "nothing stands twice", _repeats),
+    Rule(
+        "G25",
+        _ALL,
+        "a type that the CA signer knows by its name has that name",
+        lambda p: _TYPES.get(p.name, p.type) != p.type or (p.type in _TYPES.values() and p.name not in _TYPES),
+    ),
     # TLS leaves
     Rule("D2", {"tls"}, "a leaf lasts 398 days at most", lambda p: p.days > 398),
     Rule("D7", {"tls"}, "exactly one policy, dv or ov", lambda p: len(p.policies) != 1 or not _only(p, policies.TLS)),
@@ -77,6 +118,9 @@ RULES: Final = (
     Rule(
         "D6", {"tls"}, "ov needs O, C, and ST or L", lambda p: p.policies == ("ov",) and not _needs(p, *_ORGANIZATION)
     ),
+    Rule("D6", {"tls"}, "an ov subject has C, ST, L and O alone", lambda p: set(p.subject) - {"C", "ST", "L", "O"}),
+    Rule("D6", {"tls"}, "needs are of attributes that enter", _needs_what_never_enters),
+    Rule("B17", {"tls"}, "a CRL, beside OCSP or alone", lambda p: p.revocation and "crl" not in p.revocation),
     Rule("D8", {"tls"}, "a leaf signs", lambda p: not all("digitalSignature" in each for each in _usages(p))),
     Rule(
         "D8",
@@ -127,20 +171,31 @@ RULES: Final = (
         lambda p: _level(p) != "mailbox" and not _needs(p, *_IDENTIFIED),
     ),
     Rule(
+        "D49",
+        {"smime"},
+        "C, except for mailboxes",
+        lambda p: _level(p) != "mailbox" and not _needs(p, _COUNTRY),
+    ),
+    Rule("D49", {"smime"}, "needs are of attributes that enter", _needs_what_never_enters),
+    Rule("D49", {"smime"}, "emailProtection stands first", lambda p: p.purposes[0] != "emailProtection"),
+    Rule(
         "D49", {"smime"}, "a person has GN and SN", lambda p: _level(p) == "sponsor" and not _needs(p, *_PERSON)
     ),
     # Operators
     Rule("F6", {"operator"}, "clientAuth alone", lambda p: p.purposes != ("clientAuth",)),
     Rule("F6", {"operator"}, "no public policy", lambda p: p.policies),
     Rule("F9", {"operator"}, "397 days at most", lambda p: p.days > 397),
+    Rule("F6", {"operator"}, "signing alone", lambda p: not _is_used_for(p, "digitalSignature")),
+    Rule("F6", {"operator"}, "its subject is its name", _names_somebody),
+    Rule("F6", {"operator"}, "it points to no status: the APIs ask the database", lambda p: p.revocation),
+    Rule("G20", {"operator"}, "P-256, of which the first ones are", lambda p: "ec-p256" not in p.keys),
     # OCSP signers
     Rule("A14", {"ocsp-signer"}, "OCSPSigning alone", lambda p: p.purposes != ("OCSPSigning",)),
-    Rule(
-        "A14", {"ocsp-signer"}, "signing alone", lambda p: any(each != {"digitalSignature"} for each in _usages(p))
-    ),
+    Rule("A14", {"ocsp-signer"}, "signing alone", lambda p: not _is_used_for(p, "digitalSignature")),
     Rule("A15", {"ocsp-signer"}, "it says nocheck, and points to no status", lambda p: p.revocation),
     Rule("A16", {"ocsp-signer"}, "no policy", lambda p: p.policies),
     Rule("A17", {"ocsp-signer"}, "400 days at most", lambda p: p.days > 400),
+    Rule("A17", {"ocsp-signer"}, "its name is of its issuer", _names_somebody),
     # Roots
     Rule("D14", {"root"}, "2922 to 3653 days", lambda p: not 2922 <= p.days <= 3653),
     Rule("D14", {"root"}, "P-384 or RSA-4096", lambda p: set(p.keys) - {"ec-p384", "rsa-4096"}),
@@ -149,15 +204,19 @@ RULES: Final = (
     Rule("B17", {"root"}, "nobody revokes a root by its own CRL", lambda p: p.revocation),
     Rule("D16", {"root"}, "a root constrains no names", lambda p: p.constraints),
     # Sub-CAs
-    Rule("D14", {*_CAS, "root"}, "keyCertSign and cRLSign", lambda p: any(each != _CA_USAGE for each in _usages(p))),
+    Rule("D14", {*_CAS, "root"}, "keyCertSign and cRLSign", lambda p: not _is_used_for(p, "keyCertSign", "cRLSign")),
+    Rule("D14", {*_CAS, "root"}, "its name is of the configuration", _names_somebody),
     Rule("D15", _CAS, "ten years at most", lambda p: p.days > 3653),
     Rule("B17", _CAS, "a CRL", lambda p: "crl" not in p.revocation),
+    Rule("D15", _CAS, "OCSP besides", lambda p: "ocsp" not in p.revocation),
     Rule("D15", {"tls-ca"}, "serverAuth alone", lambda p: p.purposes != ("serverAuth",)),
     Rule("D15", {"tls-ca"}, "policies dv, ov or any", lambda p: not _only(p, {*policies.TLS, policies.ANY})),
     Rule("D16", {"tls-ca"}, "constraints of dns and directory", lambda p: _half(p, "dns")),
+    Rule("D16", {"tls-ca"}, "a constrained CA has constraints", _is_unbound),
     Rule("D17", {"smime-ca"}, "emailProtection, never serverAuth", lambda p: p.purposes != ("emailProtection",)),
     Rule("D17", {"smime-ca"}, "policies of S/MIME or any", lambda p: not _only(p, {*policies.EMAIL, policies.ANY})),
     Rule("D17", {"smime-ca"}, "constraints of email and directory", lambda p: _half(p, "email")),
+    Rule("D17", {"smime-ca"}, "a constrained CA has constraints", _is_unbound),
     Rule("D51", {"smime-ca"}, "RSA of 4096 bits", lambda p: {"rsa-2048", "rsa-3072"} & set(p.keys)),
     Rule("D15", _CAS, "policies", lambda p: not p.policies),
 )  # fmt: skip

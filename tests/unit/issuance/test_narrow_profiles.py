@@ -12,6 +12,7 @@ from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from quash.errors import QuashError
 from quash.runtime.config import Config, Lint
+from quash.runtime.profiles import ProfileKind
 from tests.support.issuing import OV_SUBJECT, World, make_config, make_csr
 
 DAY = 86_400
@@ -46,6 +47,21 @@ async def test_a_short_lived_certificate_carries_no_way_to_ask(world: World) -> 
     ]
     with pytest.raises(x509.ExtensionNotFound):
         extensions.get_extension_for_class(x509.CRLDistributionPoints)
+
+
+async def test_a_certificate_of_a_profile_without_ocsp_points_to_its_crl_alone(world: World) -> None:
+    """A43, D7: `revocation = ["crl"]` does what it says; linters are content, and the signer too."""
+    kind = ProfileKind.model_validate(world.config.kinds["dv"].model_dump() | {"revocation": ("crl",)})
+    config = world.config.model_copy(update={"kinds": {**world.config.kinds, "dv": kind}})
+    issuance = world.issuance(config=config, linting=LintGate(Lint(level="warning"), Inline()))
+    order = await issuance.submit("operator:ann", "tls-dv", make_csr())
+    order = await issuance.finish(order.id, timeout=0)
+    assert (order.state, order.detail) == ("issued", None)
+    (row,) = await world.fetch("select der from certificate")
+    extensions = x509.load_der_x509_certificate(row["der"]).extensions
+    access = extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    assert [each.access_method for each in access] == [AuthorityInformationAccessOID.CA_ISSUERS]
+    assert len(extensions.get_extension_for_class(x509.CRLDistributionPoints).value) == 1
 
 
 async def test_the_ca_signer_lets_no_longer_certificate_go_without(world: World) -> None:
