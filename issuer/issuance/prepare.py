@@ -20,6 +20,7 @@ from issuer.issuance import validations
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
+from quash.pki.rules import DAY
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
 from quash.runtime.profiles import LEAVES, ProfileKind
@@ -113,6 +114,8 @@ async def make_plan(
     content = check_content(kind, asked, registries)
     check_limits(profile, content)
     if config.issuance.require_validation:
+        if registries is not None:
+            registries.check_age(config.names.max_age_days * DAY, asked_for.now)
         await validations.check(conn, asked_for.applicant, content, asked_for.now)
     issuer, certificate = prospect.chain[0]
     if certificate is None:

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting, no_linting
+from issuer.checks.registries import Registries
 from issuer.issuance.issue import Issuance
 from issuer.issuance.means import Answers, Logging, SignCertificate
 from issuer.signer.key_ring import KeyRing
@@ -295,6 +296,7 @@ class World:
         linting: Linting = no_linting,
         check_key: KeyCheck = key_rules,
         logging: Logging | None = None,
+        registries: Registries | None = None,
         passed: Callable[[str], Awaitable[None]] | None = None,
     ) -> Issuance:
         more = {"passed": passed} if passed is not None else {}
@@ -307,6 +309,7 @@ class World:
             linting=linting,
             check_key=check_key,
             logging=logging,
+            registries=registries,
             **more,
         )
 

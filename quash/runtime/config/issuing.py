@@ -53,7 +53,7 @@ class Names(Model):
     public_suffixes_url: str = "https://publicsuffix.org/list/public_suffix_list.dat"
     root_zone_url: str = "https://data.iana.org/TLD/tlds-alpha-by-domain.txt"
     max_age_days: Annotated[int, Field(ge=1, le=366)] = 90
-    """Older: an alarm, and where identifiers are validated the issuing API is not ready (G48)."""
+    """Older: an alarm, and where identifiers are validated nothing is issued (G48)."""
 
 
 class Blocklist(Model):

@@ -11,12 +11,14 @@ import pytest
 
 from issuer.api import application, listening
 from issuer.checks import bodies
+from issuer.checks.registries import Registries
 from issuer.checks.validation import Identifier, check_validated, identifiers, organizations, proofs
 from issuer.issuance import validation_api
 from issuer.issuance.validations import record, withdraw
 from issuer.profiles import SUBJECT_OIDS, LeafContent
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.runtime.clock import FakeClock
+from quash.runtime.config import Config
 from quash.store.orders import Order
 from quash.store.validations import Validation
 from tests.support.edge import Client, Edge
@@ -86,6 +88,29 @@ async def test_an_organization_is_validated_too(world: World) -> None:
         await _order(world, "tls-ov")
     acts = await world.fetch("select subject from act where action = 'validation.withdraw' order by id")
     assert {act["subject"]["value"] for act in acts} == {ORGANIZATION["value"], IN_TUNIS["value"]}
+
+
+async def test_with_old_lists_of_names_nothing_is_issued(world: World, clock: FakeClock) -> None:
+    """G48: nobody knows then which names exist; orders are not judged, and one that waits goes on with new lists."""
+    await _mark(world)
+    registries = Registries()
+    days = (clock.now() - min(registries.published.values())) // DAY
+    config = make_config(world.config, require_validation=True).model_dump()
+    config |= {"names": {"max_age_days": days - 1}, "ct": {"required": False}}
+    config["issuance"]["require_validation"] = False
+    relaxed = Config.model_validate(config)
+    strict = relaxed.model_copy(update={"issuance": relaxed.issuance.model_copy(update={"require_validation": True})})
+    issuance = world.issuance(config=strict, registries=registries)
+    with pytest.raises(QuashError) as error:
+        await issuance.submit(ANN, "tls-dv", make_csr(["www.example.org"]))
+    assert (error.value.code, error.value.kind) == ("names.outdated", Kind.UNAVAILABLE)
+    assert await world.fetch("select from certificate_order") == []
+    waiting = await world.issuance(config=strict).submit(ANN, "tls-dv", make_csr(["www.example.org"]))
+    assert (await issuance.finish(waiting.id, timeout=0)).state == "pending"
+    assert await world.fetch("select from certificate") == []
+    renewed = strict.model_copy(update={"names": strict.names.model_copy(update={"max_age_days": days + 1})})
+    again = world.issuance(config=renewed, registries=registries)
+    assert (await again.finish(waiting.id, timeout=0)).state == "issued"
 
 
 async def test_a_record_is_kept_in_one_form(world: World) -> None:
@@ -242,8 +267,14 @@ def test_a_mailbox_of_an_organization_needs_the_organization_too() -> None:
 
 
 SPONSORED = {
-    "C": "TN", "ST": "Tunis", "L": "Tunis", "O": "Essai", "organizationIdentifier": "NTRTN-B2412342",
-    "GN": "Amel", "SN": "Ben Salah", "CN": "Amel Ben Salah",
+    "C": "TN",
+    "ST": "Tunis",
+    "L": "Tunis",
+    "O": "Essai",
+    "organizationIdentifier": "NTRTN-B2412342",
+    "GN": "Amel",
+    "SN": "Ben Salah",
+    "CN": "Amel Ben Salah",
 }
 ESSAI, AMEL = "TN/Essai/ST=Tunis/L=Tunis/organizationIdentifier=NTRTN-B2412342", "TN/Essai/GN=Amel/SN=Ben Salah"
 
