@@ -22,7 +22,8 @@ pytestmark = pytest.mark.long
 def running(config: str) -> Iterator[System]:
     """A configuration as it ships, with local logs, and its public responder on loopback."""
     with folder_for_servers() as folder:
-        system = System(folder, "ct_log.enabled=true", "names.max_age_days=366", config=config)
+        demonstration = ("ct_log.enabled=true", "ct_log.demonstration=true", "names.max_age_days=366")
+        system = System(folder, *demonstration, config=config)
         system.arguments += ["--set", f'issuance.visible_at=["{system.ocsp}"]']
         with system:
             yield system

@@ -151,3 +151,5 @@ class CtLog(Listener):
 
     port: Port = 0
     enabled: bool = False
+    demonstration: bool = False
+    """They may stand beside `issuance.require_validation`: what is issued here, nobody is to trust."""

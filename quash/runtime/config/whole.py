@@ -73,6 +73,8 @@ class Config(Model):
         names = [issuer.name for issuer in self.issuers]
         if not self.ct.required and self.issuance.require_validation:
             raise ValueError("ct.required: only where issuance.require_validation is false may logs be missing (E6)")
+        if self.ct_log.enabled and self.issuance.require_validation and not self.ct_log.demonstration:
+            raise ValueError("ct_log.enabled: these logs keep no promise; say ct_log.demonstration if this is one (E6)")
         if self.lint.exempt and self.issuance.require_validation:
             raise ValueError("lint.exempt: only where issuance.require_validation is false, in a demonstration")
         for profile in self.profiles:

@@ -22,7 +22,7 @@ from issuer.issuance.means import Logging
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock
-from quash.runtime.config import Lint
+from quash.runtime.config import Config, Lint
 from quash.store import acts, blocked_keys, revocations
 from quash.store.issuers import Issuer
 from quash.store.revocations import Revocation
@@ -367,3 +367,11 @@ async def test_sct_octets_that_are_none_are_never_signed(world: World) -> None:
 
     await _refused_after(world, Raving(), "tbs.extension", Reason.superseded)
     assert decode_list(b"\0\0") == []
+
+
+def test_logs_that_keep_no_promise_stand_beside_validation_in_a_demonstration_alone() -> None:
+    """E6: a certificate that people may trust has no SCT of a double in memory."""
+    with pytest.raises(ValueError, match=r"ct_log\.demonstration"):
+        Config.model_validate({"ct_log": {"enabled": True}})
+    Config.model_validate({"ct_log": {"enabled": True, "demonstration": True}})
+    Config.model_validate({"ct_log": {"enabled": True}, "issuance": {"require_validation": False}})
