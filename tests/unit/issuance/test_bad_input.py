@@ -7,19 +7,31 @@ import hashlib
 import ipaddress
 import subprocess
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
+import gmpy2
 import pytest
+from aiohttp import web
 from asn1crypto import csr as asn1_csr
 from asn1crypto import keys
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from issuer.checks.blocklist import write_blocklist
 from issuer.checks.csr import MAX_OCTETS
 from issuer.checks.findings import Finding, Report
+from issuer.checks.keys import KeyChecks
+from issuer.checks.workers import Inline
 from quash.errors import Kind, QuashError
+from quash.runtime.config import Checks
+from quash.runtime.config.hierarchy import Profile
 from quash.store import acts, blocked_keys, certificates, issuers
 from tests.support.issuing import OV_SUBJECT, World, make_config, make_csr, private_key, spki_of
+from tests.support.shipped import ORGANIZATION, PERSON, REGISTERED, mail_csr
+from tests.support.weak_keys import MAKERS, SHARED, random_prime, rsa_spki
 
 Request = tuple[str, str]
 """profile, CSR"""
@@ -152,7 +164,7 @@ ROWS = {
 
 
 def test_no_refusal_is_lost() -> None:
-    """So many cases, and each code belongs to a row. Weak keys (D42-D45) and S/MIME (D49) have tests of their own."""
+    """So many cases, and each code belongs to a row. Weak keys (D42-D45) and S/MIME (D49) are below."""
     assert len(REFUSED) == 44
     assert {code for _, code in REFUSED.values()} == {code for codes in ROWS.values() for code in codes}
 
@@ -166,6 +178,85 @@ async def test_bad_input_is_refused_by_its_code_and_nothing_else_is_stored(world
         await world.issuance().submit("operator:ann", profile, request)
     assert refusal.value.code == code
     assert refusal.value.kind in (Kind.INPUT, Kind.REFUSED)
+    await _assert_only_refused(world, code)
+
+
+async def _refused_key(world: World, spki: bytes, checks: Checks) -> str:
+    """The code for an order with this key, by every check that a deployment has. Nobody gets to see its signature."""
+    request = asn1_csr.CertificationRequest.load(_der(make_csr()))
+    request["certification_request_info"]["subject_pk_info"] = keys.PublicKeyInfo.load(spki)
+    async with KeyChecks(checks, Inline()) as check_key:
+        with pytest.raises(QuashError) as refusal:
+            await world.issuance(check_key=check_key).submit("operator:ann", "tls-dv", _pem(request.dump(force=True)))
+    assert refusal.value.kind is Kind.REFUSED
+    await _assert_only_refused(world, refusal.value.code)
+    return refusal.value.code
+
+
+@pytest.mark.parametrize("check", MAKERS)
+async def test_a_weak_key_is_refused(world: World, check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D41, D43-D45: by flow 1 itself, with the code of the check that finds it."""
+    module = import_module("badkeys.rsakeys.sharedprimes")
+    monkeypatch.setattr(module, "_moduli", {2048: gmpy2.mpz(SHARED * random_prime())})
+    assert await _refused_key(world, rsa_spki(MAKERS[check]()), Checks()) == f"key.weak.{check}"
+
+
+async def test_a_listed_key_is_refused(world: World, tmp_path: Path) -> None:
+    """D42, D45: a blocklist's, where the rules and the arithmetic find nothing wrong."""
+    spki = spki_of(private_key("rsa-listed"))
+    write_blocklist(tmp_path / "list", [spki])
+    checks = Checks.model_validate({"blocklists": [{"name": "ours", "file": tmp_path / "list"}]})
+    assert await _refused_key(world, spki, checks) == "key.listed"
+
+
+async def test_a_key_that_a_service_knows_is_refused(world: World) -> None:
+    """G9, D45: whose private key is public somewhere."""
+
+    async def known(request: web.BaseRequest) -> web.Response:
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(known))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        checks = Checks.model_validate({"pwnedkeys": {"url": f"http://{host}:{port}"}})
+        assert await _refused_key(world, spki_of(private_key("pwned")), checks) == "key.pwned"
+    finally:
+        await runner.cleanup()
+
+
+_P521 = ec.generate_private_key(ec.SECP521R1())
+_SOMEBODY = ((NameOID.COMMON_NAME, "Amel"),)
+_FRENCH = (*ORGANIZATION, (NameOID.ORGANIZATION_IDENTIFIER, "NTRFR-1"))
+MAIL: dict[str, tuple[str, str, str]] = {  # D49: level, request, code
+    "a DNS name": ("mailbox", make_csr(), "san.type"),
+    "no mailbox": ("mailbox", mail_csr(), "san.missing"),
+    "two @": ("mailbox", mail_csr("a@b@example.org"), "email.malformed"),
+    "a quoted local part": ("mailbox", mail_csr('"a b"@example.org'), "email.malformed"),
+    "a long local part": ("mailbox", mail_csr(f"{'a' * 65}@example.org"), "email.too_long"),
+    "a wildcard host": ("mailbox", mail_csr("a@*.example.org"), "name.wildcard"),
+    "a host that nobody has": ("mailbox", mail_csr("a@example.local"), "name.special_use"),
+    "a CN of somebody": ("mailbox", mail_csr("a@example.org", subject=_SOMEBODY), "subject.common_name"),
+    "P-521": ("mailbox", mail_csr("a@example.org", key=_P521), "key.outside_profile"),
+    "no register": ("organization", mail_csr("a@example.org", subject=ORGANIZATION), "subject.identifier_missing"),
+    "another country's register": ("organization", mail_csr("a@example.org", subject=_FRENCH), "subject.register"),
+    "no organization": ("organization", mail_csr("a@example.org"), "subject.organization_missing"),
+    "no country": ("organization", mail_csr("a@example.org", subject=REGISTERED[1:]), "subject.country_missing"),
+    "no given name": ("sponsor", mail_csr("a@example.org", subject=PERSON[:-1]), "subject.given_name_missing"),
+    "no surname": ("sponsor", mail_csr("a@example.org", subject=(*REGISTERED, PERSON[-1])), "subject.surname_missing"),
+}
+
+
+@pytest.mark.parametrize("case", MAIL)
+async def test_bad_input_for_mail_is_refused(world: World, case: str) -> None:
+    """D49: as above, by profiles for S/MIME."""
+    level, request, code = MAIL[case]
+    mail = Profile.model_validate({"name": "mail", "issuer": "tls-ov", "kind": f"smime-{level}-strict"})
+    config = world.config.model_copy(update={"profiles": (mail,)})
+    with pytest.raises(QuashError) as refusal:
+        await world.issuance(config=config).submit("operator:ann", "mail", request)
+    assert (refusal.value.code, len(MAIL)) == (code, 15)
     await _assert_only_refused(world, code)
 
 
