@@ -74,6 +74,16 @@ def test_who_has_no_keys_cannot_see_them() -> None:
         assert hidden >= ({f"keys/{name}" for name in holders.values() if name != own} if own else {"keys"}), process
 
 
+def test_what_a_service_writes_to_is_there_when_it_starts() -> None:
+    """systemd refuses to start it for a folder that is missing (226/NAMESPACE), and no user of ours could make one."""
+    made = {rule.path for rule in rules() if rule.kind == "d"}
+    for process, unit in SHIPPED.items():
+        assert {path.lstrip("-") for path in unit.all("ReadWritePaths")} <= made, process
+        assert all(path.startswith("-") for path in unit.all("InaccessiblePaths")), process
+    # A machine whose keys are on a token has no use for it, and may have been set up before it was made.
+    assert f"-{STATE}/keys/ocsp" in SHIPPED["presigner"].all("ReadWritePaths")
+
+
 def test_the_configuration_admits_users_that_exist() -> None:
     sockets = load(FOLDER.parent / "production.toml").sockets
     assert set(sockets.ca_signer) == {SHIPPED[process].one("User") for process in ("issuer", "crl-builder")}
