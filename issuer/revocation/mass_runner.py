@@ -41,6 +41,8 @@ _REVOKED = Counter("quash_mass_revocations_total", "Certificates that mass revoc
 _LEFT = Gauge("quash_mass_revocation_left", "Certificates that are left of the running mass revocations")
 _LATE = Gauge("quash_mass_revocation_late", "Running mass revocations that miss their finish_by as they go (alarm)")
 _SECONDS = Gauge("quash_mass_revocation_left_seconds", "Until the running mass revocations are done, at their own rate")
+_PAUSED = Gauge("quash_mass_revocation_paused", "Mass revocations that are paused: nothing of them goes on")
+_SET_CHANGED = Counter("quash_mass_revocation_set_changed_total", "Alarm: paused, the set is not what was approved")
 
 
 _Upgrade = tuple[Member, Revocation, Decision]
@@ -74,11 +76,10 @@ class MassRunner:
         async with acquire(self._pool) as conn:
             for job in await mass_jobs.in_state(conn, "gathering"):
                 await self.gather(conn, job)
-            running = await mass_jobs.in_state(conn, "running")
-            for job in running:
+            for job in await mass_jobs.in_state(conn, "running"):
                 done += await self._turn(conn, job)
-            if running:
-                self._tell(await mass_jobs.in_state(conn, "running"))
+            # Also where nothing runs: what an officer or another runner ended meanwhile must not stand for ever.
+            self._tell(await mass_jobs.in_state(conn, "running", "paused"))
         return done
 
     async def _turn(self, conn: Connection, job: MassJob) -> int:
@@ -90,7 +91,9 @@ class MassRunner:
             done += count
         return done
 
-    def _tell(self, running: Sequence[MassJob]) -> None:
+    def _tell(self, open_jobs: Sequence[MassJob]) -> None:
+        running = [job for job in open_jobs if job.state == "running"]
+        _PAUSED.set(len(open_jobs) - len(running))
         _LEFT.set(sum((job.total or 0) - job.done for job in running))
         _SECONDS.set(max((job.seconds_left or 0.0 for job in running), default=0.0))
         _LATE.set(sum(pace.is_late(job, self._clock.now()) for job in running))
@@ -164,6 +167,7 @@ class MassRunner:
                 await mass_jobs.set_state(conn, job.id, "paused", now)
                 subject = {"job": job.id, "code": "mass.set_changed"}
                 await acts.record(conn, at=now, actor=ACTOR, action="mass-revocation.pause", subject=subject)
+            _SET_CHANGED.inc()
             raise QuashError(
                 "mass.set_changed", f"the set of mass revocation {job.id} is not what was approved", Kind.INTERNAL
             )
@@ -294,8 +298,6 @@ class MassRunner:
         subject = {"job": job.id, "cause": job.start_act_id, "done": job.done, "changed": job.changed}
         await acts.record(conn, at=now, actor=ACTOR, action=FINISHED, subject=subject)
         self._plans.pop(job.id, None)
-        _LEFT.set(0)
-        _SECONDS.set(0)
         logger().info("mass.finished", job=job.id, done=job.done, changed=job.changed)
 
     def _rate(self, job_id: int, count: int) -> float | None:

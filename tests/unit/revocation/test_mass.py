@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from issuer.revocation import approvals, exemptions, mass, pace
 from issuer.revocation.find import Target
@@ -327,10 +328,38 @@ async def test_a_set_that_changed_behind_our_backs_is_not_revoked(world: World, 
     await world.owner.execute("alter table mass_job_certificate disable trigger fixed")
     await world.owner.execute("insert into mass_job_certificate values ($1, $2, 0, $3)", job_id, *extra)
     await world.owner.execute("alter table mass_job_certificate enable trigger fixed")
+    before = told("set_changed_total")
     with pytest.raises(QuashError, match=r"mass\.set_changed"):
         await runner.step()
+    assert told("set_changed_total") == before + 1
     assert (await look(world, job_id)).state == "paused"
     assert (await world.counts())["revocation"] == 0
+    await runner.step()
+    assert told("paused") == 1
+
+
+def told(what: str) -> float | None:
+    """A metric of mass revocations."""
+    return REGISTRY.get_sample_value(f"quash_mass_revocation_{what}")
+
+
+@pytest.mark.parametrize("ended", ["pause", "abort"])
+async def test_frozen(world: World, runner: MassRunner, clock: FakeClock, ended: str) -> None:
+    """What is left of a job is no longer told when an officer has paused or aborted it."""
+    job_id = await of_list(world, await populate(world, 60))
+    await runner.step()
+    await command(world, job_id, "start")
+    async with acquire(world.pool) as conn:
+        await mass.set_pace(conn, OFFICER, job_id, Pace(per_second=5.0), world.now)
+    await runner.step()
+    await clock.advance(2)
+    await runner.step()
+    assert told("left") == 60 - (await look(world, job_id)).done > 0
+    assert told("left_seconds")
+    await command(world, job_id, ended)
+    await runner.step()
+    assert (told("left"), told("left_seconds"), told("late")) == (0, 0, 0)
+    assert told("paused") == (ended == "pause")
 
 
 async def test_runners_share_a_job_and_single_revocations_come_between(
