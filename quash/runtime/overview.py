@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 from aiohttp import web
-from prometheus_client.core import Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -42,7 +42,8 @@ class Overview:
         """The children's metrics in one text, each sample labelled with its process."""
         sockets = dict(self._sockets)
         bodies = await asyncio.gather(*(ask(path, "/metrics") for path in sockets.values()))
-        families: dict[str, Metric] = {}
+        up, ready = await self._states(sockets, bodies)
+        families: dict[str, Metric] = {up.name: up, ready.name: ready}
         for name, body in zip(sockets, bodies, strict=True):
             for family in text_string_to_metric_families(body.decode()):
                 merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
@@ -50,6 +51,16 @@ class Overview:
                     sample._replace(labels={**sample.labels, "process": name}) for sample in family.samples
                 ]
         return generate_latest(_Families(families.values()))
+
+    async def _states(self, sockets: Mapping[str, Path], bodies: Sequence[bytes]) -> tuple[Metric, Metric]:
+        """What a process that is dead or deaf cannot tell of itself."""
+        up = GaugeMetricFamily("quash_process_up", "1: the process answers; 0: it is dead or hangs", labels=["process"])
+        ready = GaugeMetricFamily("quash_process_ready", "1: the process says that it is ready", labels=["process"])
+        reports = await self.reports()
+        for name, body in zip(sockets, bodies, strict=True):
+            up.add_metric([name], bool(body))
+            ready.add_metric([name], name in reports and reports[name]["ready"])
+        return up, ready
 
     async def summed(self) -> bytes:
         """Counters and histograms, summed over the processes of a kind: `responder-1` and its like are `responder`."""

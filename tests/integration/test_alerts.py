@@ -13,8 +13,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.system import System
+from quash.cli.serve import PROCESSES
 from responder.serve.metrics import AGES
 from tests.support import promql
+from tests.support.services import DEMO_ONLY
 
 RULES = promql.REPOSITORY / "config" / "prometheus" / "alerts.yml"
 DASHBOARD = promql.REPOSITORY / "config" / "grafana" / "quash.json"
@@ -73,6 +75,20 @@ def _assert_value(label: str, value: str) -> None:
         assert float(value) in AGES
     else:
         assert set(value.split("|")) <= LITERALS, value
+
+
+def test_a_process_that_runs_nowhere_is_noticed() -> None:
+    """What is gone has no series to compare: each process has a rule that fires where there is nothing at all."""
+    fire_on_nothing = [rule["expr"] for rule in alerts() if "vector(0)" in rule["expr"] or "absent(" in rule["expr"]]
+    of_its_own = {
+        "presigner": "quash_presign_leading",
+        "crl-builder": "quash_crl_leading",
+        "responder": "absent(quash_ocsp_cache_freshness)",
+        "metrics": 'absent(up{job="quash"})',
+    }
+    for process in set(PROCESSES) - DEMO_ONLY:
+        wanted = of_its_own.get(process, f'quash_process_up{{process="{process}"}}')
+        assert any(wanted in each for each in fire_on_nothing), process
 
 
 def test_an_alert_says_what_and_what_to_do() -> None:

@@ -15,7 +15,7 @@ PACKAGES = ("quash", "responder", "crlgen", "issuer")
 ADDED = {"job", "instance", "process"}
 
 _SUFFIXES = ("_bucket", "_count", "_sum")
-_TYPES = {"Counter", "Gauge", "Histogram", "HistogramMetricFamily"}
+_TYPES = {"Counter", "Gauge", "GaugeMetricFamily", "Histogram", "HistogramMetricFamily"}
 
 
 @dataclass
