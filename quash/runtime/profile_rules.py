@@ -161,6 +161,7 @@ RULES: Final = (
             not {"digitalSignature"} <= set(usages) <= _STRICT_USAGE[family] for family, usages in p.usage.items()
         ),
     ),
+    Rule("D49", {"smime"}, "RSA, P-256 or P-384: linters know no other", lambda p: "ec-p521" in p.keys),
     Rule(
         "D49", {"smime"}, "attributes of its level alone", lambda p: set(p.subject) - _SUBJECTS[_level(p)]
     ),

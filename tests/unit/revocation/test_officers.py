@@ -26,6 +26,7 @@ from issuer.signer.operators import sign_operator
 from quash.errors import QuashError
 from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
+from quash.runtime.profiles import ProfileKind
 from quash.runtime.state import State
 from quash.store import issuers, operators
 from quash.store.database import acquire
@@ -267,6 +268,25 @@ async def test_an_operator_is_added_by_two_and_signed_apart(
     renewal = new_operator(renews=True)
     assert (await api.post("/v1/operators", renewal, as_="officer")).status == 202
     assert (await api.post("/v1/operators", new_operator(), as_="officer")).code == "operator.exists"
+
+
+async def test_an_operator_has_a_key_of_the_profile(
+    world: World, api: Client, database: Any, clock: FakeClock, tmp_path: Path
+) -> None:
+    """G25: a deployment that narrows `operator-client` to P-256 signs for no other key."""
+    kinds = dict(database.config.kinds)
+    narrow = kinds["operator-client"].model_dump() | {"keys": ("ec-p256",)}
+    kinds["operator-client"] = ProfileKind.model_validate(narrow)
+    config = database.config.model_copy(update={"kinds": kinds})
+    deployment = Deployment(config, State(tmp_path / "offline"), world.owner, clock)
+    deployment.files.ensure("offline", "operators", "ec-p256")
+    body = new_operator(csr=request_for(ec.generate_private_key(ec.SECP384R1())))
+    asked = (await api.post("/v1/operators", body, as_="officer")).body
+    assert (await approve(api, asked)).status == 200
+    async with acquire(world.owner) as conn:
+        with pytest.raises(QuashError, match=r"key\.outside_profile"):
+            await sign_operator(deployment, conn, int(asked["id"]))
+        assert not any(each.name == "anna" for each in await operators.everyone(conn))
 
 
 async def test_what_no_longer_holds_is_not_signed(
