@@ -109,10 +109,10 @@ async def approve(conn: Connection, operator: Operator, proposal_id: int, sha256
     if now >= proposal.expires_at:
         raise QuashError("proposal.expired", "the proposal has expired: propose it again", Kind.REFUSED)
     if same_person(operator.person, proposal.person) or operator.fingerprint == proposal.operator:
-        raise QuashError("proposal.same_person", "another person must approve what you proposed", Kind.FORBIDDEN)
+        raise _same_person()
     action = ACTIONS[proposal.action]
     async with action.lock(conn), conn.transaction():
-        await _check_proposer(conn, proposal)
+        await _check_proposer(conn, proposal, operator)
         await action.check(conn, proposal.payload)
         subject = {"proposal": proposal.id, "proposed_by": proposal.person, "sha256": sha256.hex()}
         subject |= {"payload": proposal.payload}
@@ -126,9 +126,18 @@ async def approve(conn: Connection, operator: Operator, proposal_id: int, sha256
     return await find(conn, proposal_id)
 
 
-async def _check_proposer(conn: Connection, proposal: Proposal) -> None:
-    """Two officers stand for an action when it takes effect: one who was disabled meanwhile no longer does (F9)."""
+async def _check_proposer(conn: Connection, proposal: Proposal, operator: Operator) -> None:
+    """Two persons stand for an action when it takes effect: one who was disabled meanwhile no longer does (F9).
+
+    The proposer's name may be written otherwise since the proposal (migration 74).
+    """
     proposer = await operators.find(conn, proposal.operator)
     if proposer is None or not proposer.active:
         message = f"{proposal.person} is disabled: propose it yourself, and let a third officer approve"
         raise QuashError("proposal.proposer_disabled", message, Kind.REFUSED)
+    if same_person(operator.person, proposer.person):
+        raise _same_person()
+
+
+def _same_person() -> QuashError:
+    return QuashError("proposal.same_person", "another person must approve what you proposed", Kind.FORBIDDEN)

@@ -225,6 +225,9 @@ async def test_one_person_with_two_certificates_is_one_person(api: Client, edge:
         await operators.add(conn, alias, 0)
     proposed = await api.post("/v1/kill-switch", {"stopped": False, "why": "x"}, as_="officer")
     assert (await approve(api, proposed.body, "alias")).code == "proposal.same_person"
+    async with acquire(edge.owner) as conn:  # and when the name is put right between the two
+        await conn.execute("update operator set person = 'Officer X' where name in ('officer', 'alias')")
+    assert (await approve(api, proposed.body, "alias")).code == "proposal.same_person"
 
 
 async def test_an_operator_is_added_by_two_and_signed_apart(

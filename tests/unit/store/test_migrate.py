@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from quash.errors import QuashError
+from quash.store import operators
 from quash.store.migrate import Migration, migrate, shipped
+from quash.store.operators import Operator
 
 NEW = Migration(9000, "more", "create table more (id bigint primary key)")
 BROKEN = Migration(9001, "broken", "create table half (id bigint); select 1 / 0")
@@ -91,3 +93,18 @@ async def test_a_file_that_fails_leaves_nothing_and_can_be_applied_later(databas
     assert await conn.fetchval("select to_regclass('half')") is None
     mended = Migration(9001, "broken", "create table half (id bigint)")
     assert await migrate(await database.connection(), 2, migrations=[*shipped(), NEW, mended]) == [mended]
+
+
+async def test_the_first_operators_of_an_older_release_become_persons_of_their_own(database: Any) -> None:
+    """Migration 74: what `init` wrote for four of them, and nobody else's name."""
+    conn = await database.connection()
+    held = {"operator": "made by quash init", "officer": "made by quash init", "auditor": "Ann Example"}
+    for number, (role, person) in enumerate(held.items()):
+        await operators.add(conn, Operator(bytes([number] * 32), role, person, role, "active"), 0)
+    (sql,) = (migration.sql for migration in shipped() if migration.version == 74)
+    await conn.execute(sql)
+    assert {each.name: each.person for each in await operators.everyone(conn)} == {
+        "operator": "made by quash init as the operator",
+        "officer": "made by quash init as the officer",
+        "auditor": "Ann Example",
+    }
