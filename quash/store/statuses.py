@@ -31,6 +31,15 @@ class CertificateStatus(NamedTuple):
     proven: bool
 
 
+class Published(NamedTuple):
+    """A revocation as the world was told of it, in the order of a CRL entry's fields."""
+
+    serial: bytes
+    revoked_at: int
+    reason: int
+
+
+_KEY_COMPROMISE = 1
 _SELECT = """
 select c.issuer_id, c.serial, c.state, c.bucket, c.not_after, coalesce(r.version, 0)::integer as version, r.reason,
        coalesce(r.revoked_at, 0) as revoked_at,
@@ -87,12 +96,18 @@ async def add_proven(conn: Connection, keys: Collection[tuple[int, bytes]]) -> N
     )
 
 
-async def not_revoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) -> list[bytes]:
-    """Those of these serials that the database does not hold revoked: it has lost something that was published."""
+async def lost(conn: Connection, issuer_id: int, published: Sequence[Published]) -> list[bytes]:
+    """Serials of those that the database does not hold revoked so: it has lost something that the world was told.
+
+    What stands may be more than was published, keyCompromise or an earlier date (B25), and never less (C16, A26).
+    """
     rows = await conn.fetch(
-        "select s.serial from unnest($2::bytea[]) as s (serial)"
-        " where not exists (select from revocation r where r.issuer_id = $1 and r.serial = s.serial)",
+        "select s.serial from unnest($2::bytea[], $3::smallint[], $4::bigint[]) as s (serial, reason, revoked_at)"
+        " where not exists (select from revocation r where r.issuer_id = $1 and r.serial = s.serial"
+        f"  and r.revoked_at <= s.revoked_at and (s.reason <> {_KEY_COMPROMISE} or r.reason = {_KEY_COMPROMISE}))",
         issuer_id,
-        serials,
+        [each.serial for each in published],
+        [each.reason for each in published],
+        [each.revoked_at for each in published],
     )
     return [row["serial"] for row in rows]

@@ -18,6 +18,7 @@ from quash.store import crls, statuses
 from quash.store.crls import Scope
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
+from quash.store.statuses import Published
 from responder.presign.crl_origin import CrlOrigin
 
 _BATCH = 10_000
@@ -29,7 +30,7 @@ _ALGORITHMS = {algorithm.identifier: algorithm for algorithm in SIGNATURE_ALGORI
 async def check_published(
     conn: Connection, folder: Path, issuers: Sequence[Issuer], origin: CrlOrigin | None = None
 ) -> int:
-    """Raises `presign.revocations_lost` unless the database holds every entry of every published CRL revoked.
+    """Raises `presign.revocations_lost` unless the database holds every entry of every published CRL, as it is there.
 
     Read are all `.crl` in the folder; what a scope of the database has published elsewhere, or since the nextUpdate of
     what lies in the folder, is fetched from `origin`.
@@ -39,17 +40,16 @@ async def check_published(
     """
     entries, lost = 0, list[str]()
     async for name, issuer, crl in _published(conn, folder, issuers, origin):
-        serials = (read_entry(entry)[0] for entry in crl.entries)
-        for batch in _batches(serials):
-            for serial in await statuses.not_revoked(conn, issuer.id, batch):
+        for batch in _batches(Published(*read_entry(entry)) for entry in crl.entries):
+            for serial in await statuses.lost(conn, issuer.id, batch):
                 lost.append(f"{issuer.name} {format_serial(serial)} ({name})")
         entries += len(crl.entries)
     if lost:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         error = QuashError(
             "presign.revocations_lost",
-            f"published CRLs show {len(lost)} revocations that the database does not (a restored backup or a lost"
-            f" failover?), bring them back first: {', '.join(lost[:NAMED])}{more}",
+            f"published CRLs show {len(lost)} revocations that the database does not, or later or for less (a restored"
+            f" backup or a lost failover?), bring them back first: {', '.join(lost[:NAMED])}{more}",
             Kind.CONFLICT,
         )
         if origin is not None:
@@ -134,7 +134,7 @@ def _foreign(where: str) -> QuashError:
     )
 
 
-def _batches(serials: Iterable[bytes]) -> Iterable[list[bytes]]:
-    rest = iter(serials)
+def _batches(entries: Iterable[Published]) -> Iterable[list[Published]]:
+    rest = iter(entries)
     while batch := list(islice(rest, _BATCH)):
         yield batch

@@ -78,6 +78,32 @@ async def test_refuses_when_a_revocation_is_lost(world: Any) -> None:
     assert (await world.cache())[authority.id, lost].version == 1
 
 
+@pytest.mark.parametrize(
+    ("stands", "signs"),
+    [((4, 0), False), ((1, 1), False), ((4, -1), False), ((1, 0), True), ((1, -1), True)],
+    ids=["another reason", "later", "another reason, earlier", "the same", "earlier"],
+)
+async def test_lost_upgrade(world: Any, stands: tuple[int, int], signs: bool) -> None:
+    """A restored backup may know of a revocation and not of its upgrade to keyCompromise, or of its date (B25, A26).
+
+    More than was published may stand: an upgrade shows in OCSP before it does in a CRL.
+    """
+    authority = await world.authority()
+    serial = await world.issue(authority)
+    reason, since = stands
+    await world.revoke(authority, serial, reason, at=world.now + since)
+    publish(world, authority, [serial])  # with keyCompromise, now
+    if signs:
+        assert await (await world.presigner()).step() > 0
+        return
+    told = await refusal(world)
+    assert told.code == "presign.revocations_lost"
+    assert format_serial(serial) in told.message
+    await world.revoke(authority, serial, 1, at=world.now)
+    await (await world.presigner()).step()
+    assert (await world.cache())[authority.id, serial].reason == 1
+
+
 async def test_tells_of_all_that_is_missing(world: Any) -> None:
     """Of every CRL: how many there are, and the first ones by issuer, serial and file."""
     first, second = await world.authority(), await world.authority("tls-ov")
