@@ -70,8 +70,9 @@ def fsck(
 ) -> None:
     """Verifies every record: its signatures, times and freshness, with --database its status as well.
 
-    Exit status: 0 all is well; 1 something is damaged or forged; 3 the database says otherwise; 4 the cache is stale,
-    or there is none. It works beside the running follower, which mends a cache that is deleted.
+    Exit status: 0 all is well; 1 something is damaged or forged; 3 the database says otherwise, or knows that an answer
+    is too old; 4 the cache is stale, or there is none. Without --database nobody knows whether an old answer's
+    certificate has ended. It works beside the running follower, which mends a cache that is deleted.
     """
     deployment, check = context(config, state, set_), Check()
     if not (deployment.state.cache / FILE).exists():
@@ -97,6 +98,8 @@ def fsck(
             print(line)
         against = f", {check.compared} compared with the database" if database else ""
         print(f"{check.records} records{against}; {check.expired} past nextUpdate, {check.late} older than a day")
+        if (check.expired or check.late) and not database:
+            print("--database tells whether the certificates of these have ended")
     _conclude(check, age, stale=stale)
 
 
@@ -129,7 +132,8 @@ def _conclude(check: Check, heartbeat_age: int | None, *, stale: bool) -> None:
     if check.disagreement_count:
         raise QuashError(
             "cache.disagrees",
-            f"{check.disagreement_count} records say otherwise than the database: look at follower and presigner",
+            f"{check.disagreement_count} records are too old, or say otherwise than the database: look at follower and"
+            " presigner",
             Kind.REFUSED,
         )
     if stale:

@@ -78,7 +78,12 @@ def shares_token(ref: str, other: str) -> bool:
     one, two = (parse_pkcs11_uri(renamed_uri(each, "any")) for each in (ref, other))
     mine, theirs = dict(one.token), dict(two.token)
     apart = any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys())
-    return one.module == two.module and not apart
+    return _file(one.module) == _file(two.module) and not apart
+
+
+def _file(module: str) -> Path:
+    """Debian has a library under two paths, one of them a link."""
+    return Path(module).resolve()
 
 
 def describe(where: TokenKey) -> str:

@@ -43,7 +43,8 @@ class Check:
     """What was found; of both lists the first few, the counts have all.
 
     `faults`: records that nobody may serve. `expired`: past nextUpdate, which no node serves; `late`: older than a day
-    and served. `disagreements`: what the database says otherwise.
+    and served. Both are in order where the certificate has ended, which the database alone knows. `disagreements`: what
+    the database says otherwise, and what is expired or late of certificates that have not ended.
     """
 
     records: int = 0
@@ -133,10 +134,16 @@ def _disagreement(data: bytes | None, said: CertificateStatus | None, now: int) 
         return "no answer for a certificate that must have one (A7)" if said and _is_answered(said) else ""
     if said is None:
         return "" if record.next_update < now else "the database does not know it"
+    return _between(record, said, now)
+
+
+def _between(record: Record, said: CertificateStatus, now: int) -> str:
     if said.not_after >= now > record.next_update:
         return "past nextUpdate, and its certificate has not ended"
     if (record.version, record.reason, record.revoked_at) != (said.version, said.reason, said.revoked_at):
         return f"the cache says {_status(record)}, the database {_status(said)}"
+    if said.not_after >= now and record.this_update < now - LATE:
+        return "older than a day (G3), and its certificate has not ended"
     return ""
 
 

@@ -71,7 +71,11 @@ async def test_a_node_against_the_database(
             txn.put(record_key(row["id"], lost[1]), body)
         await site.spread()
         assert (await checked(site)).disagreement_count == 0
-        await clock.advance(3 * DAY)
+        await clock.advance(DAY + 60)
+        check = await checked(site)
+        assert check.disagreement_count == check.compared
+        assert all("older than a day" in each for each in check.disagreements)
+        await clock.advance(2 * DAY)
         check = await checked(site)
         assert check.disagreement_count == check.compared
         assert all("past nextUpdate" in each for each in check.disagreements)

@@ -209,3 +209,12 @@ def test_one_token_or_two() -> None:
     assert not shares_token(a, "pkcs11:token=a;object=x?module-path=/n.so")
     assert not shares_token(a, "pem:ca/a.pem")
     assert not shares_token("pem:ca/a.pem", "pem:ca/a.pem")
+
+
+def test_a_link_to_a_library_is_the_same_library(tmp_path: Path) -> None:
+    """Debian ships SoftHSM under /usr/lib/softhsm and, by a link, below the architecture's folder."""
+    (tmp_path / "lib.so").touch()
+    (tmp_path / "link.so").symlink_to("lib.so")
+    one, two = (f"pkcs11:token=a?module-path={tmp_path}/{name}.so" for name in ("lib", "link"))
+    assert shares_token(one, two)
+    assert not shares_token(one, two.replace("token=a", "token=b"))

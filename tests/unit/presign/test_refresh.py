@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from quash.cache import layout
 from quash.runtime.config import Presign
-from quash.store import outbox
+from quash.store import buckets, outbox
+from responder.presign import refresh
 from responder.presign.desk import SigningDesk
 from responder.presign.metrics import ALARMS
 from responder.presign.refresh import Pace
@@ -49,6 +50,32 @@ async def test_a_week_of_refreshes(world: Any) -> None:
         for issuer_id, serial, _ in layout.decode_batch(payload)
     )
     assert max(signed.values()) <= 7 * 24 // 20 + 5  # a cycle is no shorter than its 20 h, but for the start
+
+
+async def test_what_was_due_longest_comes_first(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a standstill buckets are passed in the order in which they came due, whichever issuers they are of."""
+    monkeypatch.setattr(refresh, "_ENOUGH", 0)  # a bucket a pass
+    first, second = await world.authority(), await world.authority("tls-ov")
+    hours = {
+        **{(first.id, bucket): ago for bucket, ago in enumerate((40, 10, 30, 20))},
+        **{(second.id, bucket): ago for bucket, ago in enumerate((15, 35, 5, 25))},
+    }
+    async with world.database.owner.acquire() as conn:
+        for (issuer_id, bucket), ago in hours.items():
+            await conn.execute(
+                "update bucket set due_at = $3 where issuer_id = $1 and bucket = $2",
+                issuer_id,
+                bucket,
+                world.now - ago * HOUR,
+            )
+        passed = []
+        while (begun := await refresh.begin_pass(conn, world.now, ())) is not None:
+            (bucket,) = begun.buckets
+            passed.append((bucket.issuer_id, bucket.bucket))
+            await buckets.finish_pass(
+                conn, bucket, passed_at=world.now, pass_xmin=begun.xmin, due_at=world.now + HOUR, signer_id=None
+            )
+    assert passed == sorted(hours, key=hours.__getitem__, reverse=True)
 
 
 async def test_load_is_flat_after_the_first_cycle(world: Any) -> None:
