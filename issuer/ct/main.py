@@ -31,7 +31,12 @@ _REFRESH: Final = 3600.0  # seconds; the list says how old it is
 
 
 async def main(process: Process) -> None:
-    """Serves the logs until cancelled; the list is written once they answer, and again each hour."""
+    """Serves the logs until cancelled; the list is written once they answer, and again each hour.
+
+    Raises `ct_log.off` where they are not configured: their list would take the place of the real one (E6).
+    """
+    if not process.config.ct_log.enabled:
+        raise QuashError("ct_log.off", "ct_log.enabled is false: these logs are for demonstrations", Kind.REFUSED)
     process.health.set("logs", False, "starting")
     roots = [
         certificate.public_bytes(Encoding.DER)

@@ -159,6 +159,10 @@ def test_tuntrust(tuntrust: System) -> None:
     register = "/C=TN/O=Essai/organizationIdentifier=NTRTN-B2412342"
     validated(system, "organization", "TN/Essai/organizationIdentifier=NTRTN-B2412342", "3.2.3")
     issued(system, "mail-organization", request(system, "mail", register, "email:info@essai.tn"))
+    person = request(system, "person", f"{register}/GN=Amel/SN=Ben Salah", "email:amel@essai.tn")
+    assert refused(system, "mail-sponsor", person) == "validation.required"
+    validated(system, "person", "TN/Essai/GN=Amel/SN=Ben Salah", "3.2.4")
+    issued(system, "mail-sponsor", person)
     elsewhere = {
         ("tls-ov", ORGANIZATION, "DNS:www.essai.fr"): "name.outside_profile",
         ("tls-ov", "/C=FR/L=Paris/O=Essai", "DNS:www.essai.tn"): "subject.outside_profile",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -14,6 +15,7 @@ from issuer.checks.findings import Finding, Report
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.ct.double import LogDouble
+from issuer.ct.main import main as serve_logs
 from issuer.ct.sct import decode_list
 from issuer.ct.submit import CtLogs
 from issuer.ct.tbs import plain
@@ -23,6 +25,7 @@ from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config, Lint
+from quash.runtime.process import Process
 from quash.store import acts, blocked_keys, revocations
 from quash.store.issuers import Issuer
 from quash.store.revocations import Revocation
@@ -367,6 +370,12 @@ async def test_sct_octets_that_are_none_are_never_signed(world: World) -> None:
 
     await _refused_after(world, Raving(), "tbs.extension", Reason.superseded)
     assert decode_list(b"\0\0") == []
+
+
+async def test_logs_that_are_off_do_not_run() -> None:
+    """E6: started by hand, they would write their list over that of the real logs."""
+    with pytest.raises(QuashError, match=r"ct_log\.off"):
+        await serve_logs(cast(Process, SimpleNamespace(config=Config())))
 
 
 def test_logs_that_keep_no_promise_stand_beside_validation_in_a_demonstration_alone() -> None:
