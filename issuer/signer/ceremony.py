@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from issuer.signer import ca_profiles
-from issuer.signer.certificate_checks import MAX_BACKDATING
+from issuer.signer.certificate_checks import MAX_BACKDATING, MAX_CLOCK_STEP
 from issuer.signer.lint import lint_before_signing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame, key_identifier
@@ -33,7 +33,10 @@ Finish = Callable[[Connection, bytes], Awaitable[T]]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A certificate that shall exist. `build` makes its TBS; `not_after` is inclusive, in Unix seconds."""
+    """A certificate that shall exist. `build` makes its TBS; `not_after` is inclusive, in Unix seconds.
+
+    `about`: what the act of its issuance says beside issuer, serial and profile.
+    """
 
     issuer: Issuer
     profile: str
@@ -41,6 +44,18 @@ class Wanted:
     spki: bytes
     not_after: int
     build: Callable[[Frame], bytes]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def frame(self, serial: bytes, not_before: int, not_after: int) -> Frame:
+        return Frame(
+            serial=serial,
+            algorithm=ca_profiles.algorithm_of(self.issuer),
+            issuer=self.issuer.subject,
+            not_before=not_before,
+            not_after=not_after,
+            subject=self.subject,
+            spki=self.spki,
+        )
 
 
 class Ceremony:
@@ -63,7 +78,8 @@ class Ceremony:
             locks.kill_switch_lock(conn, stop=False),
             locks.spki_lock(conn, spki_sha256),
         ):
-            # 1. A serial that a crash left reserved is used while young, else revoked: each one is answered (A8).
+            # 1. A serial that a crash left reserved is used while young and if its bytes say what is wanted now, else
+            #    revoked: each one is answered (A8).
             serial = await self._resume(conn, wanted, spki_sha256)
             # 2. T1: lint, then commit serial and bytes.
             if serial is None:
@@ -83,6 +99,7 @@ class Ceremony:
                         "issuer": wanted.issuer.name,
                         "serial": format_serial(serial),
                         "profile": wanted.profile,
+                        **wanted.about,
                     },
                 )
                 return await finish(conn, der)
@@ -95,7 +112,7 @@ class Ceremony:
                 continue
             if await revocations.latest(conn, row.issuer_id, row.serial) is not None:
                 continue
-            if self.now() - reservation.created_at <= _RESUME_SECONDS:
+            if self.now() - reservation.created_at <= _RESUME_SECONDS and _says(reservation, wanted):
                 found = row.serial
             else:
                 await self._give_up(conn, reservation)
@@ -126,15 +143,7 @@ class Ceremony:
 
     async def _reserve(self, conn: Connection, wanted: Wanted, spki_sha256: bytes) -> bytes:
         issuer, now = wanted.issuer, self.now()
-        frame = Frame(
-            serial=new_serial(),
-            algorithm=ca_profiles.algorithm_of(issuer),
-            issuer=issuer.subject,
-            not_before=now,  # G33
-            not_after=wanted.not_after,
-            subject=wanted.subject,
-            spki=wanted.spki,
-        )
+        frame = wanted.frame(new_serial(), now, wanted.not_after)  # G33
         tbs = wanted.build(frame)
         if not issuer.taken_over:  # an imported CA's name and key are as they are
             lint_before_signing(tbs, frame.algorithm, wanted.profile)
@@ -167,3 +176,11 @@ class Ceremony:
 def _is_open(reservation: Reservation, wanted: Wanted) -> bool:
     row = reservation.certificate
     return (row.issuer_id, row.profile, row.state) == (wanted.issuer.id, wanted.profile, "reserved")
+
+
+def _says(reservation: Reservation, wanted: Wanted) -> bool:
+    """Whoever corrects what was asked for, after a crash, gets what is asked for now."""
+    row = reservation.certificate
+    if row.not_before is None or row.not_after > wanted.not_after + MAX_CLOCK_STEP:
+        return False
+    return reservation.tbs == wanted.build(wanted.frame(row.serial, row.not_before, row.not_after))

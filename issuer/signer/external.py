@@ -7,21 +7,24 @@ record of officers, not of this machine. Its OCSP and CRL are its own affair; it
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from issuer.checks import csr
 from issuer.checks.content import check_key_kind
-from issuer.checks.csr import SigningRequest
+from issuer.checks.high_profile import flagged
 from issuer.checks.names import check_name
 from issuer.checks.registries import Registries
 from issuer.checks.weak_keys import check_key
+from issuer.profiles import LeafContent
 from issuer.signer import ca_profiles, oids
 from issuer.signer.authority import authority_of
 from issuer.signer.ceremony import Ceremony, Wanted
 from issuer.signer.certificate_profiles import CONSTRAINED_EMAIL_SUB_CA, CONSTRAINED_SUB_CA
 from issuer.signer.deployment import Deployment
+from issuer.signer.external_name import external_subject
 from issuer.signer.hierarchy import read_parent, sub_ca_shape
 from issuer.signer.key_files import ceremony_opener
 from issuer.signer.key_ring import KeyRing
@@ -37,18 +40,24 @@ from quash.store.database import Connection, acquire
 from quash.store.issuers import Issuer
 
 ACTOR: Final = "command:sign-sub-ca"
+_PARTICIPANTS: Final = 2
 _PROFILES: Final = {oids.SERVER_AUTH: CONSTRAINED_SUB_CA, oids.EMAIL_PROTECTION: CONSTRAINED_EMAIL_SUB_CA}
 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """What is asked for. `request`: DER of the CSR; `policies`: by the names of `quash.pki.policies`."""
+    """What is asked for. `request`: DER of the CSR; `policies`: by the names of `quash.pki.policies`.
+
+    `by`: who takes part, two or more (D20). `high_profile`: why an officer lets such names pass; empty: none did (G19).
+    """
 
     parent: str
     request: bytes
     policies: tuple[str, ...]
     permitted: Permitted
     days: int
+    by: tuple[str, ...]
+    high_profile: str = ""
 
 
 async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, list[str]]:
@@ -57,11 +66,11 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
     Needs the parent's key on this machine. Raises `external.*`, `hierarchy.*`, `key.*`, `csr.*`, `name.*`, `tbs.*`,
     `lint.failed`.
     """
-    # 1. The request: whose key and name.
+    # 1. Who asks, and the request: whose key and name.
+    by = _participants(asked.by)
     spki = csr.public_key(asked.request)
     check_key(spki)
     request = csr.read(asked.request)
-    subject = _subject(request)
     # 2. The parent, and what may be asked of it.
     async with acquire(deployment.pool) as conn:
         parent, own, scope = await read_parent(conn, asked.parent)
@@ -74,10 +83,11 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
         raise _refuse("parent", f"{parent.name} is not made for CAs of others: none stands directly below a root (G17)")
     if blocked:
         raise QuashError("key.blocked", "this key was reported compromised: they need a new one (C9)", Kind.REFUSED)
-    if any(subject == each.subject or spki == each.spki for each in known):
-        raise _refuse("ours", "name or key is that of a CA of ours")
+    if any(spki == each.spki for each in known):
+        raise _refuse("ours", "its key is that of a CA of ours")
+    subject = external_subject(asked.request, request, known)
     # 3. The rules of the profile: constraints of the purpose, policies, days (D16, D17).
-    wanted = _wanted(asked, profile, request)
+    wanted = _wanted(asked, profile, subject)
     kind = deployment.config.kinds[profile]
     check_key_kind(kind, spki)
     try:
@@ -87,6 +97,7 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
     registries = Registries(deployment.state.root / "names")
     for host in (*asked.permitted.dns, *asked.permitted.email):
         check_name(host.removeprefix("."), registries)
+    flagged = _high_profile(asked, subject, deployment.config.issuance.high_profile)
     # 4. Reserve, sign, commit, like any certificate of ours.
     keys = KeyRing(ceremony_opener(deployment.files))
     try:
@@ -95,22 +106,49 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
         not_after = min(deployment.now() + asked.days * DAY - 1, own.not_after)
         build = partial(ca_profiles.sub_ca, shape=shape)
 
+        about = {**_about(asked, subject), "by": by, **flagged}
+
         async def finish(_conn: object, der: bytes) -> bytes:
             return der
 
-        return await ceremony.issue(Wanted(parent, profile, subject, spki, not_after, build), finish), chain
+        return (
+            await ceremony.issue(Wanted(parent, profile, build_name(subject), spki, not_after, build, about), finish),
+            chain,
+        )
     finally:
         await keys.close()
 
 
-def _subject(request: SigningRequest) -> bytes:
-    """C, O and CN, each once, and nothing else (D15, G4); the CN names the organization (G35)."""
-    found = dict(request.subject)
-    if [key for key, _ in request.subject] != list(found) or set(found) != {"C", "O", "CN"}:
-        raise _refuse("subject", "its subject is C, O and CN, each once")
-    if found["O"].split()[0].lower() not in found["CN"].lower():
-        raise _refuse("subject", "its commonName names the organization (G35)")
-    return build_name(found)
+def _participants(names: Iterable[str]) -> list[str]:
+    """D20: a CA key signs under the eyes of two. Who they are the act tells; nobody here can prove it."""
+    found = list(dict.fromkeys(filter(None, map(str.strip, names))))
+    if len(found) < _PARTICIPANTS:
+        raise QuashError("external.by", f"name the {_PARTICIPANTS} people who do this, each by --by (D20)")
+    return found
+
+
+def _high_profile(asked: External, subject: Mapping[str, str], words: Collection[str]) -> dict[str, Any]:
+    """What the act says of high-profile names (G19, D38); none of them passes without an officer's word."""
+    found = flagged(LeafContent(b"", asked.permitted.dns, subject, asked.permitted.email), words)
+    if not found:
+        return {}
+    reason = asked.high_profile.strip()
+    if not reason:
+        raise _refuse(
+            "high_profile",
+            f"{', '.join(found)} would be held for an officer in any order: --high-profile-reason says why an officer"
+            " lets it pass (G19)",
+        )
+    return {"high_profile": found, "reason": reason}
+
+
+def _about(asked: External, subject: Mapping[str, str]) -> dict[str, Any]:
+    """What the certificate lets its holder do, for whoever reads the acts (F1)."""
+    return {
+        "subject": dict(subject),
+        "policies": list(asked.policies),
+        "permitted": asked.permitted.model_dump(mode="json"),
+    }
 
 
 async def _chain(conn: Connection, issuer: Issuer) -> list[str]:
@@ -120,15 +158,14 @@ async def _chain(conn: Connection, issuer: Issuer) -> list[str]:
     return [to_pem(own.der) if own else "", *(await _chain(conn, above) if above else [])]
 
 
-def _wanted(asked: External, profile: str, request: SigningRequest) -> configuration.Issuer:
-    found = dict(request.subject)
+def _wanted(asked: External, profile: str, subject: Mapping[str, str]) -> configuration.Issuer:
     return configuration.Issuer(
         name="external",
         kind="sub-ca",
         profile=profile,
         parent=asked.parent,
         key="ec-p384",  # of every profile; its own was checked above
-        subject={"C": found["C"], "O": found["O"], "CN": found["CN"]},
+        subject={"C": subject["C"], "O": subject["O"], "CN": subject["CN"]},
         days=asked.days,
         policy=asked.policies,
         permitted=asked.permitted,

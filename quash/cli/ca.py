@@ -121,6 +121,10 @@ def sign_sub_ca_(
     ],
     dns: Annotated[list[str] | None, typer.Option("--permitted-dns", help="Below this name; repeatable.")] = None,
     email: Annotated[list[str] | None, typer.Option("--permitted-email", help="At this host; .host: below.")] = None,
+    by: Annotated[list[str] | None, typer.Option("--by", help="Who does this; given twice: two people do.")] = None,
+    reason: Annotated[
+        str, typer.Option("--high-profile-reason", help="Why an officer permits names that orders are held for.")
+    ] = "",
     days: Annotated[int, typer.Option("--days", min=1)] = 1095,
     out: Annotated[Path | None, typer.Option("--out", help="Certificate and chain; empty: stdout.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -130,7 +134,7 @@ def sign_sub_ca_(
     """Sign a name-constrained CA of somebody else, for TLS (DNS names) or for S/MIME (mail hosts), as its parent is."""
     request = decode(_read(csr).decode("utf-8", "replace"))
     permitted = _permitted(dns or [], email or [], directory)
-    asked = External(issuer, request, tuple(policy), permitted, days)
+    asked = External(issuer, request, tuple(policy), permitted, days, tuple(by or ()), reason)
     der, chain = _run(context(config, state, set_), lambda deployment: sign_sub_ca(deployment, asked))
     pem = "".join([to_pem(der), *chain])
     if out is None:

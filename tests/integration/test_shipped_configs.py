@@ -92,7 +92,7 @@ def test_trustcor(trustcor: System) -> None:
     outside = request(system, "external", "/C=DE/O=Example GmbH/CN=Example TLS CA 1", None)
     name, made = ("--permitted-dns", "example.org"), system.folder / "external.pem"
     bound = ("--policy", "ov", "--permitted-directory", "C=DE", "--out", str(made))
-    sign = ("--csr", outside, *bound)
+    sign = ("--csr", outside, *bound, "--by", "Ann Smith", "--by", "Bob Jones")
     done = system.quash("ca sign-sub-ca", "--issuer", "ca1-tls", *sign, *name)
     assert (done.status, "external.parent" in done.err) == (3, True)
     done = system.quash("ca sign-sub-ca", "--issuer", "eca1-tls", *sign)

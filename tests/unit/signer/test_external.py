@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from issuer.checks import csr
 from issuer.signer.external import External, sign_sub_ca
 from issuer.signer.lint import findings
+from issuer.signer.service import CaSigner
 from quash.errors import QuashError
 from quash.pki.serials import parse_serial
 from quash.runtime.clock import FakeClock
@@ -34,6 +35,7 @@ SUBJECT: Subject = (
 )
 PERMITTED = {"dns": ["example.org"], "directory": [{"C": "DE"}]}
 MAIL = {"email": ["example.org", ".example.org"], "directory": [{"C": "DE"}]}
+BY = ("Ann Smith", "Bob Jones")
 POLICY = "smime-mailbox-strict"
 
 
@@ -58,7 +60,9 @@ async def eca(database: Any, clock: FakeClock, tmp_path: Path, no_lint: None) ->
 
 def asked(key: PrivateKey | None = None, subject: Subject = SUBJECT, **changes: Any) -> External:
     """A TLS CA for example.org, as it should be."""
-    right = External("eca1-tls", csr.decode(make_csr((), subject=subject, key=key)), ("ov",), _permit(PERMITTED), 1095)
+    right = External(
+        "eca1-tls", csr.decode(make_csr((), subject=subject, key=key)), ("ov",), _permit(PERMITTED), 1095, BY
+    )
     return replace(right, **changes)
 
 
@@ -92,10 +96,60 @@ async def test_constraints_bind_what_others_sign(eca: Made, tmp_path: Path) -> N
     serial = parse_serial(f"{external.serial_number:x}")
     assert rows == [("eca1-tls", "sub-ca-constrained", "issued", serial)]
     assert await eca.fetch("select kind from outbox where serial = $1", serial) == [("certificate",)]
-    ((actor,),) = await eca.fetch("select actor from act where action = 'certificate.issued' order by id desc limit 1")
-    assert actor == "command:sign-sub-ca"
+    assert await last_act(eca) == (
+        "command:sign-sub-ca",
+        {
+            "issuer": "eca1-tls",
+            "serial": f"{external.serial_number:x}",
+            "profile": "sub-ca-constrained",
+            "subject": {"C": "DE", "O": "Example GmbH", "CN": "Example TLS CA 1"},
+            "policies": ["ov"],
+            "permitted": {"dns": ["example.org"], "email": [], "directory": [{"C": "DE"}]},
+            "by": ["Ann Smith", "Bob Jones"],
+        },
+    )
     point = external.extensions.get_extension_for_class(x509.CRLDistributionPoints).value[0]
     assert point.full_name[0].value == "http://crl.trustcor.ca/eca1-tls.crl"
+
+
+async def last_act(made: Made) -> tuple[str, dict[str, Any]]:
+    """Actor and subject of the last issuance."""
+    (found,) = await made.fetch(
+        "select actor, subject from act where action = 'certificate.issued' order by id desc limit 1"
+    )
+    return found[0], found[1]
+
+
+async def test_an_officer_decides_on_high_profile_names(eca: Made) -> None:
+    """G19, D38: names that orders are held for pass with a reason alone, which the act keeps."""
+    names = _permit(PERMITTED | {"dns": ["example.org", "mail.google.com"]})
+    request = replace(asked(permitted=names), high_profile="contract 12, seen by the officer of the week")
+    await sign_sub_ca(eca.deployment, request)
+    _, said = await last_act(eca)
+    assert (said["high_profile"], said["reason"]) == (["mail.google.com"], request.high_profile)
+
+
+async def test_a_correction_after_a_crash(eca: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was reserved for other constraints is not signed for the corrected ones: it is revoked (A8)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+
+    async def fail(*_: object) -> bytes:
+        raise QuashError("test.crash", "the machine went away")
+
+    mistaken = asked(key, permitted=_permit(PERMITTED | {"dns": ["example.net"]}))
+    with monkeypatch.context() as patch:
+        patch.setattr(CaSigner, "sign_certificate", fail)
+        with pytest.raises(QuashError, match=r"test\.crash"):
+            await sign_sub_ca(eca.deployment, mistaken)
+    der, _ = await sign_sub_ca(eca.deployment, asked(key))
+    constraints = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.NameConstraints).value
+    assert constraints.permitted_subtrees is not None
+    assert constraints.permitted_subtrees[0] == x509.DNSName("example.org")
+    left = await eca.fetch(
+        "select c.state, r.reason from certificate c left join revocation r using (issuer_id, serial)"
+        " where c.profile = 'sub-ca-constrained' order by c.state"
+    )
+    assert left == [("issued", None), ("reserved", 4)]
 
 
 async def test_mail_constraints_bind(eca: Made, tmp_path: Path) -> None:
@@ -139,6 +193,30 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no organization (D15)": ({"subject": subject(O=None)}, "external.subject"),
     "a locality (D15)": ({"subject": subject(L="Berlin")}, "external.subject"),
     "a generic name (G35)": ({"subject": subject(CN="TLS CA 1")}, "external.subject"),
+    "an article in its name (G35)": ({"subject": subject(O="A Foo", CN="A TLS CA 1")}, "external.subject"),
+    "a part of a word in its name (G35)": ({"subject": subject(O="Ex GmbH")}, "external.subject"),
+    "no name (D6)": ({"subject": subject(O=" ")}, "name.attribute_value"),
+    "no country (D15)": ({"subject": subject(C="ZZ", O="Example GmbH")}, "name.country"),
+    "an OU (G4)": ({"subject": (*SUBJECT, (NameOID.ORGANIZATIONAL_UNIT_NAME, "PKI"))}, "external.subject"),
+    "our organization": (
+        {"subject": subject(O="TrustCor systems S. de R.L.", CN="TrustCor Other CA")},
+        "external.ours",
+    ),
+    "a high-profile name (G19)": ({"permitted": _permit(PERMITTED | {"dns": ["google.com"]})}, "external.high_profile"),
+    "a high-profile host (G19)": (
+        {
+            "parent": "eca1-mail",
+            "policies": (POLICY,),
+            "permitted": _permit(MAIL | {"email": [".icloud.com"]}),
+            "high_profile": " ",
+        },
+        "external.high_profile",
+    ),
+    "a high-profile organization (G19)": (
+        {"subject": subject(O="Microsoft Ltd", CN="Microsoft CA")},
+        "external.high_profile",
+    ),
+    "one person (D20)": ({"by": ("Ann Smith", " Ann Smith ", "")}, "external.by"),
     "our own name": ({"subject": "eca1-tls"}, "external.ours"),
     "a key of P-521 (D40)": ({"key": ec.generate_private_key(ec.SECP521R1())}, "key.outside_profile"),
     "an RSA key too small for S/MIME (D51)": (
@@ -165,5 +243,5 @@ async def test_what_is_not_signed(eca: Made) -> None:
         with pytest.raises(QuashError) as error:
             await sign_sub_ca(eca.deployment, asked(key, name, **changes))
         assert error.value.code == code, case
-    assert len(WRONG) == 20
+    assert len(WRONG) == 30
     assert await eca.fetch(counts) == before
