@@ -10,6 +10,7 @@ from cryptography import x509
 
 from issuer.checks.csr import SigningRequest
 from quash.errors import Kind, QuashError
+from quash.pki.folding import fold
 from quash.pki.names import build_name, check_country, name_attributes
 from quash.store.issuers import Issuer
 
@@ -35,7 +36,7 @@ def external_subject(der: bytes, request: SigningRequest, ours: Iterable[Issuer]
         raise _refuse("subject", "its subject is C, O and CN, each once, and nothing else (D15)")
     build_name(found)
     check_country(found["C"])
-    if any(found["O"].casefold() == own.casefold() for each in ours for own in organizations(each.subject)):
+    if any(fold(found["O"]) == fold(own) for each in ours for own in organizations(each.subject)):
         raise _refuse("ours", f"{found['O']} is the organization of a CA of ours: no other's name has it")
     if not names_organization(found["CN"], found["O"]):
         raise _refuse("subject", "its commonName names the organization, by a word that tells it from others (G35)")
@@ -60,7 +61,7 @@ def organizations(subject: bytes) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return _WORD.findall(fold(text))
 
 
 def _refuse(what: str, message: str) -> QuashError:

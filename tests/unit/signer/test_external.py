@@ -53,7 +53,7 @@ async def eca(database: Any, clock: FakeClock, tmp_path: Path, no_lint: None) ->
     cut = config.model_copy(
         update={"issuers": tuple(each for each in config.issuers if each.name in names), "profiles": ()}
     )
-    made = Made.of(Config.model_validate(cut.model_dump()), tmp_path / "var", database.owner, clock)
+    made = Made.of(Config.model_validate(cut.model_dump(exclude={"testsite"})), tmp_path / "var", database.owner, clock)
     await made.make()
     return made
 
