@@ -37,7 +37,7 @@ _CAUSED_BY: Final = "exists (select from act a where a.id = act_id and a.action 
 _SINGLE, _MANY, _LATE = "single", "many", "late"
 _ROOM: Final = 500  # revocations of one lane that are looked for at once
 _MANY_AT_ONCE: Final = 50  # of jobs, in one step: looking on must not slow what it looks at
-_REST_BESIDE_JOBS: Final = 20.0  # times what a look for those took, until the next one, while a job is running
+_REST_BESIDE_JOBS: Final = 40.0  # times what a look for those took, until the next one, while a job is running
 _LONGEST_REST: Final = 10.0  # seconds, while none is, and what jobs revoked is still being signed
 _PUT_OFF_AT_ONCE: Final = 100
 _AT_ONCE: Final = 16  # certificates that responders are asked for
@@ -87,7 +87,7 @@ class Probe:
         self._answers = PublicAnswers(config.visible_at, clock)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._readers = {
-            lane: NewsReader("revocation", _COLUMNS, f"sightings-{lane}", where=_CAUSED_BY.format(which))
+            lane: NewsReader("revocation", _COLUMNS, f"sightings-{lane}", where=_CAUSED_BY.format(which), in_order=True)
             for lane, which in ((_SINGLE, "= 'certificate.revoke'"), (_MANY, "like 'certificate.revoke-%'"))
         }
         self._loaded = False

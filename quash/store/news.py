@@ -34,8 +34,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
+from quash.store.crl_order import in_index_order
 from quash.store.database import Connection, translated
 
 # A standby's control file learns of a new timeline at its next restart point; until then rows may be missing that come
@@ -124,7 +125,8 @@ class NewsReader:
     """Reads the news of a table with columns `tx` and `id`: `read`, deal with the rows, keep the position, `accept`.
 
     One reader has one user at a time. `name` is that of its position in the table reader_position, for those who keep
-    it there. `where` narrows the rows, as constant SQL (`lane = 0`). `remember` bounds the memory, in transactions.
+    it there. `where` narrows the rows, as constant SQL (`lane = 0`); `in_order`: it asks other tables, which must not
+    have the planner read this one from end to end. `remember` bounds the memory, in transactions.
     `stamp`: one of the columns, a number that differs wherever a restored server gives a row's numbers out again; for a
     position that is kept elsewhere.
     """
@@ -136,10 +138,12 @@ class NewsReader:
         name: str,
         *,
         where: str = "",
+        in_order: bool = False,
         remember: int = 100_000,
         stamp: str = "",
     ) -> None:
         self.name = name
+        self._in_order = in_order
         self._remember = remember
         self._stamp = stamp
         self._sql = _READ.format(
@@ -212,8 +216,12 @@ class NewsReader:
         # ids begin at 1, so (tx, 0) lies before every row of tx
         tx, id_ = self._progress.cursor or (self.position.tx, 0)
         mark = (self.position.mark or Mark(0, 0, 0)) if self._stamp else ()
-        rows: list[Any] = await conn.fetch(self._sql, tx, id_, sorted(self._delivered), limit, *mark)
-        return rows
+        values = (tx, id_, sorted(self._delivered), limit, *mark)
+        if not self._in_order:
+            return cast("list[Any]", await conn.fetch(self._sql, *values))
+        async with conn.transaction(readonly=True):
+            await in_index_order(conn)
+            return cast("list[Any]", await conn.fetch(self._sql, *values))
 
     def _is_elsewhere(self, row: Any) -> bool:
         """Whether the position is of another history than the database's. A standby may lag behind it."""

@@ -56,6 +56,30 @@ async def test_a_late_commit_is_delivered(database: Any) -> None:
     assert await take(news, looking) + await take(news, looking) == [low]  # the end of its sweep, and the next one
 
 
+async def test_a_reader_that_asks_other_tables_reads_no_further_than_it_must(database: Any) -> None:
+    """A mass revocation that nobody has counted yet: ten of it are read by reading ten, not all and sorting them."""
+    await database.owner.execute("""
+        insert into act (at, actor, action, subject) values (1, 'a', 'certificate.revoke-many', '{}');
+        insert into issuer
+            (name, kind, subject, spki, signature_algorithm, ocsp_path, max_age, bucket_count, created_at)
+            values ('ca', 'root', '', '', 'x', 'ca', 1, 1, 1);
+        insert into certificate (issuer_id, serial, state, profile, not_after, bucket, created_at)
+            select 1, int4send(n), 'imported', 'x', 9, 0, 0 from generate_series(1, 5000) n;
+        insert into revocation (issuer_id, serial, version, reason, revoked_at, recorded_at, act_id)
+            select 1, int4send(n), 1, 4, 5, 0, 1 from generate_series(1, 5000) n;
+    """)
+    conn = await database.connection()
+    read = "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname = $1"
+    where = "exists (select from act a where a.id = act_id and a.action like 'certificate.revoke-%')"
+    news = NewsReader("revocation", ("serial",), "test", where=where, in_order=True)
+    for _ in range(7):  # a plan for these values five times, then one for all
+        await conn.execute("select pg_stat_force_next_flush()")
+        before = await database.owner.fetchval(read, "revocation")
+        assert len((await news.read(conn, 10)).rows) == 10
+        await conn.execute("select pg_stat_force_next_flush()")
+        assert await database.owner.fetchval(read, "revocation") - before < 100
+
+
 async def test_the_position_that_is_kept_delivers_the_late_commit_after_a_restart(database: Any) -> None:
     """The durable position stays below a transaction that was open, whatever was delivered above it."""
     first, second, looking = [await database.connection() for _ in range(3)]
