@@ -27,8 +27,7 @@ LOOK_AWAY = 0.1
 """Seconds to wait for the crew before urgent news are looked for without a hint: each look costs several queries."""
 LARGE = 2000
 """Statuses of a pass from which on it is worth to wake the crew."""
-_PASSES = 2
-CREW_SLICE = 1000
+CREW_SLICE = 1500
 FED_AT_ONCE = 16
 """Slices that are fed by one transaction, however many processes sign: it must be over within 200 ms."""
 
@@ -85,6 +84,7 @@ class Pipeline:
         self._permit = permit
         self._choose = choose
         self._validity = validity
+        self._most_passes = max(2, crew.at_once * CREW_SLICE // LARGE)  # with slices for all who sign
         self._passes: list[Pass] = []
         self._tasks: dict[asyncio.Task[Signed], Pass] = {}
 
@@ -140,7 +140,7 @@ class Pipeline:
         for each in self._passes:
             if each.rest or not each.begun:
                 return each
-        if len(self._passes) >= _PASSES:
+        if len(self._passes) >= self._most_passes:
             return None
         as_of = await self._agreement.now(conn)
         taken = {key for each in self._passes for key in each.keys}

@@ -64,7 +64,7 @@ PRUNE_BATCH = 10_000
 PRUNE_BATCHES = 10
 """Of a minute: a mass revocation leaves more news behind than one."""
 
-_SLICE = CREW_SLICE // 2
+_SLICE = CREW_SLICE // 3
 _LANES = {URGENT: "urgent", BULK: "bulk"}
 
 
