@@ -46,6 +46,11 @@ def units() -> dict[str, Unit]:
     return found
 
 
+def refresh() -> Unit:
+    """What a timer starts: the one service that is no process of ours that stays."""
+    return _read(FOLDER / "quash-refresh@.service")
+
+
 def _read(path: Path) -> Unit:
     unit = Unit(path.name)
     drop_ins = [*(FOLDER / "quash-.service.d").glob("*.conf"), *(FOLDER / f"{path.name}.d").glob("*.conf")]

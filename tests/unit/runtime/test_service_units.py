@@ -11,7 +11,7 @@ import pytest
 from quash.cli.serve import PROCESSES
 from quash.runtime.config import load
 from quash.store.roles import RIGHTS
-from tests.support.services import DEMO_ONLY, FOLDER, STATE, Unit, accounts, rules, units
+from tests.support.services import DEMO_ONLY, FOLDER, STATE, Unit, accounts, refresh, rules, units
 
 SHIPPED = units()
 # What every service has, whatever systemd-analyze says of it.
@@ -33,7 +33,7 @@ EXPOSURE = 2.0  # of 10, as systemd-analyze counts
 def test_every_process_has_a_service_and_none_is_of_another() -> None:
     """A process that is added without a unit fails here, as does a unit that nothing stands behind."""
     assert set(SHIPPED) == set(PROCESSES) - DEMO_ONLY
-    assert {path.name for path in FOLDER.glob("*.service")} == {unit.name for unit in SHIPPED.values()}
+    assert {path.name for path in FOLDER.glob("*.service")} == {unit.name for unit in (*SHIPPED.values(), refresh())}
 
 
 @pytest.mark.parametrize("process", sorted(SHIPPED))
@@ -49,8 +49,8 @@ def test_a_service_runs_its_process_hardened(process: str) -> None:
 def test_each_has_a_user_of_its_own_that_exists() -> None:
     """Least privilege begins with the file system: nobody shares a user, and no user is root."""
     users, groups = accounts()
-    assert sorted(unit.one("User") for unit in SHIPPED.values()) == sorted(users)
-    assert len(users) == len(SHIPPED)
+    assert sorted(unit.one("User") for unit in (*SHIPPED.values(), refresh())) == sorted(users)
+    assert len(users) == len(SHIPPED) + 1
     assert all(set(unit.all("SupplementaryGroups")) <= groups for unit in SHIPPED.values())
     assert all("quash" in unit.all("SupplementaryGroups") for unit in SHIPPED.values())
 
@@ -90,6 +90,21 @@ def test_the_configuration_admits_users_that_exist() -> None:
     assert set(sockets.presigner) == {SHIPPED["responder"].one("User")}
 
 
+def test_the_lists_are_fetched_daily() -> None:
+    """As hardened as the processes; it ends when it is done, and everybody may read what it fetched."""
+    unit = refresh()
+    assert unit.one("ExecStart") == "/opt/quash/.venv/bin/quash %i refresh"
+    ends = {"Type": "oneshot", "Restart": "no", "UMask": "0022"}
+    assert {key: unit.one(key) for key in ends} == ends
+    assert {key: unit.one(key) for key in HARDENED if key not in ends} == {
+        key: value for key, value in HARDENED.items() if key not in ends
+    }
+    own = {rule.path: rule.user for rule in rules() if rule.kind == "d"}
+    written = {path for path in unit.all("ReadWritePaths") if path != f"{STATE}/run"}
+    assert written == {f"{STATE}/ct", f"{STATE}/names"} == {path for path in own if own[path] == unit.one("User")}
+    assert "OnCalendar=daily" in (FOLDER / "quash-refresh@.timer").read_text()
+
+
 def test_workers_share_a_socket_that_outlives_them() -> None:
     """And have no other: no network, no way to open a socket of their own."""
     worker = SHIPPED["responder"]
@@ -104,7 +119,17 @@ def root(tmp_path: Path) -> Path:
     """A file system with the units in it, and nothing else but what they lean on."""
     system = tmp_path / "etc" / "systemd" / "system"
     shutil.copytree(FOLDER, system)
-    for name in ("sysinit", "basic", "shutdown", "sockets", "multi-user", "network-online"):
+    for name in (
+        "sysinit",
+        "basic",
+        "shutdown",
+        "sockets",
+        "timers",
+        "time-sync",
+        "time-set",
+        "multi-user",
+        "network-online",
+    ):
         (system / f"{name}.target").write_text("[Unit]\nDescription=x\n")
     (system / "system.slice").write_text("[Unit]\nDescription=x\nDefaultDependencies=no\n")
     program = tmp_path / "opt" / "quash" / ".venv" / "bin" / "quash"
@@ -119,10 +144,13 @@ def instance(unit: Unit) -> str:
 
 def test_systemd_agrees(root: Path) -> None:
     """`systemd-analyze verify` finds nothing to say, and `security` little that is exposed."""
-    names = [instance(unit) for unit in SHIPPED.values()]
+    names = [instance(unit) for unit in (*SHIPPED.values(), refresh())]
     analyze = ["systemd-analyze", f"--root={root}"]
     said = subprocess.run(
-        [*analyze, "verify", *names, "quash-ocsp.socket", "quash.target"], capture_output=True, text=True, check=False
+        [*analyze, "verify", *names, "quash-ocsp.socket", "quash-refresh@ct.timer", "quash.target"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (said.returncode, said.stderr) == (0, "")
     exposed = ["security", "--offline=yes", "--no-pager", f"--threshold={EXPOSURE * 10:.0f}"]
