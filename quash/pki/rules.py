@@ -99,13 +99,20 @@ def _check_rsa(numbers: rsa.RSAPublicNumbers) -> None:
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
+_MAY_BE_ADDRESS = re.compile(r"[:\[\]]")
+_ENDS_IN_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.*\Z")
+
+
 def _is_ip_address(name: str) -> bool:
     """An address, or what software takes for one: a last label of digits or 0x… (WHATWG URL, ends in a number)."""
+    if _ENDS_IN_NUMBER.search(name):
+        return True
+    if not _MAY_BE_ADDRESS.search(name):  # an exception costs as much as all other checks
+        return False
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        last = name.rstrip(".").rpartition(".")[2]
-        return bool(re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", last))
+        return False
     return True
 
 
