@@ -26,6 +26,7 @@ from issuer.issuance.visible import PublicAnswers
 from quash.errors import QuashError
 from quash.pki.serials import format_serial
 from quash.runtime import rpc
+from quash.runtime.memory import collect_rarely
 from quash.runtime.process import Process
 from quash.store.database import connect
 from quash.store.roles import ISSUING
@@ -48,6 +49,7 @@ def ca_signer(lines: rpc.Lines, kind: str) -> SignCertificate:
 
 async def main(process: Process) -> None:
     """Serves orders, and drives those that a crash or an outage left, until cancelled."""
+    collect_rarely()
     process.health.set("api", False, "starting")
     process.health.set("orders", False, "starting")
     config = process.config

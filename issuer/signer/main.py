@@ -11,7 +11,7 @@ from issuer.signer.requests import serve
 from issuer.signer.rotation import Rotation
 from issuer.signer.service import CaSigner
 from quash.errors import QuashError
-from quash.runtime.memory import keep_freed_memory
+from quash.runtime.memory import collect_rarely, keep_freed_memory
 from quash.runtime.process import Process
 from quash.store.database import connect
 from quash.store.roles import CA_SIGNER
@@ -24,6 +24,7 @@ async def main(process: Process) -> None:
     """Serves typed requests until cancelled. Ready while the database answers and every online CA key opens."""
     process.health.set("keys", False, "not opened yet")
     keep_freed_memory()
+    collect_rarely()
     pool = await connect(process.config, process.state, CA_SIGNER)
     keys = KeyRing(online_opener(KeyFiles(process.config, process.state)))
     signer = CaSigner(pool, keys, process.clock)
