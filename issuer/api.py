@@ -262,7 +262,7 @@ def timestamp(at: int | None) -> str | None:
 
 
 def problem(error: QuashError, status: int | None = None) -> web.Response:
-    """RFC 9457; `code` and `kind` let our own client raise the same error again."""
+    """RFC 9457; `code` and `kind` let our own client raise the same error again. `order`: what was refused for it."""
     status = status or (412 if error.code == PRECONDITION else STATUS[error.kind])
     document = {
         "type": f"urn:quash:problem:{error.code}",
@@ -272,11 +272,11 @@ def problem(error: QuashError, status: int | None = None) -> web.Response:
         "code": error.code,
         "kind": error.kind.value,
     }
+    headers = {"Cache-Control": "no-store", CODE: error.code}
+    if error.order_id is not None:
+        document["order"], headers["Location"] = error.order_id, f"/v1/orders/{error.order_id}"
     return web.Response(
-        body=orjson.dumps(document),
-        status=status,
-        content_type="application/problem+json",
-        headers={"Cache-Control": "no-store", CODE: error.code},
+        body=orjson.dumps(document), status=status, content_type="application/problem+json", headers=headers
     )
 
 

@@ -1,8 +1,9 @@
 """Idempotency keys: a change with the header `Idempotency-Key` is done once, and answered again as it was.
 
-For a day and per operator. A refusal is kept like any answer: some come after a part was done, as an order's does, so
-trying anew takes a new key. Where no answer says how it ended (a fault of ours, a lost database, a process that died),
-the outcome is not known, and it is said so rather than done twice.
+For a day and per operator, whichever of its certificates it shows. A refusal is kept like any answer: some come after a
+part was done, as an order's does, so trying anew takes a new key. A passing fault of which it is certain that it came
+before anything was done leaves the key as if it had not been used. Where no answer says how it ended (another fault of
+ours, a lost database, a process that died), the outcome is not known, and it is said so rather than done twice.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def middleware(pool: Pool, clock: Clock) -> Any:
             return await handler(request)
         if not 0 < len(key) <= _LONGEST or not key.isascii() or not key.isprintable():
             raise QuashError("idempotency.malformed", f"{HEADER} has 1 to {_LONGEST} printable ASCII characters")
-        operator = request[OPERATOR].fingerprint
+        operator = request[OPERATOR].identity
         digest = await _digest(request)
         async with acquire(pool) as conn:
             kept = await idempotency.begin(conn, operator, key, digest, now=int(clock.now()), keep=DAY)
@@ -49,6 +50,11 @@ def middleware(pool: Pool, clock: Clock) -> Any:
         try:
             response = await handler(request)
         except QuashError as error:
+            if error.undone:
+                with suppress(QuashError):
+                    async with acquire(pool) as conn:
+                        await idempotency.forget(conn, operator, key)
+                raise
             response = problem(error)
         assert isinstance(response, web.Response)  # noqa: S101 - every answer of a POST is a whole one
         if response.status < 500:

@@ -40,6 +40,7 @@ _PROBLEM: Final[dict[str, Any]] = {
                 "properties": {
                     **{name: {"type": "string"} for name in ("type", "title", "detail", "code", "kind")},
                     "status": {"type": "integer"},
+                    "order": {"type": "string", "description": "id of the order that was stored, refused for this"},
                 },
             }
         }

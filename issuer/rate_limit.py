@@ -1,4 +1,4 @@
-"""Rate limits of the admin API, per operator: a stolen credential or a loop gone wild is slowed down and seen.
+"""Rate limits of the private APIs, per operator: a stolen credential or a loop gone wild is slowed down and seen.
 
 In memory: a restart forgives. Revoking siblings or a whole key counts as one request, so no limit delays a compromise.
 """
@@ -32,10 +32,10 @@ class RateLimit:
         self._limits = {True: reads, False: changes}
         self._buckets: dict[tuple[bytes, bool], _Bucket] = {}
 
-    def take(self, fingerprint: bytes, *, reading: bool) -> float:
+    def take(self, operator: bytes, *, reading: bool) -> float:
         """Counts a request; returns 0, or the seconds after which one would pass."""
         limit, now = self._limits[reading], self._clock.monotonic()
-        bucket = self._buckets.setdefault((fingerprint, reading), _Bucket(limit, now))
+        bucket = self._buckets.setdefault((operator, reading), _Bucket(limit, now))
         bucket.tokens = min(limit, bucket.tokens + (now - bucket.at) * limit / 60)
         bucket.at = now
         if bucket.tokens < 1:
@@ -48,7 +48,7 @@ class RateLimit:
 
         @web.middleware
         async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
-            wait = self.take(request[OPERATOR].fingerprint, reading=request.method in _READING)
+            wait = self.take(request[OPERATOR].identity, reading=request.method in _READING)
             if wait == 0.0:
                 return await handler(request)
             error = QuashError("operator.rate_limited", "too many requests a minute: wait", Kind.UNAVAILABLE)

@@ -27,6 +27,11 @@ class QuashError(Exception):
     `code` never changes once released; `message` says what to do and contains no secret.
     """
 
+    order_id: str | None = None
+    """The order that was stored, refused for this."""
+    undone: bool = False
+    """It is certain that nothing was changed before: the same request may be sent again as if it never had been."""
+
     def __init__(self, code: str, message: str, kind: Kind = Kind.INPUT) -> None:
         super().__init__(message)
         self.code = code

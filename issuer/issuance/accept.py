@@ -54,7 +54,8 @@ async def _checked(means: Means, order: Order, request: str) -> Order:
         order = replace(order, csr=decoded)  # what is no request, a private key perhaps, is not kept
         await means.check_key(spki)
     except QuashError as error:
-        if error.kind not in PASSING:
+        error.undone = error.kind in PASSING
+        if not error.undone:
             async with acquire(means.pool) as conn:
                 await _store_refused(means, conn, order, error)
         raise
@@ -65,7 +66,8 @@ async def _planned(means: Means, conn: Connection, order: Order) -> Plan:
     try:
         return await make_plan(means, conn, order)
     except QuashError as error:
-        if error.kind not in PASSING:
+        error.undone = error.kind in PASSING
+        if not error.undone:
             await _store_refused(means, conn, order, error)
         raise
 
@@ -119,3 +121,4 @@ async def _store_refused(means: Means, conn: Connection, order: Order, error: Qu
     async with conn.transaction():
         await orders.add(conn, order)
         await ending.close(means, conn, order, error)
+    error.order_id = str(order.id)

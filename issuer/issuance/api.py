@@ -38,12 +38,13 @@ class OrderRequest(BaseModel):
 
 
 class OrderQuery(BaseModel):
-    """`state`: of these alone. `before`: older than the order of this id."""
+    """`state`: of these alone. `before`, `after`: older, newer than the order of this id."""
 
     model_config = ConfigDict(extra="forbid")
 
     state: Literal["held", "pending", "ready", "issued", "refused"] | None = None
     before: Annotated[str, Field(pattern="^[0-9a-f-]{36}$")] | None = None
+    after: Annotated[str, Field(pattern="^[0-9a-f-]{36}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=_MOST)] = _MOST
 
 
@@ -69,7 +70,9 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
         )
         order = outcome.order
         if order.state == "refused":
-            raise QuashError(order.code or "order.refused", f"{order.detail} (order {order.id})", Kind.REFUSED)
+            error = QuashError(order.code or "order.refused", f"{order.detail} (order {order.id})", Kind.REFUSED)
+            error.order_id = str(order.id)
+            raise error
         if outcome.issued is not None:
             reserved, chain = outcome.issued
             told = _told(order, chain, reserved.valid.not_after, reserved.der)
@@ -91,16 +94,20 @@ def add_routes(app: web.Application, pool: Pool, config: Config, issuance: Issua
             return answer(await describe(conn, order))
 
     async def listed(request: web.Request) -> web.Response:
-        """Orders without certificates, newest first; those that are held, oldest first. Resellers see their own."""
+        """Orders without certificates, newest first, to be paged with `before`. Resellers see their own.
+
+        To officers those that are held come oldest first, to be paged with `after`.
+        """
         operator = require(request, "officer", RESELLER)
         query = read_query(request, OrderQuery)
         async with acquire(pool) as conn:
-            if query.state == "held" and operator.account is None:
-                found = await orders.held(conn, query.limit)
-            else:
-                applicant = None if operator.account is None else operator.applicant
-                before = None if query.before is None else _order_id(query.before)
-                found = await orders.page(conn, applicant, query.state, query.limit, before)
+            applicant = None if operator.account is None else operator.applicant
+            before, after = (None if each is None else _order_id(each) for each in (query.before, query.after))
+            found = await orders.page(
+                conn,
+                orders.Page(applicant, query.state, before, after, query.limit),
+                oldest_first=query.state == "held" and applicant is None,
+            )
             return answer({"orders": [await describe(conn, each, whole=False) for each in found]})
 
     async def decide(request: web.Request) -> web.Response:

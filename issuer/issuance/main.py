@@ -23,6 +23,7 @@ from issuer.issuance.issue import Issuance
 from issuer.issuance.means import Logging, SignCertificate
 from issuer.issuance.openapi import API
 from issuer.issuance.visible import PublicAnswers
+from issuer.rate_limit import RateLimit
 from quash.errors import QuashError
 from quash.pki.serials import format_serial
 from quash.runtime import rpc
@@ -79,7 +80,10 @@ async def main(process: Process) -> None:
             validation_api.add_routes(app, pool, issuance)
             openapi.add_route(app, API)
             files = api.tls_files(process.state)
-            app.middlewares.append(idempotency.middleware(pool, process.clock))
+            limit = RateLimit(
+                process.clock, reads=config.issuer.reads_per_minute, changes=config.issuer.changes_per_minute
+            )
+            app.middlewares.extend((limit.middleware(), idempotency.middleware(pool, process.clock)))
             async with api.listening(app, files, config.issuer.host, config.issuer.port) as port, TaskGroup() as group:
                 process.log.info("issuer.listening", host=config.issuer.host, port=port)
                 process.health.set("api", True)

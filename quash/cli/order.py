@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ def list_(
 ) -> None:
     """Orders that are held, oldest first."""
     deployment = context(config, state, set_)
-    for each in Api(deployment, deployment.config.issuer, as_).get("/v1/orders?state=held")["orders"]:
+    for each in _held(Api(deployment, deployment.config.issuer, as_)):
         _tell(each, as_json=json_)
 
 
@@ -65,6 +66,14 @@ def refuse(
 ) -> None:
     """Ends a held order."""
     _decide(context(config, state, set_), as_, order, {"release": False, "reason": reason}, as_json=json_)
+
+
+def _held(api: Api) -> Iterator[dict[str, Any]]:
+    """All, page by page."""
+    after = ""
+    while page := api.get(f"/v1/orders?state=held{after}")["orders"]:
+        yield from page
+        after = f"&after={page[-1]['id']}"
 
 
 def _decide(deployment: Any, as_: str, order: str, decision: dict[str, Any], *, as_json: bool) -> None:

@@ -19,7 +19,10 @@ class Kept:
 async def begin(
     conn: Connection, operator: bytes, key: str, request_sha256: bytes, *, now: int, keep: int
 ) -> Kept | None:
-    """None: it is new, and begun with this. What is older than `keep` seconds is forgotten."""
+    """None: it is new, and begun with this. What is older than `keep` seconds is forgotten.
+
+    `operator`: its identity.
+    """
     await conn.execute("delete from idempotent_request where at < $1", now - keep)
     new = await conn.fetchval(
         "insert into idempotent_request (operator, key, request_sha256, at) values ($1, $2, $3, $4)"
@@ -35,6 +38,11 @@ async def begin(
         "select request_sha256, status, body from idempotent_request where operator = $1 and key = $2", operator, key
     )
     return Kept(**row) if row else Kept(request_sha256, None, None)
+
+
+async def forget(conn: Connection, operator: bytes, key: str) -> None:
+    """As if it had not begun."""
+    await conn.execute("delete from idempotent_request where operator = $1 and key = $2", operator, key)
 
 
 async def finish(conn: Connection, operator: bytes, key: str, status: int, body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Operator:
     def actor(self) -> str:
         """How acts name this operator."""
         return f"operator:{self.name}"
+
+    @property
+    def identity(self) -> bytes:
+        """The same with a renewed certificate, another one for whoever has the same name, or another role by then."""
+        return hashlib.sha256(repr((self.name, person_key(self.person), self.role, self.account)).encode()).digest()
 
     @property
     def applicant(self) -> str:

@@ -110,26 +110,31 @@ async def unfinished(conn: Connection, limit: int, after: tuple[int, UUID] = (-1
     return [Order(**row) for row in rows]
 
 
-async def held(conn: Connection, limit: int) -> Sequence[Order]:
-    """Orders that wait for an officer, oldest first."""
-    rows = await conn.fetch(
-        f"select {COLUMNS} from certificate_order where state = 'held' order by created_at, id limit $1", limit
-    )
-    return [Order(**row) for row in rows]
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which orders; None: of anybody, in any state, without an end. `before`, `after`: ids of other orders."""
+
+    applicant: str | None
+    state: str | None
+    before: UUID | None
+    after: UUID | None
+    limit: int
 
 
-async def page(
-    conn: Connection, applicant: str | None, state: str | None, limit: int, before: UUID | None = None
-) -> Sequence[Order]:
-    """Newest first, those older than `before`; None: of anybody, in any state, from the newest on."""
+async def page(conn: Connection, wanted: Page, *, oldest_first: bool = False) -> Sequence[Order]:
+    """One page of orders, else newest first."""
+    way = "asc" if oldest_first else "desc"
     rows = await conn.fetch(
         f"select {COLUMNS} from certificate_order where ($1::text is null or operator = $1)"
-        " and ($2::text is null or state = $2) and ($3::uuid is null or (created_at, id) <"
-        " (select created_at, id from certificate_order where id = $3)) order by created_at desc, id desc limit $4",
-        applicant,
-        state,
-        before,
-        limit,
+        " and ($2::text is null or state = $2)"
+        " and ($3::uuid is null or (created_at, id) < (select created_at, id from certificate_order where id = $3))"
+        " and ($4::uuid is null or (created_at, id) > (select created_at, id from certificate_order where id = $4))"
+        f" order by created_at {way}, id {way} limit $5",
+        wanted.applicant,
+        wanted.state,
+        wanted.before,
+        wanted.after,
+        wanted.limit,
     )
     return [Order(**row) for row in rows]
 

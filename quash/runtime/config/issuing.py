@@ -27,6 +27,10 @@ Word = Annotated[str, AfterValidator(_word)]
 
 class IssuerApi(Listener):
     port: Port = 8442
+    reads_per_minute: Annotated[int, Field(ge=60)] = 60_000
+    """Of one operator; beyond: 429."""
+    changes_per_minute: Annotated[int, Field(ge=1)] = 12_000
+    """Of one operator, orders above all; many times what one machine issues, so that it stops loops gone wild alone."""
 
 
 class Issuance(Model):

@@ -141,6 +141,12 @@ async def test_bad_orders_are_problem_documents(world: World, client: Client, ca
     said = await client.post("/v1/orders", body)
     assert (said.status, said.code) == (status, code)
     assert await world.fetch("select from certificate") == []
+    kept = [str(row["id"]) for row in await world.fetch("select id from certificate_order")]
+    assert kept == ([said.body["order"]] if "order" in said.body else [])
+    for each in kept:  # the refused order that was stored is named, and can be looked at
+        assert said.headers["Location"] == f"/v1/orders/{each}"
+        found = await client.get(f"/v1/orders/{each}")
+        assert (found.body["state"], found.body["code"]) == ("refused", code)
 
 
 async def test_a_refusal_after_the_reservation_names_its_order(world: World, client: Client) -> None:
@@ -157,6 +163,22 @@ async def test_a_refusal_after_the_reservation_names_its_order(world: World, cli
     assert said.body["certificate"] is None
     (row,) = await world.fetch("select reason from revocation")
     assert row["reason"] == 4
+
+
+async def test_held_orders_are_paged_from_the_oldest_on(world: World, client: Client) -> None:
+    """None is out of reach, however many wait."""
+    made = []
+    for number in range(5):
+        body = {"profile": "tls-dv", "csr": make_csr([f"www{number}.paypal.example.org"])}
+        made.append((await client.post("/v1/orders", body)).body["id"])
+        await world.owner.execute("update certificate_order set created_at = $1 where id = $2", 1000 + number, made[-1])
+    found: list[str] = []
+    query = "/v1/orders?state=held&limit=2"
+    while page := (await client.get(query + (f"&after={found[-1]}" if found else ""), as_="officer")).body["orders"]:
+        found += [each["id"] for each in page]
+    assert found == made
+    newest = await client.get(f"/v1/orders?limit=2&before={made[2]}", as_="officer")
+    assert [each["id"] for each in newest.body["orders"]] == [made[1], made[0]]
 
 
 async def test_an_officer_decides_about_a_held_order(client: Client) -> None:

@@ -11,11 +11,14 @@ import pytest
 
 from issuer import idempotency
 from issuer.api import application, listening
+from issuer.checks import csr
 from issuer.issuance.api import add_routes
+from issuer.issuance.issue import Issuance
 from issuer.issuance.validations import record
+from issuer.rate_limit import RateLimit
 from issuer.revocation.main import add_routes as add_admin_routes
 from issuer.revocation.visible import Watches
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.store.roles import ADMIN
 from tests.support.edge import Client, Edge
 from tests.support.issuing import World, make_config, make_csr, private_key
@@ -189,6 +192,69 @@ async def test_an_order_with_an_idempotency_key_is_one_order(issuing: Client, wo
         assert said.code == "name.wildcard"
     assert said.headers["Idempotency-Replayed"] == "true"
     assert len(await world.fetch("select from certificate where state = 'issued'")) == 2
+
+
+async def test_a_passing_fault_leaves_an_idempotency_key_as_it_was(
+    issuing: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 503 before anything was done: the same request under the same key orders once the fault is over."""
+    body = {"profile": "tls-dv", "csr": make_csr(key=private_key("passing"))}
+    with monkeypatch.context() as patched:
+        patched.setattr(csr, "public_key", _raising)
+        for _ in range(2):
+            said = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "p"})
+            assert (said.status, said.code) == (503, "key.unchecked")
+    assert await world.fetch("select from certificate_order") == []
+    said = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "p"})
+    assert said.status == 201
+    again = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "p"})
+    assert again.body == said.body
+
+
+async def test_a_fault_behind_the_order_s_commit_leaves_its_key_unknown(
+    issuing: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may have been done is not done twice."""
+    body = {"profile": "tls-dv", "csr": make_csr(key=private_key("behind"))}
+    monkeypatch.setattr(Issuance, "_begin", _raising)
+    for status, code in ((503, "key.unchecked"), (409, "idempotency.unknown")):
+        said = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "b"})
+        assert (said.status, said.code) == (status, code)
+    assert len(await world.fetch("select from certificate_order")) == 1
+
+
+def _raising(*_: object) -> None:
+    raise QuashError("key.unchecked", "try again", Kind.UNAVAILABLE)
+
+
+async def test_an_idempotency_key_is_the_operator_s_whichever_certificate_it_shows(
+    issuing: Client, edge: Edge, world: World
+) -> None:
+    """A renewed certificate orders nothing again; somebody else who takes over the name is told nothing."""
+    body = {"profile": "tls-dv", "csr": make_csr(key=private_key("renewed"))}
+    first = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "r"})
+    await edge.add_operator("acme-1", "reseller", account="acme")
+    again = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "r"})
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    await world.owner.execute("update operator set person = 'another person' where name = 'acme-1'")
+    other = await issuing.post("/v1/orders", body, as_="acme-1", headers={"Idempotency-Key": "r"})
+    assert "Idempotency-Replayed" not in other.headers
+
+
+async def test_orders_of_one_operator_are_limited(edge: Edge, world: World) -> None:
+    """Beyond the limit 429 with a time to wait; it is per operator, not per certificate."""
+    app = application(world.pool, world.clock)
+    add_routes(app, world.pool, world.config, world.issuance())
+    app.middlewares.append(RateLimit(world.clock, reads=60, changes=2).middleware())
+    async with listening(app, edge.tls, "127.0.0.1", 0) as port:
+        issuing = Client(edge, port)
+        for status in (201, 201, 429):
+            await edge.add_operator("acme-1", "reseller", account="acme")
+            said = await issuing.post("/v1/orders", {"profile": "tls-dv", "csr": make_csr()}, as_="acme-1")
+            assert said.status == status
+        assert (said.code, int(said.headers["Retry-After"]) > 0) == ("operator.rate_limited", True)
+        said = await issuing.post("/v1/orders", {"profile": "tls-dv", "csr": make_csr()}, as_="other-1")
+        assert said.status == 201
 
 
 async def test_validations_are_an_account_s(world: World, edge: Edge) -> None:
