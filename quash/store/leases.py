@@ -137,6 +137,7 @@ class Holder:
         self._session: Connection | None = None
         self._lease: Lease | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._offers = False
 
     async def hold(self) -> Lease | None:
         """The lease, when it is ours or can be had now. Raises `store.unavailable`."""
@@ -151,12 +152,44 @@ class Holder:
                     await self.let_go()
                     raise
             if self._lease is not None:
+                await self.offer(ready=False)
                 self._keeping = asyncio.create_task(self._lease.keep())
         return self._lease
+
+    async def offer(self, *, ready: bool) -> None:
+        """Tells the lease's holder whether this one, which stands by, could do its work: with a lock that it shares.
+
+        So it ends with the session, like the lease; without a session nothing is told. Raises `store.unavailable`.
+        """
+        if self._session is None or ready == self._offers:
+            return
+        with translated():
+            if ready:
+                owe(self._session)
+                self._offers = await self._session.fetchval(
+                    "select pg_try_advisory_lock_shared($1)", _offer(self._name)
+                )
+            else:
+                await self._session.execute("select pg_advisory_unlock_shared($1)", _offer(self._name))
+                self._offers = False
+            if not self._offers:
+                paid(self._session)
+
+    async def relieved(self, conn: Connection) -> bool:
+        """Whether another one offers to take over. It may be gone by the time that we have gone."""
+        return bool(
+            await conn.fetchval(
+                "select exists (select from pg_locks where locktype = 'advisory' and mode = 'ShareLock' and granted"
+                " and database = (select oid from pg_database where datname = current_database())"
+                " and (classid::bigint << 32) | objid::bigint = $1 and objsubid = 1)",
+                _offer(self._name),
+            )
+        )
 
     async def let_go(self) -> None:
         """Gives up lease and session, for example after `lease.lost`."""
         session, self._session, self._lease = self._session, None, None
+        self._offers = False
         keeping, self._keeping = self._keeping, None
         if keeping is not None:
             keeping.cancel()
@@ -172,6 +205,10 @@ def _taken(name: str) -> QuashError:
 
 def _milliseconds(seconds: float) -> str:
     return str(int(seconds * 1000))
+
+
+def _offer(name: str) -> int:
+    return _key(f"{name} offered")
 
 
 def _key(name: str) -> int:

@@ -114,9 +114,9 @@ class SigningDesk:
         )
 
     async def look(self, signer: OcspSigner, issuer_certificate: bytes) -> None:
-        """Opens the signer's key unless it is open; raises `KeyUnavailable`, `presign.key_mismatch`."""
+        """Uses the signer's key once; raises `KeyUnavailable`, `presign.key_mismatch`, `presign.self_check_failed`."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._keys.use, signer, issuer_certificate, lambda _: None)
+        await loop.run_in_executor(self._thread, self._keys.use, signer, issuer_certificate, RecordSigner.try_key)
 
     async def close(self) -> None:
         """Closes every key; they are opened anew if something is signed after all."""

@@ -16,6 +16,9 @@ BATCH_SECONDS = Histogram("quash_presign_batch_seconds", "From reading statuses 
 CLOCK_AHEAD = Gauge("quash_presign_clock_ahead_seconds", "Own clock minus the database's.")
 OLDEST = Gauge("quash_presign_oldest_answers_seconds", "Since the oldest bucket's last pass (A4: alarm at 23 h).")
 LEADING = Gauge("quash_presign_leading", "1 while this process holds the presigner's lease.")
+KEY_PROBLEMS = Gauge(
+    "quash_presign_key_problems", "Issuers whose OCSP key this process cannot use, also while it stands by."
+)
 SIGNER_SECONDS = Gauge("quash_presign_signer_seconds", "That an issuer's newest OCSP signer has left.", ["issuer"])
 SWITCH_LEFT = Gauge("quash_presign_switch_left", "Buckets that emergency switches have yet to sign anew.", ["issuer"])
 SWITCH_LEFT_SECONDS = Gauge(

@@ -18,7 +18,7 @@ from responder.presign.answered import check_answered
 from responder.presign.crl_origin import CrlOrigin
 from responder.presign.desk import Desk, OpenKey, SigningDesk
 from responder.presign.key_watch import KeyWatch
-from responder.presign.metrics import LEADING, switches
+from responder.presign.metrics import LEADING, alarm, switches
 from responder.presign.pipeline import Hinted
 from responder.presign.published import check_published
 from responder.presign.roster import Roster
@@ -27,6 +27,14 @@ from responder.presign.tenure import Tenure
 
 LEASE = "presign"
 _LOOK_EVERY, _LOOK_AGAIN = 3600.0, 30.0  # seconds between looks of who stands by, and after one that found an obstacle
+GIVE_UP_AFTER = 30.0
+"""Seconds without some key, after which a presigner gives the lease up to one that has them all."""
+_TRY_KEYS_EVERY = 15.0
+"""Seconds between looks at the keys of who stands by: what takes the key from all is seen there before one gives up."""
+STAND_ASIDE = 10.0
+"""For so long, which is much longer than the other one needs; then whoever is there goes on."""
+KEEP_AFTER_ALL = 600.0
+"""Who took the lease back because nobody came does not try that again sooner."""
 
 
 class Presigner:
@@ -64,7 +72,7 @@ class Presigner:
         self._hinted = hinted
         self._holder = Holder(pool, LEASE)
         self._desk = SigningDesk(open_key)
-        self._keys = KeyWatch(self._desk)
+        self._keys = KeyWatch(self._desk, clock)
         self._crew = crew or self._desk
         self._make_key = make_key
         self._clock = clock
@@ -76,7 +84,11 @@ class Presigner:
         self._tenure: Tenure | None = None
         self._looking: asyncio.Task[None] | None = None
         self._look_again_at = 0.0
+        self._looked = False
         self._obstacle: BaseException | None = None
+        self._look_at_keys_at = 0.0
+        self._aside_until = 0.0
+        self._keep_until = 0.0
 
     @property
     def leading(self) -> bool:
@@ -85,8 +97,11 @@ class Presigner:
 
     @property
     def key_problems(self) -> Mapping[str, str]:
-        """By issuer, why the key of its OCSP signer cannot be used; as of the last look, within a minute."""
-        return self._keys.problems if self._tenure is not None else {}
+        """By issuer, why the key of its OCSP signer cannot be used; as of the last look, within a minute.
+
+        Also of a process that stands by: it could not take over.
+        """
+        return self._keys.problems
 
     @property
     def vouches(self) -> tuple[Roster, Lease] | None:
@@ -94,18 +109,37 @@ class Presigner:
         return (self._tenure.roster, self._tenure.lease) if self._tenure is not None else None
 
     async def step(self) -> int:
+        if self._clock.monotonic() < self._aside_until:
+            return 0
         try:
             lease = await self._holder.hold()
             if lease is None:
-                self._stand_by()
+                await self._stand_by()
                 return 0
             if self._tenure is None or self._tenure.lease is not lease:
                 self._tenure = await self._begin(lease)
                 LEADING.set(1)
-            return await self._tenure.step()
+            done = await self._tenure.step()
+            if await self._should_give_up():
+                await self._give_up()
         except BaseException:
             await self._end()
             raise
+        return done
+
+    async def _should_give_up(self) -> bool:
+        """Not for an offer that is worth no more than what we have: who lacks a key as well makes none."""
+        if self._keys.failing_for < GIVE_UP_AFTER or self._clock.monotonic() < self._keep_until:
+            return False
+        async with acquire(self._pool) as conn:
+            return await self._holder.relieved(conn)
+
+    async def _give_up(self) -> None:
+        """Nodes look fresh by our heartbeats, while an issuer's revocations do not come out and another could sign."""
+        alarm("presign.gave_up", f"another presigner has the keys: {'; '.join(self._keys.problems.values())}")
+        await self._end()
+        self._aside_until = self._clock.monotonic() + STAND_ASIDE
+        self._keep_until = self._clock.monotonic() + KEEP_AFTER_ALL
 
     async def close(self) -> None:
         """Gives the lease up and closes the keys."""
@@ -114,19 +148,29 @@ class Presigner:
         await self._crew.close()
         await self._desk.close()
 
-    def _stand_by(self) -> None:
+    async def _stand_by(self) -> None:
         """Looks now and then whether it could take over, and fetches CRLs while there is an origin to ask.
 
-        That one may be on the machine whose place this one will take. Raises what the last look found.
+        That one may be on the machine whose place this one will take. Who leads is told whether it could. Raises what
+        the last look at CRLs found.
         """
+        await self._look_at_keys()
         if self._looking is not None and self._looking.done():
             error = self._looking.exception()
-            self._looking, self._obstacle = None, error
+            self._looking, self._looked, self._obstacle = None, True, error
             self._look_again_at = self._clock.monotonic() + (_LOOK_EVERY if error is None else _LOOK_AGAIN)
         if self._looking is None and self._clock.monotonic() >= self._look_again_at:
             self._looking = asyncio.create_task(self._look())
         if self._obstacle is not None:
             raise self._obstacle
+        await self._holder.offer(ready=self._looked and not self._keys.problems)
+
+    async def _look_at_keys(self) -> None:
+        if self._clock.monotonic() >= self._look_at_keys_at:
+            async with acquire(self._pool) as conn:
+                roster = await Roster.load(conn)
+            await self._keys.look(roster, int(self._clock.now()))
+            self._look_at_keys_at = self._clock.monotonic() + _TRY_KEYS_EVERY
 
     async def _look(self) -> None:
         async with acquire(self._pool) as conn:
@@ -137,7 +181,7 @@ class Presigner:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        self._looking, self._obstacle = None, None
+        self._looking, self._looked, self._obstacle = None, False, None
 
     async def _begin(self, lease: Lease) -> Tenure:
         """Looks whether this clock and this database may be trusted, before anything is signed."""

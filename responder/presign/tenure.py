@@ -48,7 +48,6 @@ HEARTBEAT_EVERY = 1.0
 MAINTAIN_EVERY = 60.0
 ROTATE_EVERY = 60.0
 TELL_SWITCHES_EVERY = 10.0
-LOOK_AT_KEYS_EVERY = 60.0
 BACKGROUND_EVERY = 1.0
 """How often bulk news and due buckets are looked for; urgent news are at every step."""
 BULK_EVERY = 0.25
@@ -161,7 +160,7 @@ class Tenure:
     async def _look_at_keys(self) -> None:
         if self._is_due("keys"):
             await self._keys.look(self.roster, int(self._clock.now()))
-            self._done("keys", LOOK_AT_KEYS_EVERY)
+            self._done("keys", self._keys.pause)
 
     async def _mend_set_back(self) -> None:
         """Before anything hides the traces in the database: when the tenure begins, and when our clock goes back."""
@@ -366,6 +365,7 @@ class Tenure:
     def _pause(self, issuer_id: int, error: QuashError, certificates: int) -> None:
         alarm(error.code, error.message, issuer_id=issuer_id, certificates=certificates)
         self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
+        self._due.pop("keys", None)  # perhaps it is the key, which another one may have
 
     async def _remember_proofs(
         self, conn: Connection, permitted: Permitted, unsigned: Collection[CertificateStatus] = ()

@@ -30,7 +30,7 @@ from quash.store.database import Connection
 from quash.store.issuers import Issuer
 from quash.store.ocsp_signers import OcspSigner
 from responder.presign.crl_origin import CrlOrigin
-from responder.presign.desk import Desk
+from responder.presign.desk import Desk, OpenKey
 from responder.presign.presigner import Presigner
 
 DAY = 86400
@@ -133,15 +133,16 @@ class World:
         crew: Desk | None = None,
         cache: Path | None = None,
         crl_origin: CrlOrigin | None = None,
+        open_key: OpenKey | None = None,
     ) -> Presigner:
-        """One more presigner process; the database's clock is the world's."""
+        """One more presigner process; the database's clock is the world's. `open_key`: of a machine of its own."""
 
         async def database_time(_: Connection) -> float:
             return self.clock.now()
 
         made = Presigner(
             await self.database.pool("quash_presigner"),
-            self.open_key,
+            open_key or self.open_key,
             clock or self.clock,
             settings or Presign(),
             self.crl_folder,

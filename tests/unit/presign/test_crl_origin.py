@@ -267,10 +267,9 @@ async def test_what_stands_in_is_compared_too(world: Any, elsewhere: Elsewhere) 
 async def standing_by(elsewhere: Elsewhere, presigner: Any) -> None:
     """Until a look of who stands by is over."""
     async with asyncio.timeout(20):
-        while presigner._looking is None or not presigner._looking.done():
+        while not presigner._looked:
             await presigner.step()
             await asyncio.sleep(0.01)
-    await presigner.step()
 
 
 async def test_who_stands_by_has_fetched_them_before(world: Any, elsewhere: Elsewhere) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from quash.errors import QuashError
+from quash.keys import KeyUnavailable
 from responder.presign.desk import SigningDesk
+from responder.presign.metrics import ALARMS
 
 
 async def test_the_second_stands_by_until_the_first_goes(world: Any) -> None:
@@ -22,6 +25,126 @@ async def test_the_second_stands_by_until_the_first_goes(world: Any) -> None:
     assert await second.step() > 0
     assert second.leading
     assert (authority.id, serial) in await world.cache()
+
+
+class Machine:
+    """Where one presigner finds its keys; they can be away there alone."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self.away = False
+
+    def open_key(self, ref: str) -> Any:
+        machine, key = self, self._world.open_key(ref)
+        real = key.sign
+
+        def sign(tbs: bytes) -> bytes:
+            if machine.away:
+                raise KeyUnavailable("the token of this machine is away")
+            return bytes(real(tbs))
+
+        key.sign = sign
+        if self.away:
+            raise KeyUnavailable("the token of this machine is away")
+        return key
+
+    async def presigner(self) -> Any:
+        return await self._world.presigner(open_key=self.open_key)
+
+
+def gave_up() -> float:
+    return float(ALARMS.labels("presign.gave_up")._value.get())
+
+
+async def together(world: Any, seconds: int, *presigners: Any) -> None:
+    """Some time of several processes, each stepping each second; looks in the background come to an end."""
+    for _ in range(seconds):
+        await world.clock.advance(1)
+        for each in presigners:
+            await each.step()
+            if each._looking is not None:
+                await asyncio.wait([each._looking])
+
+
+async def test_leader_without_key_keeps_lease(world: Any) -> None:
+    """Not for ever, where another one has it: heartbeats would go on while no revocation comes out."""
+    authority = await world.authority()
+    serial = await world.issue(authority)
+    here, there = Machine(world), Machine(world)
+    first, second = await here.presigner(), await there.presigner()
+    await together(world, 3, first, second)
+    assert (first.leading, second.leading) == (True, False)
+    here.away = True
+    await world.revoke(authority, serial)
+    await together(world, 25, first, second)
+    assert first.leading, "a token may be away for a moment"
+    assert first.key_problems
+    await together(world, 10, first, second)
+    assert (first.leading, second.leading) == (False, True)
+    assert (await world.cache())[authority.id, serial].version == 1
+    await together(world, 120, first, second)
+    assert (first.leading, second.leading) == (False, True), "and it stays there"
+    assert first.key_problems
+    here.away = False
+    await together(world, 60, first, second)
+    assert not first.key_problems
+    assert second.leading
+
+
+async def test_nobody_gives_up_for_one_who_lacks_the_key_too(world: Any) -> None:
+    """The lease would go to and fro; the issuers whose keys are there are signed for meanwhile."""
+    authority = await world.authority()
+    here, there = Machine(world), Machine(world)
+    first, second = await here.presigner(), await there.presigner()
+    await together(world, 3, first, second)
+    await world.issue(authority)
+    here.away = there.away = True
+    await together(world, 180, first, second)
+    assert (first.leading, second.leading) == (True, False)
+    there.away = False
+    await together(world, 20, first, second)
+    assert (first.leading, second.leading) == (False, True)
+
+
+async def test_who_gave_up_in_vain_goes_on(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that offered is gone: after ten seconds what can be signed is signed on, without another try soon."""
+    authority, other = await world.authority(), await world.authority("tls-ov")
+    here, there = Machine(world), Machine(world)
+    first, second = await here.presigner(), await there.presigner()
+    await together(world, 3, first, second)
+    (lacking,) = [signer.key_ref for signer in first._tenure.roster.signers if signer.issuer_id == authority.id]
+    real = world.open_key
+
+    def open_key(ref: str) -> Any:
+        if ref == lacking:
+            raise KeyUnavailable("this one is away")
+        return real(ref)
+
+    monkeypatch.setattr(first._desk._keys, "_open_key", open_key)
+    first._desk._keys.close()
+    serial, before = await world.issue(other), gave_up()
+    await together(world, 100, first)
+    assert (other.id, serial) in await world.cache()
+    assert first.leading
+    assert gave_up() == before + 1
+    await together(world, 300, first)
+    assert gave_up() == before + 1
+
+
+async def test_standby_keys_unlooked(world: Any) -> None:
+    """Who stands by says within a minute that it could not sign, and when it can again."""
+    await world.authority()
+    here, there = Machine(world), Machine(world)
+    first, second = await here.presigner(), await there.presigner()
+    await together(world, 2, first, second)
+    assert not second.key_problems
+    there.away = True
+    await together(world, 16, first, second)
+    assert second.key_problems
+    assert not second.leading
+    there.away = False
+    await together(world, 16, first, second)
+    assert not second.key_problems
 
 
 async def test_a_lease_lost_while_signing_inserts_nothing(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
