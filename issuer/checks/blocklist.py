@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from quash.errors import Kind, QuashError
@@ -26,11 +26,14 @@ def _spki_digest(spki: bytes) -> bytes:
 
 
 def _value_digest(spki: bytes) -> bytes:
-    """badkeys' key value: the modulus of an RSA key, the x coordinate of an EC key, without leading zeros."""
+    """badkeys' key value: modulus of an RSA key, x of an EC key, an Ed25519 key itself, without leading zeros."""
     key = load_der_public_key(spki)
-    assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)  # noqa: S101 - `check_public_key` was before
-    numbers = key.public_numbers()
-    value = numbers.n if isinstance(numbers, rsa.RSAPublicNumbers) else numbers.x
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        value = int.from_bytes(key.public_bytes_raw(), "big")
+    else:
+        assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)  # noqa: S101 - `check_public_key` was before
+        numbers = key.public_numbers()
+        value = numbers.n if isinstance(numbers, rsa.RSAPublicNumbers) else numbers.x
     return hashlib.sha256(value.to_bytes((value.bit_length() + 7) // 8, "big")).digest()[:15]
 
 

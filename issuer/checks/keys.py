@@ -16,7 +16,7 @@ from typing import Final, Self
 import aiohttp
 
 from issuer.checks.blocklist import Blocklist
-from issuer.checks.workers import Runner
+from issuer.checks.workers import PRIVATE, Runner, Threaded
 from quash.errors import Kind, QuashError
 from quash.runtime.config import Checks, PwnedKeys
 from quash.runtime.log import logger
@@ -50,11 +50,14 @@ class KeyChecks:
     ) -> None:
         await self._stack.aclose()
 
-    async def __call__(self, spki: bytes) -> None:
-        """See `KeyCheck`. An order's key is asked for twice or more: arithmetic that let it pass is not done again."""
+    async def __call__(self, spki: bytes, *, private: bool = False) -> None:
+        """See `KeyCheck`; `private`: of a private PKI.
+
+        An order's key is asked for twice or more: arithmetic that let it pass is not done again.
+        """
         digest = hashlib.sha256(spki).digest()
         if digest not in self._good:
-            await self._runner.run("key", "", spki)
+            await self._runner.run("key", PRIVATE if private else "", spki)
             self._good[digest] = None
             if len(self._good) > _REMEMBERED:
                 self._good.popitem(last=False)
@@ -63,6 +66,16 @@ class KeyChecks:
                 raise QuashError("key.listed", f"the blocklist {name} has this key: make a new one (D45)", Kind.REFUSED)
         if self._service is not None:
             await self._service.check(digest)
+
+
+async def check_once(config: Checks, spki: bytes, *, private: bool = False, ask: bool = True) -> None:
+    """What an order's key goes through, for a key that comes alone: a CA's or an OCSP signer's (D42, D45, G9).
+
+    `private`: of a private PKI. `ask`: also the service of the configuration, where it has one.
+    """
+    checks = config if ask else config.model_copy(update={"pwnedkeys": PwnedKeys()})
+    async with KeyChecks(checks, Threaded()) as check:
+        await check(spki, private=private)
 
 
 class PwnedKeysClient:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from issuer.checks import ocsp_linting, own_rules, pkilinting, weak_keys
+from issuer.checks.workers import PRIVATE
 
 
 def _lint(document: str, der: bytes) -> dict[str, Any]:
@@ -23,8 +24,8 @@ def _ocsp(_: str, der: bytes) -> dict[str, Any]:
     return {"findings": [asdict(finding) for finding in ocsp_linting.findings(der)]}
 
 
-def _key(_: str, spki: bytes) -> None:
-    weak_keys.check_key(spki)
+def _key(of: str, spki: bytes) -> None:
+    weak_keys.check_key(spki, private=of == PRIVATE)
 
 
 TASKS: Final[Mapping[str, Callable[[str, bytes], Any]]] = MappingProxyType(

@@ -32,9 +32,12 @@ RSA_CHECKS: Final[Mapping[str, str]] = MappingProxyType(
 """Check by badkeys' name -> why its keys are refused. In this order; the refusal's code is `key.weak.<name>`."""
 
 
-def check_key(spki: bytes) -> None:
-    """Refuses a DER SPKI by D40 and D41 (`quash.pki.rules`), then by each check of `RSA_CHECKS`."""
-    check_public_key(spki)
+def check_key(spki: bytes, *, private: bool = False) -> None:
+    """Refuses a DER SPKI by D40 and D41 (`quash.pki.rules`), then by each check of `RSA_CHECKS`.
+
+    `private`: of a private PKI, which may have Ed25519.
+    """
+    check_public_key(spki, private=private)
     key = load_der_public_key(spki)
     if not isinstance(key, rsa.RSAPublicKey):
         return  # loading proved the point to be on its curve; what else is known of EC keys are blocklists

@@ -24,6 +24,10 @@ _KILLED = Counter("quash_check_workers_killed_total", "Worker processes that die
 _IDLE = Gauge("quash_check_workers_idle", "Worker processes that wait for a task")
 
 
+PRIVATE: Final = "private"
+"""Argument of the task `key`: it is of a private PKI."""
+
+
 class Runner(Protocol):
     """Runs a task of `issuer.checks.tasks`; raises what it raises, or `checks.timeout`, `checks.died`."""
 
@@ -34,9 +38,20 @@ class Inline:
     """A `Runner` without processes, for tools and tests that check one thing at a time."""
 
     async def run(self, task: str, argument: str, octets: bytes) -> Any:
-        from issuer.checks.tasks import TASKS  # noqa: PLC0415 - linters take two seconds to load
+        return _task(task, argument, octets)
 
-        return TASKS[task](argument, octets)
+
+class Threaded:
+    """A `Runner` in threads of this process: for explicit commands and the CA signer, whose keys are few."""
+
+    async def run(self, task: str, argument: str, octets: bytes) -> Any:
+        return await asyncio.to_thread(_task, task, argument, octets)
+
+
+def _task(task: str, argument: str, octets: bytes) -> Any:
+    from issuer.checks.tasks import TASKS  # noqa: PLC0415 - linters take two seconds to load
+
+    return TASKS[task](argument, octets)
 
 
 class _Worker:

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from issuer.signer import ca_profiles
+from issuer.signer.ca_keys import check_ca_key
 from issuer.signer.certificate_checks import MAX_BACKDATING, MAX_CLOCK_STEP
+from issuer.signer.deployment import Deployment
 from issuer.signer.lint import lint_before_signing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame, key_identifier
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, new_serial
-from quash.runtime.clock import Clock
 from quash.store import acts, certificates, locks, outbox, revocations
 from quash.store.certificates import Reservation
-from quash.store.database import Connection, Pool, acquire
+from quash.store.database import Connection, acquire
 from quash.store.issuers import Issuer
 from quash.store.revocations import Revocation
 
@@ -61,16 +62,17 @@ class Wanted:
 class Ceremony:
     """Explicit commands at the machine that holds the keys (D20)."""
 
-    def __init__(self, pool: Pool, signer: CaSigner, clock: Clock, actor: str = ACTOR) -> None:
+    def __init__(self, deployment: Deployment, signer: CaSigner, actor: str = ACTOR) -> None:
         self._actor = actor
-        self._pool = pool
+        self._config = deployment.config
+        self._pool = deployment.pool
         self._signer = signer
-        self._clock = clock
+        self._clock = deployment.clock
 
     async def issue(self, wanted: Wanted, finish: Finish[T]) -> T:
         """Issues a certificate; a crash between any two steps is taken up by the same call again.
 
-        Raises `lint.failed` and whatever `CaSigner.sign_certificate` raises.
+        Raises `key.*`, `lint.failed` and whatever `CaSigner.sign_certificate` raises.
         """
         spki_sha256 = hashlib.sha256(wanted.spki).digest()
         async with (
@@ -78,15 +80,17 @@ class Ceremony:
             locks.kill_switch_lock(conn, stop=False),
             locks.spki_lock(conn, spki_sha256),
         ):
-            # 1. A serial that a crash left reserved is used while young and if its bytes say what is wanted now, else
+            # 1. The key is as good as a subscriber's has to be, whoever made it.
+            await check_ca_key(conn, self._config.checks, wanted.spki, issuer=wanted.issuer)
+            # 2. A serial that a crash left reserved is used while young and if its bytes say what is wanted now, else
             #    revoked: each one is answered (A8).
             serial = await self._resume(conn, wanted, spki_sha256)
-            # 2. T1: lint, then commit serial and bytes.
+            # 3. T1: lint, then commit serial and bytes.
             if serial is None:
                 serial = await self._reserve(conn, wanted, spki_sha256)
-            # 3. The CA signer checks the reservation like anybody's, signs and logs.
+            # 4. The CA signer checks the reservation like anybody's, signs and logs.
             der = await self._signer.sign_certificate(wanted.issuer.id, serial)
-            # 4. T3: the certificate, its news, and what the caller makes of it.
+            # 5. T3: the certificate, its news, and what the caller makes of it.
             async with conn.transaction():
                 await certificates.complete(conn, wanted.issuer.id, serial, der)
                 await outbox.add_certificates(conn, [(wanted.issuer.id, serial)])

@@ -102,7 +102,7 @@ async def _do(deployment: Deployment, name: str, work: Work, signed: tuple[bytes
 async def new_ocsp_signer(deployment: Deployment, signer: CaSigner, issuer: Issuer) -> None:
     """A `Work`: the issuer's next OCSP signer."""
     wanted = _configured(deployment, issuer.name).ocsp_signer
-    ceremony = Ceremony(deployment.pool, signer, deployment.clock)
+    ceremony = Ceremony(deployment, signer)
     await ensure_ocsp_signer(ceremony, deployment.files, issuer, wanted.key, wanted.days, renew=True)
 
 

@@ -6,7 +6,6 @@ record of officers, not of this machine. Its OCSP and CRL are its own affair; it
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +34,7 @@ from quash.pki.names import build_name
 from quash.pki.rules import DAY
 from quash.runtime import config as configuration
 from quash.runtime.config import Permitted
-from quash.store import blocked_keys, issuers
+from quash.store import issuers
 from quash.store.database import Connection, acquire
 from quash.store.issuers import Issuer
 
@@ -76,13 +75,10 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
         parent, own, scope = await read_parent(conn, asked.parent)
         known = await issuers.all_issuers(conn)
         chain = await _chain(conn, parent)
-        blocked = await blocked_keys.is_blocked(conn, hashlib.sha256(spki).digest())
     authority = authority_of(parent, own.der)
     profile = next((name for purpose, name in _PROFILES.items() if authority.purposes == {purpose}), None)
     if profile is None or not authority.path_length:
         raise _refuse("parent", f"{parent.name} is not made for CAs of others: none stands directly below a root (G17)")
-    if blocked:
-        raise QuashError("key.blocked", "this key was reported compromised: they need a new one (C9)", Kind.REFUSED)
     if any(spki == each.spki for each in known):
         raise _refuse("ours", "its key is that of a CA of ours")
     subject = external_subject(asked.request, request, known)
@@ -101,7 +97,7 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
     # 4. Reserve, sign, commit, like any certificate of ours.
     keys = KeyRing(ceremony_opener(deployment.files))
     try:
-        ceremony = Ceremony(deployment.pool, CaSigner(deployment.pool, keys, deployment.clock), deployment.clock, ACTOR)
+        ceremony = Ceremony(deployment, CaSigner(deployment.pool, keys, deployment.clock), ACTOR)
         shape = sub_ca_shape(deployment.config, parent, own, scope, wanted)
         not_after = min(deployment.now() + asked.days * DAY - 1, own.not_after)
         build = partial(ca_profiles.sub_ca, shape=shape)

@@ -12,6 +12,7 @@ from functools import partial
 
 from issuer.signer import ca_profiles, oids
 from issuer.signer.authority import authority_of
+from issuer.signer.ca_keys import check_ca_key
 from issuer.signer.ca_profiles import SubCa
 from issuer.signer.ceremony import ACTOR, Ceremony, Wanted
 from issuer.signer.checkpoint_key import ensure_checkpoint_key
@@ -80,7 +81,7 @@ class _Hierarchy:
         self._pool = deployment.pool
         self._now = deployment.now
         self._signer = signer
-        self._ceremony = Ceremony(deployment.pool, signer, deployment.clock)
+        self._ceremony = Ceremony(deployment, signer)
         self._say = say
 
     async def make(self) -> None:
@@ -150,6 +151,8 @@ class _Hierarchy:
 
     async def _make_root(self, wanted: configuration.Issuer) -> Issuer:
         spki = self._files.ensure("offline", wanted.name, wanted.key)
+        async with acquire(self._pool) as conn:
+            await check_ca_key(conn, self._config.checks, spki, issuer=None)
         now, subject, algorithm = self._now(), _subject(wanted), algorithm_for_spki(spki)
         frame = Frame(new_serial(), algorithm, subject, now, now + wanted.days * DAY - 1, subject, spki)
         tbs = ca_profiles.root(frame)

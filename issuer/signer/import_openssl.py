@@ -226,7 +226,7 @@ class Import:
         kind: KeyKind = "ed25519" if issuer.signature_algorithm == "ed25519" else wanted.key
         keys = KeyRing(ceremony_opener(deployment.files))
         try:
-            ceremony = Ceremony(deployment.pool, CaSigner(deployment.pool, keys, deployment.clock), deployment.clock)
+            ceremony = Ceremony(deployment, CaSigner(deployment.pool, keys, deployment.clock))
             await ensure_ocsp_signer(ceremony, deployment.files, issuer, kind, wanted.days)
         finally:
             await keys.close()

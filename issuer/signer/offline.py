@@ -46,7 +46,7 @@ async def renew_ocsp_signer(deployment: Deployment, name: str) -> None:
     if wanted is None:
         raise QuashError("hierarchy.not_configured", f"the configuration has no issuer {name}; use the one of init")
     async with _signer(deployment) as signer:
-        ceremony = Ceremony(deployment.pool, signer, deployment.clock)
+        ceremony = Ceremony(deployment, signer)
         await ensure_ocsp_signer(ceremony, deployment.files, issuer, wanted.key, wanted.days, renew=True)
 
 

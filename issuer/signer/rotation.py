@@ -13,6 +13,7 @@ from prometheus_client import Counter
 
 from issuer.signer import ca_profiles
 from issuer.signer.authority import authority_of
+from issuer.signer.ca_keys import check_ca_key
 from issuer.signer.certificate_checks import MAX_BACKDATING
 from issuer.signer.certificate_profiles import OCSP_SIGNER
 from issuer.signer.lint import lint_before_signing
@@ -22,7 +23,7 @@ from quash.errors import Kind, QuashError
 from quash.pki.algorithms import algorithm_for_spki
 from quash.pki.certificate import read_certificate
 from quash.pki.csr import proven_key
-from quash.pki.rules import DAY, check_public_key, renewal_due
+from quash.pki.rules import DAY, renewal_due
 from quash.pki.serials import new_serial
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config, OcspSigner
@@ -53,6 +54,7 @@ class Rotation:
         self._pool = pool
         self._signer = signer
         self._days = {issuer.name: issuer.ocsp_signer.days for issuer in config.issuers}
+        self._checks = config.checks
         self._clock = clock
 
     async def step(self) -> int:
@@ -90,7 +92,8 @@ class Rotation:
             issuer = await issuers.get(conn, request.issuer_id)
             if issuer is None or issuer.key_ref is None:
                 raise _refused("rotation.offline")
-            check_public_key(spki, private=issuer.signature_algorithm == "ed25519")
+            # No service of strangers is asked: this process opens no connection to the outside, and the key is new.
+            await check_ca_key(conn, self._checks, spki, issuer=issuer, ask=False)
             # 3. T1: lint, then commit serial and bytes; or take up what a crash left.
             serial = request.serial or await self._reserve(conn, request, issuer, spki)
             if serial is None:

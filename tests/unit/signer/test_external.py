@@ -11,21 +11,23 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from issuer.checks import csr
+from issuer.checks.blocklist import write_blocklist
 from issuer.signer.external import External, sign_sub_ca
 from issuer.signer.lint import findings
 from issuer.signer.service import CaSigner
 from quash.errors import QuashError
 from quash.pki.serials import parse_serial
 from quash.runtime.clock import FakeClock
-from quash.runtime.config import Config, Permitted
+from quash.runtime.config import Checks, Config, Permitted
 from quash.store import acts, blocked_keys
 from tests.support.initialising import Made
 from tests.support.issuing import PrivateKey, make_csr, private_key, spki_of
 from tests.support.shipped import openssl_says, shipped_config, signed_by
+from tests.support.weak_keys import prime_after, random_prime
 
 Subject = tuple[tuple[x509.ObjectIdentifier, str], ...]
 SUBJECT: Subject = (
@@ -176,6 +178,15 @@ def subject(**changes: str | None) -> Subject:
     return tuple((oids[key], value) for key, value in values.items() if value is not None)
 
 
+def close_primes() -> rsa.RSAPrivateKey:
+    """A key whose primes follow one another."""
+    p = random_prime()
+    q = prime_after(p)
+    d = rsa.rsa_recover_private_exponent(65537, p, q)
+    extra = rsa.rsa_crt_dmp1(d, q), rsa.rsa_crt_dmq1(d, p), rsa.rsa_crt_iqmp(q, p)
+    return rsa.RSAPrivateNumbers(q, p, d, *extra, rsa.RSAPublicNumbers(65537, p * q)).private_key()
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a root as parent": ({"parent": "eca1"}, "external.parent"),
     "a CA for leaves as parent": ({"parent": "ca1-tls"}, "external.parent"),
@@ -223,16 +234,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"parent": "eca1-mail", "policies": (POLICY,), "permitted": _permit(MAIL), "key": private_key("rsa-any")},
         "key.outside_profile",
     ),
+    "a key of a blocklist (D42, D45)": ({"key": private_key("listed")}, "key.listed"),
+    "a key of close primes (D44)": ({"key": close_primes()}, "key.weak.fermat"),
     "a blocked key (C9)": ({"key": private_key("blocked")}, "key.blocked"),
 }
 
 
-async def test_what_is_not_signed(eca: Made) -> None:
+async def test_what_is_not_signed(eca: Made, tmp_path: Path) -> None:
     """One broken thing per case, each with its code; no key signs, and no serial is taken."""
     async with eca.deployment.pool.acquire() as conn, conn.transaction():
         act = await acts.record(conn, at=0, actor="test", action="test", subject={})
         digest = hashlib.sha256(spki_of(private_key("blocked"))).digest()
         await blocked_keys.block(conn, digest, reason="test", added_at=0, act_id=act)
+    write_blocklist(tmp_path / "list", [spki_of(private_key("listed"))])
+    checks = Checks.model_validate({"blocklists": [{"name": "debian", "file": str(tmp_path / "list")}]})
+    deployment = replace(eca.deployment, config=eca.deployment.config.model_copy(update={"checks": checks}))
     counts = "select (select count(*) from signing_log), (select count(*) from certificate)"
     before = await eca.fetch(counts)
     for case, (wrong, code) in WRONG.items():
@@ -241,7 +257,7 @@ async def test_what_is_not_signed(eca: Made) -> None:
         if name == "eca1-tls":
             name = tuple((each.oid, str(each.value)) for each in eca.certificate(name).subject)
         with pytest.raises(QuashError) as error:
-            await sign_sub_ca(eca.deployment, asked(key, name, **changes))
+            await sign_sub_ca(deployment, asked(key, name, **changes))
         assert error.value.code == code, case
-    assert len(WRONG) == 30
+    assert len(WRONG) == 32
     assert await eca.fetch(counts) == before

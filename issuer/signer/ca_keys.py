@@ -1,0 +1,25 @@
+"""Keys of CAs and OCSP signers go through what keys of orders do, before a certificate names them (D40-D45, G9)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from issuer.checks.keys import check_once
+from quash.errors import Kind, QuashError
+from quash.runtime.config import Checks
+from quash.store import blocked_keys
+from quash.store.database import Connection
+from quash.store.issuers import Issuer
+
+
+async def check_ca_key(
+    conn: Connection, config: Checks, spki: bytes, *, issuer: Issuer | None, ask: bool = True
+) -> None:
+    """Refuses a key whose certificate `issuer` (None: it itself) would sign. `ask`: also a service of strangers.
+
+    The caller holds the key's lock, or nobody else can know the key. Raises `key.*`, `blocklist.unreadable`.
+    """
+    private = issuer is not None and issuer.signature_algorithm == "ed25519"
+    await check_once(config, spki, private=private, ask=ask)
+    if await blocked_keys.is_blocked(conn, hashlib.sha256(spki).digest()):
+        raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
