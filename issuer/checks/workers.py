@@ -103,7 +103,7 @@ class Workers:
     def __init__(self, timeout: float, command: Sequence[str] = _COMMAND) -> None:
         self._timeout = timeout
         self._command = command
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._idle: asyncio.Queue[_Worker] = asyncio.LifoQueue()  # the busiest has the most at hand
         self._starting: set[asyncio.Task[None]] = set()
         self._all: set[_Worker] = set()
 
