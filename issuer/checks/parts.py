@@ -8,7 +8,7 @@ shaped as a leaf of ours is left to pkilint.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from pkilint import loader
@@ -68,6 +68,9 @@ class _Tree:
 
 class _Parts(RFC5280Certificate):  # type: ignore[misc]  # pkilint has no types
     """pkilint's certificate, made of parts; `parts` are by the path of their nodes."""
+
+    not_before = cached_property(RFC5280Certificate.not_before.fget)  # asked for several times a look
+    not_after = cached_property(RFC5280Certificate.not_after.fget)
 
     def __init__(self, octets: bytes, name: str, parts: dict[str, Part]) -> None:
         super().__init__(None, octets, name)
