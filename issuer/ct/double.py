@@ -57,7 +57,7 @@ class LogDouble:
         self._roots = roots
         self._clock = clock
         self._scts: dict[bytes, Sct] = {}
-        self._above: set[tuple[bytes, ...]] = set()
+        self._issuers: dict[tuple[bytes, ...], x509.Certificate] = {}
 
     def mangle(self, found: Sct) -> Sct:
         """What a test makes of an SCT before it is sent."""
@@ -116,12 +116,12 @@ class LogDouble:
         return made
 
     def _check_chain(self, chain: Sequence[bytes]) -> None:
-        """What stands above a leaf is the same for all of an issuer, and is verified once."""
+        """What stands above a leaf is the same for all of an issuer: it is verified once, and its key is read once."""
         leaf, above = chain[0], tuple(chain[1:])
-        if above not in self._above:
+        if above not in self._issuers:
             _check_above(above, self._roots)
-            self._above.add(above)
-        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(above[0]))
+            self._issuers[above] = x509.load_der_x509_certificate(above[0])
+        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(self._issuers[above])
 
     def _tree_head(self) -> dict[str, Any]:
         at, size, root = int(self._clock.now() * 1000), len(self.entries), self.root_hash()
