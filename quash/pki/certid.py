@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from quash.pki import der
@@ -59,6 +60,7 @@ def public_key_bits(spki: bytes) -> bytes:
     return spki[begin + 1 : stop]
 
 
+@lru_cache(maxsize=256)  # few issuers, and certificates by the million
 def issuer_hashes(subject: bytes, spki: bytes, algorithm: CertIdHash) -> IssuerHashes:
     """Hashes of an issuer's DER Name and DER SubjectPublicKeyInfo (A21)."""
     # SHA-1 names things here, it protects nothing; RFC 6960 and RFC 9919 require it for old clients (A20).
