@@ -15,6 +15,8 @@ import asyncpg
 from quash.store.database import SCHEMA, Connection
 
 URGENT, BULK = 0, 1
+_FEW = 4
+"""Rows that are appended by one prepared statement; a COPY is parsed each time, and its hint is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,20 @@ async def append(conn: Connection, rows: Sequence[FeedRow], written_at: int) -> 
 
     Raises asyncpg's CheckViolationError when no partition holds `written_at`.
     """
+    if len(rows) <= _FEW:
+        await conn.execute(
+            "with added as (insert into feed (written_at, lane, kind, issuer_id, payload)"
+            " select $1, r.lane, r.kind, r.issuer_id, r.payload"
+            " from unnest($2::smallint[], $3::text[], $4::smallint[], $5::bytea[])"
+            " with ordinality as r (lane, kind, issuer_id, payload, number) order by r.number)"
+            " select pg_notify('feed', '')",
+            written_at,
+            [row.lane for row in rows],
+            [row.kind for row in rows],
+            [row.issuer_id for row in rows],
+            [row.payload for row in rows],
+        )
+        return
     await conn.copy_records_to_table(
         "feed",
         schema_name=SCHEMA,
