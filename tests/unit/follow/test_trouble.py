@@ -17,7 +17,10 @@ from quash.cache.environment import HEARTBEAT_KEY, POSITION_KEY
 from quash.cache.fsck import check_structure
 from quash.cache.writer import Changes, LmdbWriter
 from quash.errors import Kind, QuashError
+from quash.runtime.process import Process
 from quash.store.news import Mark, Position
+from responder.follow.follower import Follower
+from responder.follow.main import main
 from responder.follow.trust import Limits
 from tests.unit.follow.conftest import BULK, Node, rebuilt
 
@@ -173,3 +176,21 @@ async def test_cold_restore(node: Node) -> None:
     assert node.writer.heartbeat() == node.now
     assert await follower.step() == 0
     assert await (await node.follower()).step() == 0, "its mark is this server's again"
+
+
+async def test_a_follower_that_ends_in_an_error_leaves_a_file_that_is_read_through_first(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what the error meant for the file; one that is told to stop leaves a file that is trusted."""
+
+    async def given_up(_: object) -> int:
+        raise QuashError("cache.given_up", "LMDB", Kind.INTERNAL)
+
+    monkeypatch.setattr(Follower, "step", given_up)
+    process = Process("follower", node.database.config, node.database.state, clock=node.clock)
+    try:
+        with pytest.raises(QuashError, match=r"cache\.given_up"):
+            await main(process)
+        assert not files.closed_in_order(process.state.cache)
+    finally:
+        files.delete(process.state.cache)
