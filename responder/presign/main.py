@@ -56,10 +56,10 @@ async def main(process: Process) -> None:
     server = await live_socket.serve(process.state.run / "presigner.sock", live, process.config.sockets.presigner)
     try:
         while True:
-            if await _step(process, presigner):
-                await hints.wait(POLL, listening=POLL_BESIDE_HINTS)
-            else:
+            if not await _step(process, presigner):
                 await process.clock.sleep(RETRY)
+            elif not presigner.unfinished:
+                await hints.wait(POLL, listening=POLL_BESIDE_HINTS)
     finally:
         server.close()
         signing.cancel()

@@ -40,10 +40,11 @@ KEEP_AFTER_ALL = 600.0
 class Presigner:
     """Signs what OCSP answers and appends it to the feed.
 
-    Contract: `step` does all work due now and returns how many records it fed; it does nothing while another process
-    holds the lease. Any exception ends the tenure and gives the lease up; the next `step` begins anew from what is
-    committed, so nothing is lost and nothing needs repair. Raises `store.unavailable`, `lease.lost`,
-    `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log them, wait, step again.
+    Contract: `step` does all work due now, or as much as fits into some seconds (`unfinished`), and returns how many
+    records it fed; it does nothing while another process holds the lease. Any exception ends the tenure and gives the
+    lease up; the next `step` begins anew from what is committed, so nothing is lost and nothing needs repair. Raises
+    `store.unavailable`, `lease.lost`, `presign.clock_disagrees`, `presign.revocations_lost` and other QuashErrors: log
+    them, wait, step again.
 
     `crl_folder` is the publish folder, `crl_origin` hands out what that lacks, `cache` is a node's on this machine;
     they are read whenever a tenure begins.
@@ -94,6 +95,11 @@ class Presigner:
     def leading(self) -> bool:
         """Whether this process holds the lease, as far as it knows."""
         return self._tenure is not None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last step left work that is due: step again without waiting."""
+        return self._tenure is not None and self._tenure.unfinished
 
     @property
     def key_problems(self) -> Mapping[str, str]:

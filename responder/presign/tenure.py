@@ -45,6 +45,8 @@ from responder.presign.signing import Batch
 from responder.presign.throughput import Throughput
 
 HEARTBEAT_EVERY = 1.0
+STEP_SECONDS = 5.0
+"""After which a step leaves the rest to the next one."""
 MAINTAIN_EVERY = 60.0
 ROTATE_EVERY = 60.0
 TELL_SWITCHES_EVERY = 10.0
@@ -104,6 +106,7 @@ class Tenure:
         self._clock = clock
         self._settings = settings
         self.roster = roster
+        self.unfinished = False
         self._feeder = Feeder(
             pool,
             lease,
@@ -124,14 +127,21 @@ class Tenure:
         self._latest: int | None = None
 
     async def step(self) -> int:
-        """Does all work due now, urgent news before each part of anything else; returns how many records it fed."""
-        done, all_read = 0, False
+        """Does work due now, urgent news before each part of anything else; returns how many records it fed.
+
+        All of it, or what some seconds are enough for (`unfinished`): what is not about records must not wait for it.
+        """
+        done, all_read, until = 0, False, self._clock.monotonic() + STEP_SECONDS
+        self.unfinished = False
         await self._look_at_keys()
         await self._mend_set_back()
         while True:
             urgent = await self._take_news(URGENT)
             await self._heartbeat()
             done += urgent.records if urgent is not None else 0
+            if self._clock.monotonic() >= until:
+                self.unfinished = True
+                break
             if urgent is not None and urgent.more:
                 continue
             if not self._is_due("background"):

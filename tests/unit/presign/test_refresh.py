@@ -187,6 +187,8 @@ async def test_this_update_is_when_the_status_was_read(world: Any, monkeypatch: 
     monkeypatch.setattr(SigningDesk, "sign", slow)
     presigner = await world.presigner()
     await presigner.step()
+    while presigner.unfinished:
+        await presigner.step()
     cache = await world.cache()
     assert len(cache) == len(serials)
     assert {record.this_update for record in cache.values()} == {began}
@@ -250,3 +252,30 @@ def test_the_pace_finds_its_target() -> None:
         for _ in range(10):
             pace.learn(pace.size, pace.size * per_record)
         assert pace.size == wanted
+
+
+async def test_a_step_of_long_work_comes_to_an_end(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what waits for it goes on: looks at keys, renewals, alarms, health. The next steps do the rest."""
+    authority = await world.authority()
+    presigner = await world.presigner()
+    await presigner.step()
+    serials = await world.imported(authority, 400)
+    real = SigningDesk.sign
+
+    async def slow(desk: SigningDesk, *arguments: Any) -> Any:
+        await world.clock.advance(4)
+        return await real(desk, *arguments)
+
+    monkeypatch.setattr(SigningDesk, "sign", slow)
+    await world.clock.advance(1)
+    steps = 0
+    while len(await world.cache()) < len(serials):
+        before = world.now
+        await presigner.step()
+        steps += 1
+        assert world.now - before <= 12
+        assert presigner.unfinished or len(await world.cache()) == len(serials)
+    assert steps > 1
+    await presigner.step()
+    await presigner.step()
+    assert not presigner.unfinished
