@@ -127,7 +127,11 @@ def build_tbs(kind: ProfileKind, issuer: LeafIssuer, content: LeafContent, seria
 
 def build_twin(tbs: bytes, algorithm: str) -> bytes:
     """A DER certificate around a TBS, signed by a throw-away key of this algorithm: what linters look at (D47)."""
-    key, digest = throw_away_key(algorithm)
+    return sign_twin(tbs, algorithm, *throw_away_key(algorithm))
+
+
+def sign_twin(tbs: bytes, algorithm: str, key: _SigningKey, digest: _Digest) -> bytes:
+    """A DER certificate around a TBS, signed by a key that `throw_away_key` made."""
     signature = key.sign(tbs, padding.PKCS1v15(), digest) if isinstance(key, rsa.RSAPrivateKey) else None
     if isinstance(key, ec.EllipticCurvePrivateKey):
         signature = key.sign(tbs, ec.ECDSA(digest))

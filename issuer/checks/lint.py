@@ -57,7 +57,7 @@ class LintGate:
         """One of the linters that run in worker processes."""
         with _SECONDS.labels(linter).time():
             said = await self._runner.run(task, document, twin)
-        return self._report(linter, said["version"], [Finding(**each) for each in said["findings"]])
+        return self.report(linter, said["version"], [Finding(**each) for each in said["findings"]])
 
     async def external(self, linter: ExternalLinter, twin: bytes) -> Report:
         """One program's report, whether it gates or not. Raises `lint.unavailable`, `lint.timeout`."""
@@ -65,15 +65,16 @@ class LintGate:
             self._versions[linter.name] = await adapters.version(linter)
         with _SECONDS.labels(linter.name).time():
             found = await adapters.findings(linter, twin)
-        return self._report(linter.name, self._versions[linter.name], found)
+        return self.report(linter.name, self._versions[linter.name], found)
 
     async def answers(self, bodies: Sequence[bytes]) -> Report:
         """pkilint's report on OCSP responses (DER), all that it finds in any of them."""
         said = [await self._runner.run("ocsp", "", body) for body in bodies]
         found = dict.fromkeys(Finding(**finding) for each in said for finding in each["findings"])
-        return self._report("pkilint-ocsp", version_of("pkilint"), list(found))
+        return self.report("pkilint-ocsp", version_of("pkilint"), list(found))
 
-    def _report(self, linter: str, version: str, findings: Sequence[Finding]) -> Report:
+    def report(self, linter: str, version: str, findings: Sequence[Finding]) -> Report:
+        """What a linter found, by the configured level, what a rule wants so, and exemptions."""
         grave = at_or_above(findings, self._config.level)
         standing = tuple(each for each in grave if self._stands(each))
         return Report(linter, version, tuple(findings), tuple(each for each in grave if each not in standing), standing)

@@ -150,7 +150,7 @@ class Ceremony:
         frame = wanted.frame(new_serial(), now, wanted.not_after)  # G33
         tbs = wanted.build(frame)
         if not issuer.taken_over:  # an imported CA's name and key are as they are
-            lint_before_signing(tbs, frame.algorithm, wanted.profile)
+            await lint_before_signing(conn, self._config.lint, frame, tbs, wanted.profile, at=now)
         await certificates.reserve(
             conn,
             issuer_id=issuer.id,

@@ -156,7 +156,8 @@ class _Hierarchy:
         now, subject, algorithm = self._now(), _subject(wanted), algorithm_for_spki(spki)
         frame = Frame(new_serial(), algorithm, subject, now, now + wanted.days * DAY - 1, subject, spki)
         tbs = ca_profiles.root(frame)
-        lint_before_signing(tbs, algorithm, "root")
+        async with acquire(self._pool) as conn:
+            await lint_before_signing(conn, self._config.lint, frame, tbs, "root", at=now)
         key = self._files.open("offline", self._files.ref("offline", wanted.name))
         try:
             der = write_certificate(tbs, algorithm, key.sign(tbs))

@@ -55,6 +55,7 @@ class Rotation:
         self._signer = signer
         self._days = {issuer.name: issuer.ocsp_signer.days for issuer in config.issuers}
         self._checks = config.checks
+        self._lint = config.lint
         self._clock = clock
 
     async def step(self) -> int:
@@ -145,7 +146,7 @@ class Rotation:
         )
         tbs = ca_profiles.ocsp_signer(frame, issuer_key_id=authority_of(issuer, own.der).key_id)
         if not issuer.taken_over:  # an imported CA's name and key are as they are
-            lint_before_signing(tbs, frame.algorithm, OCSP_SIGNER)
+            await lint_before_signing(conn, self._lint, frame, tbs, OCSP_SIGNER, at=now)
         return await signer_requests.reserve(
             conn,
             request.id,

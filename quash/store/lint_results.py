@@ -12,22 +12,29 @@ from quash.store.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class LintResult:
-    """One linter's result for one document of an order; `findings` as JSON objects; `at`: Unix seconds."""
+    """One linter's result for one document of an order; `findings` as JSON objects; `at`: Unix seconds.
+
+    Of a certificate that nobody ordered, a CA's or an OCSP signer's, `serial` instead of `order_id`, signed or not.
+    """
 
     at: int
-    order_id: UUID
+    order_id: UUID | None
     document: str
     linter: str
     version: str
     findings: list[dict[str, Any]]
     refused: bool
+    serial: bytes | None = None
 
 
-_COLUMNS = "at, order_id, document, linter, version, findings, refused"
+_COLUMNS = "at, document, linter, version, findings, refused"
 
 
 async def add(conn: Connection, results: Sequence[LintResult]) -> None:
-    await conn.executemany(
-        f"insert into lint_result ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7)",
-        [(r.at, r.order_id, r.document, r.linter, r.version, r.findings, r.refused) for r in results],
-    )
+    """Each role has the right to what it is about alone: orders, or certificates that nobody ordered."""
+    for each in results:
+        about, value = ("order_id", each.order_id) if each.serial is None else ("serial", each.serial)
+        await conn.execute(
+            f"insert into lint_result ({_COLUMNS}, {about}) values ($1, $2, $3, $4, $5, $6, $7)",
+            *(each.at, each.document, each.linter, each.version, each.findings, each.refused, value),
+        )

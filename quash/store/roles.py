@@ -91,6 +91,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "signing_log": _READ_APPEND,
         "ocsp_signer": {**_READ, "update": ("state",)},
         "signer_request": _READ,
+        # Of OCSP signers; those of orders are the issuing API's.
+        "lint_result": {"insert": ("at", "document", "linter", "version", "findings", "refused", "serial")},
     },
     ISSUING: {
         **_HIERARCHY,

@@ -104,7 +104,7 @@ async def test_trustcor_issues_what_it_is_for(database: Any, clock: FakeClock, t
             subject = found.made.certificate(name).subject.rfc4514_string()
             assert "OU=" not in subject  # G4, G26
             assert "CN=TrustCor" in subject  # G35
-        linted = await found.made.fetch("select linter, findings from lint_result")
+        linted = await found.made.fetch("select linter, findings from lint_result where order_id is not null")
         known = {(linter, each["code"]) for linter, findings in linted for each in findings}
         assert known == {
             ("pkilint", "msft.end_entity.revocation_information_absent"),  # D4, of the week's certificate
@@ -114,11 +114,20 @@ async def test_trustcor_issues_what_it_is_for(database: Any, clock: FakeClock, t
         }
         count = Counter(linter for linter, _ in linted)
         assert count == {"pkilint": 10, "zlint": 10, "quash": 6}  # G6, G8
-        (zlint,) = found.made.deployment.config.lint.external
-        for name in CAS:
-            der = found.made.certificate(name).public_bytes(Encoding.DER)
-            said = at_or_above(await adapters.findings(zlint, der), "warning")
-            assert {each.code for each in said} <= {"e_commonname_mailbox_validated"}, name  # no mailbox, but a CA
+        await cas_linted_clean(found, CAS)
+
+
+async def cas_linted_clean(found: Shipped, names: tuple[str, ...]) -> None:
+    """pkilint and zlint looked at every CA and OCSP signer before they were signed (G6, D47), zlint again after."""
+    stored = await found.made.fetch("select document, linter, refused from lint_result where order_id is null")
+    assert len(stored) == 2 * 2 * len(names)
+    count = Counter((document == "ocsp-signer", linter, refused) for document, linter, refused in stored)
+    assert count == {(ocsp, linter, False): len(names) for ocsp in (True, False) for linter in ("pkilint", "zlint")}
+    (zlint,) = found.made.deployment.config.lint.external
+    for name in names:
+        der = found.made.certificate(name).public_bytes(Encoding.DER)
+        said = at_or_above(await adapters.findings(zlint, der), "warning")
+        assert {each.code for each in said} <= {"e_commonname_mailbox_validated"}, name  # no mailbox, but a CA
 
 
 def mailbox(leaf: x509.Certificate) -> str:
@@ -173,6 +182,8 @@ async def test_tuntrust_stays_in_tunisia(database: Any, clock: FakeClock, tmp_pa
             assert error.value.code == code, case
         assert await found.made.fetch("select count(*) from certificate") == before
         constraints(found)
+        assert {each.name for each in found.made.deployment.config.issuers} == {"root", "services", "qualified"}
+        await cas_linted_clean(found, ("root", "services", "qualified"))
 
 
 def constraints(found: Shipped) -> None:

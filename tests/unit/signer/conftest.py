@@ -9,6 +9,7 @@ import pytest
 
 import issuer.signer.ceremony
 import issuer.signer.hierarchy
+import issuer.signer.rotation
 from quash.runtime.clock import FakeClock
 from quash.store.roles import CA_SIGNER
 from tests.support.initialising import Made, quick_config
@@ -32,5 +33,9 @@ def deployment(database: Any, clock: FakeClock, tmp_path: Path) -> Made:
 @pytest.fixture
 def no_lint(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linting takes half a second a certificate and has its own tests."""
-    for module in (issuer.signer.ceremony, issuer.signer.hierarchy):
-        monkeypatch.setattr(module, "lint_before_signing", lambda *_: None)
+
+    async def nothing(*_: object, **__: object) -> None:
+        pass
+
+    for module in (issuer.signer.ceremony, issuer.signer.hierarchy, issuer.signer.rotation):
+        monkeypatch.setattr(module, "lint_before_signing", nothing)

@@ -10,7 +10,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import issuer.signer.rotation
 from issuer.signer.key_files import KeyFiles, online_opener
 from issuer.signer.key_ring import KeyRing
 from issuer.signer.rotation import Rotation
@@ -38,9 +37,8 @@ def csr_of(key: PrivateKey, *, by: PrivateKey | None = None) -> bytes:
 
 
 @pytest.fixture
-async def rotation(deployment: Made, database: Any, no_lint: None, monkeypatch: pytest.MonkeyPatch) -> Rotation:
+async def rotation(deployment: Made, database: Any, no_lint: None) -> Rotation:
     """The CA signer's part of an initialised deployment, with its own role's rights."""
-    monkeypatch.setattr(issuer.signer.rotation, "lint_before_signing", lambda *_: None)
     await deployment.make()
     pool = await database.pool(CA_SIGNER)
     keys = KeyRing(online_opener(KeyFiles(deployment.deployment.config, deployment.state)))

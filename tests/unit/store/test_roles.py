@@ -82,6 +82,8 @@ DENIED = [
     (roles.CA_SIGNER, "insert into outbox (kind) values ('signer')"),
     (roles.CA_SIGNER, "insert into certificate (issuer_id) values (1)"),
     (roles.CA_SIGNER, "update certificate set tbs = ''"),
+    (roles.CA_SIGNER, "insert into lint_result (order_id) values (gen_random_uuid())"),
+    (roles.CA_SIGNER, "select * from lint_result"),
     (roles.CA_SIGNER, "insert into kill_switch (stopped) values (false)"),
     (roles.CA_SIGNER, "select * from feed"),
     (roles.CA_SIGNER, "select * from operator"),
