@@ -25,6 +25,9 @@ SHORT_LIVED = 7 * DAY  # D4: at most so long, a leaf needs neither CRLDP nor OCS
 
 # A1, A44 (S/MIME): 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
 RESPONSE_VALIDITY_MIN, RESPONSE_VALIDITY_MAX = 8 * HOUR, 4 * DAY
+# A2, A3: a new response is published before half of the validity has gone by, not begun to be signed: half an
+# hour for what may be late then: a slow token, a presigner that takes over.
+REFRESH_MARGIN = HOUR // 2
 # B2: 10 d when subscriber certificates are covered. CA certificates: 6 months (founding, G4).
 CRL_VALIDITY_MAX_SUBSCRIBERS, CRL_VALIDITY_MAX_CAS = 10 * DAY, 184 * DAY
 

@@ -14,7 +14,10 @@ SIGNED = Counter("quash_presign_records", "Records signed and fed, both CertID h
 ALARMS = Counter("quash_presign_alarms", "Things that need a person, by error code.", ["code"])
 BATCH_SECONDS = Histogram("quash_presign_batch_seconds", "From reading statuses to the feed's commit.", ["lane"])
 CLOCK_AHEAD = Gauge("quash_presign_clock_ahead_seconds", "Own clock minus the database's.")
-OLDEST = Gauge("quash_presign_oldest_answers_seconds", "Since the oldest bucket's last pass (A4: alarm at 23 h).")
+OLDEST = Gauge("quash_presign_oldest_answers_seconds", "Since the oldest bucket's last pass.")
+OLDEST_LIMIT = Gauge(
+    "quash_presign_oldest_answers_limit_seconds", "What that may be at most: 23 h, or less by presign.validity (A4)."
+)
 LEADING = Gauge("quash_presign_leading", "1 while this process holds the presigner's lease.")
 KEY_PROBLEMS = Gauge(
     "quash_presign_key_problems", "Issuers whose OCSP key this process cannot use, also while it stands by."

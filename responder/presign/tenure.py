@@ -34,13 +34,13 @@ from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import Desk
 from responder.presign.feeder import Feeder, Within
 from responder.presign.key_watch import KeyWatch
-from responder.presign.metrics import BATCH_SECONDS, OLDEST, SIGNED, alarm, switches
+from responder.presign.metrics import BATCH_SECONDS, OLDEST, OLDEST_LIMIT, SIGNED, alarm, switches
 from responder.presign.permit import Permitted, needs_proof, permit
 from responder.presign.pipeline import CREW_SLICE, Hinted, Pipeline, until_hinted
 from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey, SignerRotation
-from responder.presign.schedule import next_due
+from responder.presign.schedule import late_after, next_due
 from responder.presign.signing import Batch
 from responder.presign.throughput import Throughput
 
@@ -56,8 +56,6 @@ BULK_EVERY = 0.25
 """While due buckets are signed, bulk news are looked for at most so often: each look is a question to the database."""
 RETRY_AFTER = 10.0
 """An issuer that nothing could be signed for is left out of refreshes for so long."""
-OLD = 23 * 3600
-"""Answers of this age: alarm, an hour before G3 is broken (A4)."""
 NEWS_BATCH = 500
 CREW_BATCH = 4000
 """Bulk news at once, when there are as many: they are signed by the crew, in slices."""
@@ -414,8 +412,10 @@ class Tenure:
         async with acquire(self._pool) as conn:
             oldest = await buckets.oldest_pass(conn)
         age = max(0, int(self._clock.now()) - oldest) if oldest is not None else 0
+        limit = late_after(self._settings.validity)
         OLDEST.set(age)
-        if age > OLD:
+        OLDEST_LIMIT.set(limit)
+        if age > limit:
             alarm("presign.refresh_late", f"some answers are {age} s old: see why their bucket is not refreshed (A4)")
         self._done("maintenance", MAINTAIN_EVERY)
 

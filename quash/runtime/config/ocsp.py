@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from quash.pki.rules import RESPONSE_VALIDITY_MAX, RESPONSE_VALIDITY_MIN
+from quash.pki.rules import REFRESH_MARGIN, RESPONSE_VALIDITY_MAX, RESPONSE_VALIDITY_MIN
 from quash.runtime.config.model import DAY, HOUR, HttpUrl, Model, Name, Nonce, Port
 
 
@@ -87,7 +87,11 @@ class Presign(Model):
 
     @model_validator(mode="after")
     def _refreshed_in_time(self) -> Self:
-        """A3: a new answer at the latest at half the validity, and 8 hours before nextUpdate."""
-        if self.refresh_every > min(self.validity // 2, self.validity - 8 * HOUR):
-            raise ValueError("presign.refresh_every must be at most half of presign.validity and leave 8 hours (A3)")
+        """A2, A3: a new answer is out before half of the validity; from 16 hours on that leaves the 8 hours as well."""
+        most = self.validity // 2 - REFRESH_MARGIN
+        if self.refresh_every > most:
+            raise ValueError(
+                f"presign.refresh_every must be at most {most}: half of presign.validity, less half an hour in which"
+                " the new answers come out (A2, A3)"
+            )
         return self

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from pydantic import ValidationError
 
 from quash.cache import layout
 from quash.runtime.config import Presign
@@ -17,7 +19,7 @@ from responder.presign import refresh
 from responder.presign.desk import SigningDesk
 from responder.presign.metrics import ALARMS
 from responder.presign.refresh import Pace
-from responder.presign.schedule import next_due
+from responder.presign.schedule import late_after, next_due
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -223,11 +225,38 @@ def test_next_due_is_never_late(began: int, buckets: int, position: float, every
     """Due again within the cycle and within half the validity (A2, A3), and in the bucket's own slot of every cycle."""
     bucket = int(position * buckets)
     due = next_due(began=began, bucket=bucket, bucket_count=buckets, every=every, validity=validity)
-    assert began < due <= began + min(every, validity // 2)
-    if due < began + validity // 2:
+    most = validity // 2 - HOUR // 2  # half an hour, in which it comes out
+    assert began < due <= began + min(every, most)
+    if due < began + most:
         assert due % every == bucket * every // buckets
         again = next_due(began=due, bucket=bucket, bucket_count=buckets, every=every, validity=validity)
-        assert again == due + min(every, validity // 2)
+        assert again == due + min(every, most)
+
+
+@pytest.mark.parametrize("validity", [8 * HOUR, 16 * HOUR, 2 * DAY - 1, 4 * DAY - 1])
+def test_refreshes_that_come_out_too_late_are_refused(validity: int) -> None:
+    """Every validity that A1 allows loads; due at half of it would be published after it (A2, A3)."""
+    most = min(validity // 2 - HOUR // 2, 23 * HOUR)
+    assert Presign(validity=validity, refresh_every=most).refresh_every == most
+    with pytest.raises(ValidationError):
+        Presign(validity=validity, refresh_every=most + 1)
+    assert most < late_after(validity) < validity // 2 or late_after(validity) == 23 * HOUR
+
+
+async def test_late_is_what_the_validity_makes_so(world: Any) -> None:
+    """Answers of 12 hours have all ended after 23: the alarm comes before half of them (A2)."""
+    await world.issue(await world.authority())
+    presigner = await world.presigner(settings=Presign(validity=12 * HOUR, refresh_every=3 * HOUR))
+    await presigner.step()
+    before = ALARMS.labels("presign.refresh_late")._value.get()
+    world.key_fault = "away"
+    await world.clock.advance(6 * HOUR - HOUR // 4)
+    await presigner.step()
+    assert ALARMS.labels("presign.refresh_late")._value.get() == before
+    await world.clock.advance(61)
+    await presigner.step()
+    assert ALARMS.labels("presign.refresh_late")._value.get() == before + 1
+    assert REGISTRY.get_sample_value("quash_presign_oldest_answers_limit_seconds") == 6 * HOUR - HOUR // 4
 
 
 def test_the_default_profile_is_the_safe_one() -> None:
