@@ -81,6 +81,10 @@ class Stage:
             with contextlib.suppress(ProcessLookupError):  # it was the victim
                 os.kill(self._stopped.pop(name), signal.SIGCONT)
 
+    def end(self, name: str) -> None:
+        """Kills a process that stands; its supervisor starts another."""
+        os.kill(self._stopped.pop(name), signal.SIGKILL)
+
     async def lock(self, table: str) -> None:
         """Lets nobody write to a table."""
         conn = await self.records.connect()
@@ -235,10 +239,10 @@ async def final_logged(stage: Stage) -> None:
 
 
 async def ready(stage: Stage) -> None:
-    """T3 is committed; nothing is handed out before the public was asked once more."""
+    """T3 is committed after an interruption; nothing is handed out before the public was asked once more."""
     await finalised(stage)  # that the public is told `good` does not say that the issuer has seen it: this does
     await stage.stop(*RESPONDERS)
-    stage.go_on("ca-signer")
+    stage.end("ca-signer")
     await stage.until_ready()
 
 
