@@ -54,6 +54,9 @@ class _Elsewhere:
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
         return [self.sign(tbs) for tbs in many]
 
+    def check(self) -> None:
+        """Nothing is here that could be away."""
+
     def close(self) -> None:
         """Nothing is open."""
 

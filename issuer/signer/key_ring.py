@@ -33,8 +33,8 @@ class CaKey:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def open(self, issuer: Issuer) -> None:
-        """Opens the key unless it is open. Raises `KeyUnavailable`, `key.mismatch`."""
-        await self.run(lambda: self._open(issuer))
+        """Opens the key, or sees whether the open one is still there. Raises `KeyUnavailable`, `key.mismatch`."""
+        await self.run(lambda: self._look(issuer))
 
     async def sign(self, issuer: Issuer, tbs: bytes) -> bytes:
         """The raw signature of `tbs`, verified: a faulty one is not handed out, since it may tell the key.
@@ -60,6 +60,13 @@ class CaKey:
             )
         self._handle = handle
         return handle
+
+    def _look(self, issuer: Issuer) -> None:
+        try:
+            self._open(issuer).check()
+        except KeyUnavailable:
+            self._close()
+            raise
 
     def _sign(self, issuer: Issuer, tbs: bytes) -> bytes:
         handle = self._open(issuer)

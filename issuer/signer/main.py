@@ -42,7 +42,7 @@ async def main(process: Process) -> None:
 
 
 async def _check(process: Process, signer: CaSigner) -> None:
-    """Opens what is not open: also the keys of issuers that an import added meanwhile."""
+    """Opens what is not open, also the keys of issuers that an import added meanwhile, and looks for what is."""
     try:
         await signer.open_keys()
     except QuashError as error:

@@ -102,7 +102,7 @@ class CaSigner:
                 return signature
 
     async def open_keys(self) -> None:
-        """Opens the key of every issuer whose key is online; raises for the first that does not open.
+        """Opens the key of every issuer whose key is online; raises for the first that does not open, or is away since.
 
         Raises `key.shared_token` when one is on the token of an OCSP signer's key, whose PIN another process has.
         """

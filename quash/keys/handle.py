@@ -39,5 +39,8 @@ class KeyHandle(Protocol):
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
         """Signatures of all, in order; quicker than one `sign` each where the key allows it."""
 
+    def check(self) -> None:
+        """Whether it is still there, as far as that can be told without a signature; raises as `sign` does."""
+
     def close(self) -> None:
         """Releases the token's session or forgets the key; idempotent."""

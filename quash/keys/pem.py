@@ -44,14 +44,18 @@ class PemKey:
         self._sign: Callable[[bytes], bytes] | None = _signer(key, self.algorithm)
 
     def sign(self, tbs: bytes) -> bytes:
-        if self._sign is None:
-            raise KeyUnavailable("the key was closed; open it again")
-        return self._sign(tbs)
+        return self._opened()(tbs)
 
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
+        return list(map(self._opened(), many))
+
+    def check(self) -> None:
+        self._opened()
+
+    def _opened(self) -> Callable[[bytes], bytes]:
         if self._sign is None:
             raise KeyUnavailable("the key was closed; open it again")
-        return list(map(self._sign, many))
+        return self._sign
 
     def close(self) -> None:
         self._sign = None

@@ -102,18 +102,29 @@ class Pkcs11Key:
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
         return [self.sign(tbs) for tbs in many]
 
+    def check(self) -> None:
+        """Finds the key on its token again."""
+        with self._library.lock:
+            opened = self._check_session()
+            try:
+                _find(opened.session, self._where, pkcs11.ObjectClass.PRIVATE_KEY)
+            except (pkcs11.PKCS11Error, KeyUnavailable) as error:
+                self._library.failed()
+                raise error if isinstance(error, KeyUnavailable) else unavailable(self._where, error) from None
+
     def close(self) -> None:
         if self._opened is not None:
             opened, self._opened = self._opened, None
             self._library.close(opened)
 
-    def _check_session(self) -> None:
+    def _check_session(self) -> Opened:
         if self._opened is None:
             raise KeyUnavailable("the key was closed; open it again")
         # Another token's loss ended this session as well.
         if self._opened.generation != self._library.generation and self._open() != self.spki:
             self.close()
             raise KeyUnavailable(f"{describe(self._where)} is another key by now; check the token", "key.mismatch")
+        return self._opened
 
     def _open(self) -> bytes:
         """Takes a session and finds the key in it; returns its SPKI."""

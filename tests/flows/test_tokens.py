@@ -6,6 +6,7 @@ What it signs is read and verified by pyca alone, as everywhere in these flows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,34 @@ async def _renewed_on_its_token(site: Site, key: Any) -> None:
     rows = await site.fetch("select key_ref from ocsp_signer where issuer_id = $1", row["id"])
     assert all(row["key_ref"].startswith("pkcs11:") for row in rows)
     assert len({row["key_ref"] for row in rows}) == 2
+
+
+async def test_a_token_that_goes_away_while_nobody_signs(
+    database: Database, clock: FakeClock, tmp_path: Path, ca: Token, ocsp: Token
+) -> None:
+    """Each process says so within a minute, not when a certificate waits for it; and when it is back."""
+    async with running(database, tmp_path, clock, config_of(database, ca, ocsp)) as site:
+        await site.step()
+        await site.signer.open_keys()
+        with ocsp.away(), ca.away():
+            await clock.advance(61)
+            await site.presigner.step()
+            assert "tls-ov" in site.presigner.key_problems
+            with pytest.raises(KeyUnavailable):
+                await site.signer.open_keys()
+        for _ in range(50):
+            await asyncio.sleep(RESTART_EVERY / 5)
+            await clock.advance(61)
+            await site.presigner.step()
+            if not site.presigner.key_problems:
+                break
+        assert site.presigner.key_problems == {}
+        for _ in range(50):
+            with contextlib.suppress(KeyUnavailable):
+                await site.signer.open_keys()
+                break
+            await asyncio.sleep(RESTART_EVERY / 5)
+        await site.signer.open_keys()
 
 
 def test_one_token_for_both_is_refused(database: Database, tmp_path: Path, ca: Token) -> None:

@@ -265,7 +265,7 @@ class _MovableKey:
 
     def __init__(self, key: KeyHandle, ref: str, away: set[str]) -> None:
         self.spki, self.algorithm = key.spki, key.algorithm
-        self.sign, self.close = key.sign, key.close
+        self.sign, self.check, self.close = key.sign, key.check, key.close
         self._key, self._ref, self._away = key, ref, away
 
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
@@ -385,6 +385,8 @@ class Site:
     async def spread(self) -> None:
         """What is committed reaches the node; no time passes."""
         await self.presigner.step()
+        while self.presigner.unfinished:
+            await self.presigner.step()
         await self.node.step()
 
     async def step(self, *, issuing: bool = True) -> None:

@@ -81,6 +81,9 @@ class SoftwareKey:
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:
         return [self.sign(tbs) for tbs in many]
 
+    def check(self) -> None:
+        """It is always there."""
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -64,6 +64,7 @@ def test_signs_many_in_order(handle: KeyHandle) -> None:
     for tbs, raw in zip(many, handle.sign_many(many), strict=True):
         verify(handle.spki, handle.algorithm, raw, tbs)
     assert handle.sign_many([]) == []
+    handle.check()
 
 
 def test_refuses_after_close(handle: KeyHandle) -> None:
@@ -74,6 +75,8 @@ def test_refuses_after_close(handle: KeyHandle) -> None:
         handle.sign(b"late")
     with pytest.raises(KeyUnavailable):
         handle.sign_many([b"late"])
+    with pytest.raises(KeyUnavailable):
+        handle.check()
 
 
 def test_two_handles_do_not_end_each_other(place) -> None:

@@ -63,6 +63,9 @@ class MemoryKey:
         signed = [self.sign(tbs) for tbs in many]
         return signed[::-1] if self._world.key_fault == "mixed up" else signed
 
+    def check(self) -> None:
+        """What tries it signs."""
+
     def close(self) -> None:
         self._world.closed_keys += 1
 
