@@ -161,7 +161,27 @@ LEAVES = (
     Leaf("tuntrust", "tls-ov", "services", "ov", 199, ("www.example.tn",), OV, OV),
     Leaf("tuntrust", "mail-organization", "qualified", "organization-strict", 730, ("info@example.tn",), BODY, BODY),
     Leaf("tuntrust", "mail-sponsor", "qualified", "sponsor-strict", 730, ("amel@example.tn",), PERSON, PERSON),
+    Leaf("trustcor", "tls-ov-day", "ca2-tls", "ov", 1, WEB, OV_ASKED, OV),
+    Leaf("tuntrust", "tls-ov-day", "services", "ov", 1, ("www.example.tn",), OV, OV),
 )  # fmt: skip
+
+GERMAN, FRENCH = (("C", "DE"), ("O", "Example GmbH")), (("C", "FR"), ("O", "Exemple SA"))
+# What a constrained CA's key could sign without us: CA, what is outside its constraints, names, subject.
+STRANGERS = (
+    (("trustcor", "external-tls"), "nothing", ("www.example.org", "example.org"), GERMAN),
+    (("trustcor", "external-tls"), "dns", ("www.example.org", "www.example.net"), GERMAN),
+    (("trustcor", "external-tls"), "label", ("notexample.org",), GERMAN),
+    (("trustcor", "external-tls"), "address", ("www.example.org", "192.0.2.1"), GERMAN),
+    (("trustcor", "external-tls"), "subject", ("www.example.org",), FRENCH),
+    (("trustcor", "external-mail"), "nothing", ("a@example.org", "a@mail.example.org"), GERMAN),
+    (("trustcor", "external-mail"), "mailbox", ("a@example.net",), GERMAN),
+    (("trustcor", "external-mail"), "subject", ("a@example.org",), FRENCH),
+    (("tuntrust", "services"), "dns", ("www.example.org",), OV),
+    (("tuntrust", "services"), "address", ("www.example.tn", "2001:db8::1"), OV),
+    (("tuntrust", "services"), "subject", ("www.example.tn",), FRENCH),
+    (("tuntrust", "qualified"), "mailbox", ("a@example.org",), BODY),
+    (("tuntrust", "qualified"), "subject", ("a@example.tn",), FRENCH),
+)
 
 cases: dict[str, dict[str, object]] = {}
 _serials = iter(range(1, 1000))
@@ -365,6 +385,24 @@ def make_leaf(leaf: Leaf, ca: Ca, kind: str) -> None:
         keep(f"{name}-{form}", form, made, scts=scts.hex(), **asked)
 
 
+def general_name(text: str) -> x509.GeneralName:
+    if "@" in text:
+        return x509.RFC822Name(text)
+    return x509.DNSName(text) if text[-1].isalpha() else x509.IPAddress(ipaddress.ip_address(text))
+
+
+def make_stranger(ca: Ca, outside: str, names: Sequence[str], subject: Name) -> None:
+    assert ca.key is not None
+    extensions: Extensions = [
+        (usage("digital_signature"), True),
+        (x509.ExtendedKeyUsage([Purpose.EMAIL_PROTECTION if ca.mail else Purpose.SERVER_AUTH]), False),
+        *key_ids(None, ca.key.public_key()),
+        (x509.SubjectAlternativeName([general_name(each) for each in names]), False),
+    ]
+    made = sign(subject, new_key("p256").public_key(), ca.subject, ca.key, ORDERED, 90, extensions)
+    keep(f"{ca.config}-{ca.name}-outside-{outside}", "stranger", made, config=ca.config, outside=outside)
+
+
 def make_operator() -> None:
     """The operators' own CA and a client of the private APIs (F6)."""
     key, public = new_key("p256"), new_key("p256").public_key()
@@ -403,6 +441,8 @@ def main() -> None:
         for kind in ("rsa", curves[number % len(curves)]):
             make_leaf(leaf, by_name[leaf.config, leaf.issuer], kind)
     make_operator()
+    for ca_, outside, names, subject in STRANGERS:
+        make_stranger(by_name[ca_], outside, names, subject)
     (FOLDER / "cases.json").write_text(json.dumps(cases, indent=1, sort_keys=True) + "\n")
 
 

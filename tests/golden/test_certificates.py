@@ -12,6 +12,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from issuer.checks import adapters, csr, own_rules, pkilinting
 from issuer.checks.content import check_content, check_limits
@@ -41,7 +43,9 @@ from quash.runtime.state import State
 from quash.store import crls
 from quash.store.crls import Scope
 from quash.store.issuers import Issuer, IssuerCertificate
-from tests.support.shipped import ZLINT
+from tests.support import gnutls
+from tests.support.gnutls import Status
+from tests.support.shipped import ZLINT, openssl_says
 
 FOLDER = Path(__file__).parent / "certificates"
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -53,8 +57,9 @@ COUNTS = {
     "external": 2,
     "ocsp-signer": 15,
     "leaf": 16,
-    "precertificate": 14,
-    "certificate": 14,
+    "precertificate": 18,
+    "certificate": 18,
+    "stranger": 13,
     "operators-ca": 1,
     "operator": 1,
 }
@@ -121,7 +126,7 @@ def test_every_profile_of_every_hierarchy_has_its_golden() -> None:
     """None is lost, none is forgotten: each file of config/profiles, each CA and each leaf profile that ships."""
     assert {path.name for path in FOLDER.iterdir()} == {*(f"{name}.der" for name in CASES), "cases.json"}
     assert Counter(case["kind"] for case in CASES.values()) == COUNTS
-    assert len(CASES) == sum(COUNTS.values()) == 78
+    assert len(CASES) == sum(COUNTS.values()) == 99
     kinds, cas, leaves = set(), set(), set()
     for name in ("demo", "trustcor", "tuntrust"):
         config = config_of(name)
@@ -322,3 +327,117 @@ def test_strangers_build_the_chains(config: str, tmp_path: Path) -> None:
     command += ["-untrusted", "above.pem", *files]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines() == [f"{file}: OK" for file in files], done.stderr
+
+
+def loaded(name: str) -> x509.Certificate:
+    return x509.load_der_x509_certificate(golden(name))
+
+
+def chain_of(name: str) -> list[x509.Certificate]:
+    """What stands above a golden certificate, its root last."""
+    cas = [each for each in of_kind("root", "sub-ca", "external") if CASES[each]["config"] == CASES[name]["config"]]
+    by_name = {loaded(each).subject: loaded(each) for each in cas}
+    above = [by_name[loaded(name).issuer]]
+    while above[-1].subject != above[-1].issuer:
+        above.append(by_name[above[-1].issuer])
+    return above
+
+
+def moment(name: str) -> float:
+    return loaded(name).not_valid_before_utc.timestamp() + 1000
+
+
+def names_of(name: str) -> list[str]:
+    found = loaded(name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(each.value) for each in found if isinstance(each, x509.DNSName | x509.RFC822Name)]
+
+
+SERVER, MAIL, CODE = "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.3"
+OTHER_ROOT = {"demo": "trustcor-ca1", "trustcor": "tuntrust-root", "tuntrust": "demo-root"}
+
+
+def test_gnutls_builds_the_chains() -> None:
+    """D14-D17, G18: for its purpose, name, time and root alone."""
+    names = of_kind("leaf", "certificate", "ocsp-signer", "external")
+    for name in names:
+        kind, (*above, root) = CASES[name]["kind"], chain_of(name)
+        chain, at = [loaded(name), *above], moment(name)
+        purpose = {"certificate": SERVER, "leaf": MAIL}.get(kind, "")
+        assert gnutls.verify(chain, root, at, purpose=purpose) == Status(0), name
+        other = loaded(OTHER_ROOT[CASES[name]["config"]])
+        assert Status.SIGNER_NOT_FOUND in gnutls.verify(chain, other, at), name
+        assert Status.NOT_ACTIVATED in gnutls.verify(chain, root, at - 2000), name
+        assert Status.EXPIRED in gnutls.verify(chain, root, loaded(name).not_valid_after_utc.timestamp() + 1), name
+        assert Status.PURPOSE_MISMATCH in gnutls.verify(chain, root, at, purpose=CODE), name
+        if kind in ("certificate", "leaf"):
+            key = "host" if kind == "certificate" else "mailbox"
+            for each in names_of(name):
+                assert gnutls.verify(chain, root, at, **{key: each}) == Status(0), (name, each)
+            wrong = {key: f"{'x@' * (key == 'mailbox')}other.example"}
+            assert Status.UNEXPECTED_OWNER in gnutls.verify(chain, root, at, **wrong), name
+    assert len(names) == 16 + 18 + 15 + 2
+
+
+def pyca_refuses(name: str, root: x509.Certificate, *, host: str = "", at: float = 0) -> str | None:
+    """What pyca's verifier says against a chain. It knows servers; of others no more than chain, time, constraints."""
+    builder = PolicyBuilder().store(Store([root])).time(datetime.fromtimestamp(at or moment(name), UTC))
+    above = chain_of(name)[:-1]
+    try:
+        if CASES[name]["kind"] == "certificate":
+            builder.build_server_verifier(x509.DNSName(host or names_of(name)[0])).verify(loaded(name), above)
+        else:
+            cas = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.CRITICAL, None)
+            builder = builder.extension_policies(ca_policy=cas, ee_policy=ExtensionPolicy.permit_all())
+            builder.build_client_verifier().verify(loaded(name), above)
+    except VerificationError as error:
+        return str(error)
+    return None
+
+
+def test_pyca_builds_the_chains() -> None:
+    """D14-D16: pyca takes no directory name in constraints, which D16 and D17 demand, and so nothing below such CAs."""
+    count: Counter[str] = Counter()
+    for name in of_kind("leaf", "certificate", "ocsp-signer", "external", "stranger"):
+        root = chain_of(name)[-1]
+        bound = any(isinstance(each.value, x509.NameConstraints) for ca in chain_of(name) for each in ca.extensions)
+        if bound or CASES[name]["kind"] == "external":
+            assert "unsupported directoryName constraint" in str(pyca_refuses(name, root)), name
+            count["not known"] += 1
+            continue
+        assert pyca_refuses(name, root) is None, name
+        assert pyca_refuses(name, loaded(OTHER_ROOT[CASES[name]["config"]])) is not None, name
+        assert pyca_refuses(name, root, at=moment(name) - 2000) is not None, name
+        if CASES[name]["kind"] == "certificate":
+            assert "subject" in str(pyca_refuses(name, root, host="other.example")), name
+        count[CASES[name]["kind"]] += 1
+    assert count == {"leaf": 12, "certificate": 14, "ocsp-signer": 13, "not known": 4 + 4 + 2 + 2 + 13}
+
+
+def test_constraints_bind_strangers(tmp_path: Path) -> None:
+    """D16, D17, G17, G18: what a constrained CA's key could sign, inside and outside, to openssl and GnuTLS.
+
+    GnuTLS reads no directory names in constraints; that the others bind is enough for D16.
+    """
+    count: Counter[tuple[str, str]] = Counter()
+    for name in of_kind("stranger"):
+        outside, (*above, root) = CASES[name]["outside"], chain_of(name)
+        purpose = "smimesign" if "@" in names_of(name)[0] else "sslserver"
+        said = openssl_says(loaded(name), [*above, root], purpose, tmp_path, moment(name))
+        status = gnutls.verify([loaded(name), *above], root, moment(name))
+        if outside == "nothing":
+            assert (said, status) == ("leaf.pem: OK", Status(0)), name
+        else:
+            tree = "excluded" if outside == "address" else "permitted"
+            assert f"{tree} subtree violation" in said, name
+            assert (status == Status(0)) == (outside == "subject"), name
+        count[outside, purpose] += 1
+    assert count == {
+        ("nothing", "sslserver"): 1,
+        ("dns", "sslserver"): 2,
+        ("label", "sslserver"): 1,
+        ("address", "sslserver"): 2,
+        ("subject", "sslserver"): 2,
+        ("nothing", "smimesign"): 1,
+        ("mailbox", "smimesign"): 2,
+        ("subject", "smimesign"): 2,
+    }

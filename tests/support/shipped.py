@@ -128,13 +128,16 @@ def _pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
 
 
-def openssl_says(leaf: x509.Certificate, chain: list[x509.Certificate], purpose: str, folder: Path) -> str:
-    """The last line of `openssl verify`, strict, with the root of the chain trusted: `... OK`, or what is wrong."""
+def openssl_says(
+    leaf: x509.Certificate, chain: list[x509.Certificate], purpose: str, folder: Path, at: float | None = None
+) -> str:
+    """What `openssl verify`, strict, says with the root of the chain trusted: `... OK`, or what is wrong."""
     (folder / "leaf.pem").write_bytes(_pem(leaf))
     (folder / "above.pem").write_bytes(_pem(*chain[:-1]))
     (folder / "root.pem").write_bytes(_pem(chain[-1]))
     files = ("-CAfile", "root.pem", "-untrusted", "above.pem", "leaf.pem")
-    command = ("openssl", "verify", "-x509_strict", "-purpose", purpose, *files)
+    time = () if at is None else ("-attime", str(int(at)))
+    command = ("openssl", "verify", "-x509_strict", *time, "-purpose", purpose, *files)
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
     return (done.stdout + done.stderr).strip()
 
