@@ -1,4 +1,7 @@
-"""Keys of CAs and OCSP signers go through what keys of orders do, before a certificate names them (D40-D45, G9)."""
+"""Keys that nobody orders certificates for, of CAs, OCSP signers and operators, go through what keys of orders do.
+
+D40-D45, G9.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from quash.store.issuers import Issuer
 async def check_ca_key(
     conn: Connection, config: Checks, spki: bytes, *, issuer: Issuer | None, ask: bool = True
 ) -> None:
-    """Refuses a key whose certificate `issuer` (None: it itself) would sign. `ask`: also a service of strangers.
+    """Refuses a key whose certificate `issuer` would sign; None: a root itself, or the operators' CA.
+
+    `ask`: also a service of strangers.
 
     The caller holds the key's lock, or nobody else can know the key. Raises `key.*`, `blocklist.unreadable`.
     """

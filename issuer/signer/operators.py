@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from issuer.checks.content import check_key_kind
 from issuer.signer import oids
 from issuer.signer import tbs_writer as write
+from issuer.signer.ca_keys import check_ca_key
 from issuer.signer.deployment import Deployment
 from issuer.signer.publish_files import to_pem, write_file
 from issuer.signer.tbs_writer import Frame
@@ -136,6 +137,7 @@ async def _sign(deployment: Deployment, conn: Connection, proposal: Proposal) ->
     now, asked = deployment.now(), proposal.payload
     await check_addition(conn, asked)
     check_key_kind(deployment.config.kinds[_PROFILE], key_of(asked))
+    await check_ca_key(conn, deployment.config.checks, key_of(asked), issuer=None)  # who has the key is the operator
     with _authority(deployment, now) as ca:
         certificate = ca.issue(asked["name"], key_of(asked), now, write.extended_key_usage(oids.CLIENT_AUTH))
     fingerprint = hashlib.sha256(certificate).digest()

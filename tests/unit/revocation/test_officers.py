@@ -14,10 +14,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from issuer.api import application, listening
+from issuer.checks.blocklist import write_blocklist
 from issuer.rate_limit import RateLimit
 from issuer.revocation.main import add_routes
 from issuer.revocation.visible import Watches
@@ -26,6 +27,7 @@ from issuer.signer.operators import sign_operator
 from quash.errors import QuashError
 from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
+from quash.runtime.config import Checks
 from quash.runtime.profiles import ProfileKind
 from quash.runtime.state import State
 from quash.store import issuers, operators
@@ -288,6 +290,25 @@ async def test_an_operator_has_a_key_of_the_profile(
     assert (await approve(api, asked)).status == 200
     async with acquire(world.owner) as conn:
         with pytest.raises(QuashError, match=r"key\.outside_profile"):
+            await sign_operator(deployment, conn, int(asked["id"]))
+        assert not any(each.name == "anna" for each in await operators.everyone(conn))
+
+
+async def test_an_operators_key_is_no_listed_one(
+    world: World, api: Client, database: Any, clock: FakeClock, tmp_path: Path
+) -> None:
+    """D45: whoever has a key that is public would be that operator."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    write_blocklist(tmp_path / "listed", [spki])
+    checks = Checks.model_validate({"blocklists": [{"name": "debian", "file": tmp_path / "listed"}]})
+    config = database.config.model_copy(update={"checks": checks})
+    deployment = Deployment(config, State(tmp_path / "offline"), world.owner, clock)
+    deployment.files.ensure("offline", "operators", "ec-p256")
+    asked = (await api.post("/v1/operators", new_operator(csr=request_for(key)), as_="officer")).body
+    assert (await approve(api, asked)).status == 200
+    async with acquire(world.owner) as conn:
+        with pytest.raises(QuashError, match=r"key\.listed"):
             await sign_operator(deployment, conn, int(asked["id"]))
         assert not any(each.name == "anna" for each in await operators.everyone(conn))
 
