@@ -20,8 +20,10 @@ from pyasn1_alt_modules import rfc5280
 from quash.errors import QuashError
 from quash.pki import der
 
-_REMEMBERED: Final = 512
+_MOST: Final = 512
 """Parts: those that all certificates share, and those of precertificates whose final ones come in a moment."""
+_LARGE: Final = 2048
+"""Octets of a part that is not remembered: values and nodes of a hundred names take two hundred times as many."""
 _CERTIFICATE: Final = rfc5280.Certificate()
 _TBS: Final = _CERTIFICATE.componentType["tbsCertificate"].asn1Object
 _EXTENSIONS: Final = _TBS.componentType["extensions"].asn1Object
@@ -151,7 +153,15 @@ def _cut(octets: bytes) -> dict[str, bytes]:
     return {path: octets[offset:finish] for path, (_, offset, _, finish) in fields.items()}
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _part(_family: str, path: str, octets: bytes) -> Part:
+def _part(family: str, path: str, octets: bytes) -> Part:
+    return _remembered(family, path, octets) if len(octets) <= _LARGE else _decoded(path, octets)
+
+
+@lru_cache(maxsize=_MOST)
+def _remembered(_family: str, path: str, octets: bytes) -> Part:
+    return _decoded(path, octets)
+
+
+def _decoded(path: str, octets: bytes) -> Part:
     pdu, _ = decode_der(octets, asn1Spec=_SPECS.get(path, _EXTENSIONS.componentType))
     return Part(pdu)

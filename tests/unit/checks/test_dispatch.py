@@ -66,7 +66,7 @@ def by_pkilint(document: str) -> Callable[[bytes], Any]:
 def by_parts(document: str) -> Callable[[bytes], Any]:
     """As `pkilinting.findings` does, with a memory of its own."""
     ours = speed_up(stock(document))
-    parts._part.cache_clear()
+    parts._remembered.cache_clear()
 
     def look(octets: bytes) -> Any:
         loaded = parts.load(octets, "twin", family_of(document))
@@ -169,12 +169,12 @@ def test_what_is_remembered_of_a_part_holds_beside_any_others(document: str) -> 
         assert said(look, octets) == wanted
         kinds |= {code for _, _, findings in wanted for code, _ in findings} if isinstance(wanted, list) else set()
     assert len(kinds) > 25  # of findings: the mixtures are broken in many ways
-    assert parts._part.cache_info().hits > 2000  # and they do repeat
+    assert parts._remembered.cache_info().hits > 2000  # and they do repeat
 
 
 def test_the_tree_of_parts_is_the_tree_of_the_whole() -> None:
     """Each node: its place, its kind, its tags and its value; of what was decoded before, and is planted again, too."""
-    parts._part.cache_clear()
+    parts._remembered.cache_clear()
     for octets in [path.read_bytes() for path in GOLDEN] * 2:
         whole, made = loader.load_certificate(octets, "twin"), parts.load(octets, "twin", "tls")
         assert parts.parts_of(made)
@@ -217,6 +217,15 @@ def test_what_no_decoder_takes_is_left_to_pkilint() -> None:
         assert trees[0] == trees[1]
         left_alone += isinstance(trees[0], tuple)
     assert 20 < left_alone < 400
+
+
+def test_large_parts_are_not_remembered() -> None:
+    """Whoever orders certificates of a hundred names each takes no memory from the others."""
+    octets = twin(names=tuple(f"host-{number}.example.org" for number in range(150)))
+    (large,) = (index for index, each in enumerate(cut(octets)[1]) if len(each) > parts._LARGE)
+    first, second = (parts.parts_of(parts.load(octets, "twin", "tls")) for _ in range(2))
+    again = {path for path, part in first.items() if second[path] is part}
+    assert first.keys() - again == {f"certificate.tbsCertificate.extensions.{large}"}
 
 
 def test_whoever_asks_a_document_decodes_no_more_than_the_decoders_did() -> None:
