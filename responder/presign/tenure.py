@@ -50,10 +50,9 @@ STEP_SECONDS = 5.0
 MAINTAIN_EVERY = 60.0
 ROTATE_EVERY = 60.0
 TELL_SWITCHES_EVERY = 10.0
-BACKGROUND_EVERY = 1.0
-"""How often bulk news and due buckets are looked for; urgent news are at every step."""
-BULK_EVERY = 0.25
-"""While due buckets are signed, bulk news are looked for at most so often: each look is a question to the database."""
+BACKGROUND_EVERY = 0.25
+"""How often bulk news and due buckets are looked for, and bulk news while buckets are signed; urgent news are at every
+step. A mass revocation has its next buckets ready about as often, and no core should wait for them."""
 RETRY_AFTER = 10.0
 """An issuer that nothing could be signed for is left out of refreshes for so long."""
 NEWS_BATCH = 500
@@ -148,7 +147,7 @@ class Tenure:
                 if (bulk := await self._take_news(BULK)) is not None:
                     done += bulk.records
                     continue
-                self._done("bulk", BULK_EVERY)
+                self._done("bulk", BACKGROUND_EVERY)
                 all_read = True
             if (count := await self._refresh()) is not None:
                 done, all_read = done + count, False
