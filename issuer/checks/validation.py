@@ -23,6 +23,8 @@ _EMAIL_METHODS: Final = frozenset({"3.2.2.2"})  # SBR: control of the mailbox; b
 _ORGANIZATION_METHODS: Final = frozenset({"3.2.2.1", "3.2.3"})  # BR and SBR: identity of a registered body (G46)
 _PERSON_METHODS: Final = frozenset({"3.2.4"})  # SBR: identity of a person, whom the organization speaks for (G38)
 _BR: Final = "3.2.2.4."
+_CONSTRUCTED: Final = "3.2.2.4.4"  # an e-mail to a mailbox that the CA makes up of these words and the domain
+_MAILBOXES: Final = ("admin", "administrator", "webmaster", "hostmaster", "postmaster")
 REUSE: Final[Mapping[str, dated.Table[int]]] = MappingProxyType(
     {
         "dns": dated.DOMAIN_REUSE,
@@ -100,6 +102,19 @@ def check_method(kind: str, method: str, now: int) -> None:
     if method not in allowed:
         known = ", ".join(sorted(allowed))
         raise QuashError("validation.method", f"{method} validates no {kind} today: one of {known}", Kind.REFUSED)
+
+
+def check_asked(method: str, name: str, mailbox: str | None) -> None:
+    """Of a constructed e-mail the mailbox is part of the evidence (G36, BR 3.2.2.4.4). Raises `validation.mailbox`."""
+    if method != _CONSTRUCTED and mailbox is None:
+        return
+    local, _, domain = (mailbox or "").lower().rpartition("@")
+    if method != _CONSTRUCTED or local not in _MAILBOXES or domain != name:
+        raise QuashError(
+            "validation.mailbox",
+            f"{_CONSTRUCTED}, and no other method, names the mailbox that was asked: {' or '.join(_MAILBOXES)}@{name}",
+            Kind.REFUSED,
+        )
 
 
 def check_validated(wanted: Iterable[Identifier], found: Collection[Validation], now: int) -> None:

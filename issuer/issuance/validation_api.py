@@ -38,10 +38,14 @@ class ValidatedIdentifier(Applicant):
 
 
 class ValidationRecord(ValidatedIdentifier):
-    """`method`: its number in the BR or SBR; `validated_at`: RFC 3339, now when it is missing."""
+    """`method`: its number in the BR or SBR; `validated_at`: RFC 3339, now when it is missing.
+
+    `mailbox`: of method 3.2.2.4.4, the one of the five (G36) that was asked.
+    """
 
     method: Annotated[str, Field(pattern=r"^3\.2\.[0-9.]{1,12}$")]
     validated_at: Annotated[AwareDatetime, Strict(False)] | None = None
+    mailbox: Annotated[str, Field(min_length=3, max_length=320)] | None = None
 
 
 def add_routes(app: web.Application, pool: Pool, issuance: Issuance) -> None:
@@ -54,7 +58,7 @@ def add_routes(app: web.Application, pool: Pool, issuance: Issuance) -> None:
         async with acquire(pool) as conn:
             row = await record(
                 conn, officer.actor, body.applicant, body.identifier, method=body.method, validated_at=at, now=now,
-                registries=issuance.registries,
+                mailbox=body.mailbox, registries=issuance.registries,
             )  # fmt: skip
         return answer(_validation(row), 201)
 

@@ -8,7 +8,15 @@ from dataclasses import replace
 from issuer.checks import bodies
 from issuer.checks.names import check_mailbox, check_name
 from issuer.checks.registries import Registries
-from issuer.checks.validation import REUSE, check_method, check_validated, identifiers, organizations, proofs
+from issuer.checks.validation import (
+    REUSE,
+    check_asked,
+    check_method,
+    check_validated,
+    identifiers,
+    organizations,
+    proofs,
+)
 from issuer.profiles import LeafContent
 from quash.errors import Kind, QuashError
 from quash.pki import dated
@@ -38,11 +46,13 @@ async def record(
     method: str,
     validated_at: int,
     now: int,
+    mailbox: str | None = None,
     registries: Registries | None = None,
 ) -> Validation:
     """From now on the identifier counts as validated for the applicant. `identifier`: kind and value.
 
-    Raises `validation.own` (four eyes), `validation.method`, `validation.time`, `name.*`, `email.*`.
+    `mailbox`: which one was asked, of a constructed e-mail; kept in the act.
+    Raises `validation.own` (four eyes), `validation.method`, `.time`, `.mailbox`, `name.*`, `email.*`.
     """
     kind, value = identifier["kind"], identifier["value"]
     if await operators.is_behind(conn, officer, [applicant]):
@@ -51,7 +61,9 @@ async def record(
     if not now - dated.at(REUSE[kind], now) <= validated_at <= now + _CLOCK_STEP:
         raise QuashError("validation.time", "it was validated too long ago, or is yet to be (D21)", Kind.REFUSED)
     value = _normal(kind, value, registries)
-    return await _add(conn, officer, Validation(applicant, kind, value, method, validated_at, now, False, 0))
+    check_asked(method, value, mailbox)
+    row = Validation(applicant, kind, value, method, validated_at, now, False, 0)
+    return await _add(conn, officer, row, **({} if mailbox is None else {"mailbox": mailbox}))
 
 
 async def withdraw(conn: Connection, officer: str, applicant: str, identifier: Mapping[str, str], now: int) -> None:
@@ -75,7 +87,7 @@ async def withdraw(conn: Connection, officer: str, applicant: str, identifier: M
             await _add(conn, officer, replace(row, method="", recorded_at=now, withdrawn=True))
 
 
-async def _add(conn: Connection, officer: str, row: Validation) -> Validation:
+async def _add(conn: Connection, officer: str, row: Validation, **evidence: str) -> Validation:
     async with conn.transaction():
         act_id = await acts.record(
             conn,
@@ -88,6 +100,7 @@ async def _add(conn: Connection, officer: str, row: Validation) -> Validation:
                 "value": row.value,
                 "method": row.method,
                 "validated_at": row.validated_at,
+                **evidence,
             },
         )
         made = replace(row, act_id=act_id)

@@ -39,6 +39,10 @@ def add(
     value: _Value,
     for_: _For,
     method: Annotated[str, typer.Option("--method", help="Of the rules: 3.2.2.4.7.")],
+    mailbox: Annotated[
+        str | None,
+        typer.Option("--mailbox", help="Of 3.2.2.4.4: admin@, administrator@, webmaster@, hostmaster@ or postmaster@."),
+    ] = None,
     at: Annotated[str | None, typer.Option("--at", help="When, RFC 3339; empty: now.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     state: StateOption = DEFAULT_STATE,
@@ -48,6 +52,7 @@ def add(
 ) -> None:
     """Record that an identifier was validated; the applicant may not record for itself."""
     body = {"applicant": for_, "kind": kind, "value": value, "method": method, "validated_at": at}
+    body["mailbox"] = mailbox
     deployment = context(config, state, set_)
     _tell(Api(deployment, deployment.config.issuer, as_).post("/v1/validations", body), as_json=json_)
 

@@ -154,6 +154,33 @@ async def test_marks_that_prove_nothing(
     assert await world.fetch("select from validated_identifier union all select from act") == []
 
 
+MAILBOXES = {
+    "admin@example.org": True,
+    "Hostmaster@Example.org": True,
+    "postmaster@example.org": True,
+    "info@example.org": False,
+    "admin@www.example.org": False,
+    "admin@example.org.evil.example": False,
+    "admin": False,
+    None: False,
+}
+
+
+@pytest.mark.parametrize("mailbox", MAILBOXES)
+async def test_a_constructed_e_mail_went_to_one_of_five_mailboxes(world: World, mailbox: str | None) -> None:
+    """G36: at the domain that is validated; the act says which."""
+    if not MAILBOXES[mailbox]:
+        with pytest.raises(QuashError, match=r"validation\.mailbox.*webmaster"):
+            await _mark(world, DNS, "3.2.2.4.4", mailbox=mailbox)
+        assert await world.fetch("select from validated_identifier") == []
+        return
+    await _mark(world, DNS, "3.2.2.4.4", mailbox=mailbox)
+    (act,) = await world.fetch("select subject from act")
+    assert act["subject"]["mailbox"] == mailbox
+    with pytest.raises(QuashError, match=r"validation\.mailbox"):
+        await _mark(world, DNS, "3.2.2.4.7", mailbox=mailbox)
+
+
 async def test_nobody_marks_for_oneself(world: World) -> None:
     """Four eyes."""
     async with world.pool.acquire() as conn:
