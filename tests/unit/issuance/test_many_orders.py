@@ -17,7 +17,8 @@ from quash.store.roles import ISSUING
 from tests.support.issuing import World, make_csr, private_key
 from tests.support.transparency import logs_of
 
-AT_ONCE = 6  # fewer than connections in the pool: each order holds one while it is signed
+PROCESSES = 2  # each with a pool of its own
+KEYS = 7  # of so many subscribers: some orders have their key's lock to themselves, others wait for it
 
 
 class ProcessEndedError(Exception):
@@ -36,19 +37,20 @@ async def test_no_serial_stands_twice_and_none_is_unanswered(
             raise ProcessEndedError
 
     root = await world.certificate_of("root")
-    csr = make_csr(key=private_key("leaf"))
+    requests = [make_csr([f"www{key}.example.org"], key=private_key(f"leaf {key}")) for key in range(KEYS)]
     async with logs_of(tmp_path / "list", clock, [root]) as (client, _):
         logging = Logging(world.signer.sign_precertificate, client)
-        falling = world.issuance(logging=logging, passed=passed)
-        gate = asyncio.Semaphore(AT_ONCE)
+        processes = [
+            world.issuance(pool=await database.pool(ISSUING), logging=logging, passed=passed) for _ in range(PROCESSES)
+        ]
 
-        async def one() -> None:
-            async with gate:
-                with contextlib.suppress(ProcessEndedError, QuashError):
-                    order = await falling.submit("operator:ann", "tls-dv", csr)
-                    await falling.finish(order.id, timeout=0)
+        async def one(number: int) -> None:
+            falling = processes[number % PROCESSES]
+            with contextlib.suppress(ProcessEndedError, QuashError):
+                order = await falling.submit("operator:ann", "tls-dv", requests[number % KEYS])
+                await falling.finish(order.id, timeout=0)
 
-        await asyncio.gather(*(one() for _ in range(count)))
+        await asyncio.gather(*map(one, range(count)))
         half_done = await world.fetch("select from certificate_order where state in ('pending', 'ready')")
         assert len(half_done) > count // 10  # otherwise this proves nothing
         restarted = world.issuance(pool=await database.pool(ISSUING), logging=logging)
