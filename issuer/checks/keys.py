@@ -61,6 +61,7 @@ class KeyChecks:
             self._good[digest] = None
             if len(self._good) > _REMEMBERED:
                 self._good.popitem(last=False)
+        self._blocklists = [(name, each.current()) for name, each in self._blocklists]
         for name, blocklist in self._blocklists:
             if spki in blocklist:
                 raise QuashError("key.listed", f"the blocklist {name} has this key: make a new one (D45)", Kind.REFUSED)

@@ -11,11 +11,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from issuer.checks import blocklist
 from issuer.checks.blocklist import Blocklist, write_blocklist
 from issuer.checks.keys import KeyChecks
+from quash.cli.main import main
 from quash.errors import Kind, QuashError
 from quash.runtime.config import Checks
 from tests.support.issuing import private_key, spki_of
@@ -56,6 +60,31 @@ def test_a_list_finds_its_keys_and_no_others(tmp_path: Path, others: int) -> Non
         assert good not in found
 
 
+@pytest.mark.parametrize("kind", ["spki", "badkeys"])
+def test_a_list_is_built_from_hashes_and_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """D42: comments, both notations, duplicates; sorted in parts as a large one is; what is wrong leaves the old."""
+    monkeypatch.setattr(blocklist, "_PART", 7)
+    digest = hashlib.sha256(BAD).digest() if kind == "spki" else _badkeys_record(BAD)[:15] + bytes(17)
+    pem = private_key("rsa-bad").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    lines = ["# ours", digest.hex(), digest.hex().upper(), pem, *(secrets.token_hex(32) for _ in range(50))]
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.write_text("\n".join(lines))
+    with pytest.raises(SystemExit) as end:
+        main(["blocklist", "build", "--json", "--kind", kind, str(source), str(out)])
+    assert (end.value.code or 0, orjson.loads(capsys.readouterr().out)["keys"]) == (0, 52)
+    found = Blocklist(out, kind)
+    assert (BAD in found, BAD_RSA in found, GOOD in found, len(found)) == (True, True, False, 52)
+    for wrong in ("nonsense", pem[:-40], "\N{SNOWMAN}"):
+        source.write_text(f"{digest.hex()}\n{wrong}\n", encoding="utf-8")
+        with pytest.raises(SystemExit) as end:
+            main(["blocklist", "build", "--kind", kind, str(source), str(out)])
+        assert end.value.code == 2
+        assert len(Blocklist(out, kind)) == 52
+        assert not out.with_name("out.new").exists()
+
+
 def test_a_look_up_in_a_large_list_takes_microseconds(tmp_path: Path) -> None:
     """Two million records: CPU time for each look-up, far below what any other check costs."""
     numbers = range(0, 1 << 32, (1 << 32) // 2_000_000)
@@ -92,6 +121,13 @@ async def test_a_listed_key_is_refused_by_its_list_and_arithmetic_is_done_once(t
             with pytest.raises(QuashError, match="debian") as error:
                 await check(BAD)
             assert (error.value.code, error.value.kind) == ("key.listed", Kind.REFUSED)
+        write_blocklist(tmp_path / "list", [GOOD])  # a new list counts without a restart, for keys that were good too
+        await check(BAD)
+        with pytest.raises(QuashError, match="debian"):
+            await check(GOOD)
+        (tmp_path / "list").unlink()
+        with pytest.raises(QuashError, match=r"blocklist\.unreadable"):
+            await check(BAD)
 
 
 @asynccontextmanager
