@@ -90,6 +90,7 @@ class Presigner:
         self._look_at_keys_at = 0.0
         self._aside_until = 0.0
         self._keep_until = 0.0
+        self._gave_up = False
 
     @property
     def leading(self) -> bool:
@@ -120,8 +121,11 @@ class Presigner:
         try:
             lease = await self._holder.hold()
             if lease is None:
+                self._gave_up = False  # somebody came
                 await self._stand_by()
                 return 0
+            if self._gave_up:
+                self._gave_up, self._keep_until = False, self._clock.monotonic() + KEEP_AFTER_ALL
             if self._tenure is None or self._tenure.lease is not lease:
                 self._tenure = await self._begin(lease)
                 LEADING.set(1)
@@ -145,7 +149,7 @@ class Presigner:
         alarm("presign.gave_up", f"another presigner has the keys: {'; '.join(self._keys.problems.values())}")
         await self._end()
         self._aside_until = self._clock.monotonic() + STAND_ASIDE
-        self._keep_until = self._clock.monotonic() + KEEP_AFTER_ALL
+        self._gave_up = True
 
     async def close(self) -> None:
         """Gives the lease up and closes the keys."""
@@ -188,6 +192,7 @@ class Presigner:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         self._looking, self._looked, self._obstacle = None, False, None
+        self._look_again_at = 0.0  # when this one stands by again, it makes no offer before it has looked
 
     async def _begin(self, lease: Lease) -> Tenure:
         """Looks whether this clock and this database may be trusted, before anything is signed."""

@@ -372,7 +372,8 @@ class Tenure:
     def _pause(self, issuer_id: int, error: QuashError, certificates: int) -> None:
         alarm(error.code, error.message, issuer_id=issuer_id, certificates=certificates)
         self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
-        self._due.pop("keys", None)  # perhaps it is the key, which another one may have
+        if not self._keys.problems:
+            self._due.pop("keys", None)  # perhaps it is the key, which another one may have
 
     async def _remember_proofs(
         self, conn: Connection, permitted: Permitted, unsigned: Collection[CertificateStatus] = ()

@@ -131,6 +131,22 @@ async def test_who_gave_up_in_vain_goes_on(world: Any, monkeypatch: pytest.Monke
     assert gave_up() == before + 1
 
 
+async def test_who_loses_the_lease_for_a_moment_gets_it_back_from_one_without_the_key(world: Any) -> None:
+    """It offers again as soon as it has looked again, and that the other one gave up before keeps it from nothing."""
+    await world.authority()
+    here, there = Machine(world), Machine(world)
+    first, second = await here.presigner(), await there.presigner()
+    await together(world, 3, first, second)
+    here.away = True
+    await together(world, 100, first, second)
+    assert (first.leading, second.leading) == (False, True)
+    await second._end()  # as when its session with the database is lost
+    await together(world, 2, first)
+    assert (first.leading, second.leading) == (True, False)
+    await together(world, 60, first, second)
+    assert (first.leading, second.leading) == (False, True)
+
+
 async def test_standby_keys_unlooked(world: Any) -> None:
     """Who stands by says within a minute that it could not sign, and when it can again."""
     await world.authority()
