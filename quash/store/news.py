@@ -229,7 +229,7 @@ class NewsReader:
             return True
         lags = row["news_standby"]
         mark = self.position.mark
-        if mark is not None and not row["news_marked"] and not (lags and mark.tx >= row["news_xmax"]):
+        if mark is not None and not row["news_marked"] and not (lags and mark.tx >= row["news_xmin"]):
             return True
         return not lags and self.position.tx > row["news_xmax"]
 
