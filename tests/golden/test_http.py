@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -37,6 +37,7 @@ RULES = {*(f"A{number}" for number in (5, *range(9, 14), *range(18, 40), 41)), "
 STATUSES = {200: 225, 304: 14, 404: 1, 405: 5, 413: 1, 414: 1, 431: 1}
 SIGNED = sorted({case["answer"] for case in CASES.values() if str(case["answer"]).endswith(".der")})
 WITHIN = 10.0  # seconds, A40
+_AHEAD = 5 * 86_400  # of the heartbeat: it is newer than every moment that is asked about
 
 
 def test_no_golden_is_lost() -> None:
@@ -74,13 +75,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The golden CAs' answers, served."""
     writer = LmdbWriter(tmp_path_factory.mktemp("golden"))
     listed = catalog()
-    heartbeat = SIGNED_AT + 5 * 86_400  # ahead of every moment that is asked about
+    heartbeat = SIGNED_AT + _AHEAD
     writer.apply(Changes(records(), listed.templates.values(), listed.issuers.values(), heartbeat, complete=True))
     clock, config = FakeClock(SIGNED_AT), Config()
     workers, ports = {}, {}
 
     async def serve(loop: asyncio.AbstractEventLoop, fast: bool) -> asyncio.Server:
         worker = Worker(LmdbReader(shared=writer), clock, config, Health(), structlog.get_logger())
+        worker._limits = replace(worker._limits, ahead=_AHEAD)  # these clocks are set to and fro
         worker.refresh()
         server = HttpServer(worker.answer, config.responder, now=clock.now, fast=worker.fast if fast else None)
         listener = await loop.create_server(server, "127.0.0.1", 0)
