@@ -121,7 +121,10 @@ def write_blocklist(path: Path, spkis: Iterable[bytes]) -> None:
 
 
 def build(path: Path, kind: str, digests: Iterable[bytes]) -> int:
-    """Writes a list of keys' digests as `read_source` gives them, in its place when whole; returns how many keys."""
+    """Writes a list of keys' digests as `read_source` gives them, in its place when whole; returns how many keys.
+
+    Raises `blocklist.empty`: a list of nothing is no list, and takes no other's place.
+    """
     form, beside = _FORMATS[kind], path.with_name(path.name + ".new")
     pad, count, last = bytes(form.record - form.key), 0, b""
     with ExitStack() as runs, beside.open("wb") as out:
@@ -130,6 +133,8 @@ def build(path: Path, kind: str, digests: Iterable[bytes]) -> int:
             if digest != last:
                 out.write(digest + pad)
                 count, last = count + 1, digest
+        if not count:
+            raise QuashError("blocklist.empty", "there is no key in it: nothing was written")
         out.flush()
         os.fsync(out.fileno())
         beside.replace(path)

@@ -83,6 +83,11 @@ def test_a_list_is_built_from_hashes_and_keys(
         assert end.value.code == 2
         assert len(Blocklist(out, kind)) == 52
         assert not out.with_name("out.new").exists()
+    source.write_text("# nothing but this\n")
+    with pytest.raises(SystemExit) as end:
+        main(["blocklist", "build", "--kind", kind, str(source), str(out)])
+    assert "blocklist.empty" in capsys.readouterr().err
+    assert (end.value.code, len(Blocklist(out, kind))) == (2, 52)
 
 
 def test_a_look_up_in_a_large_list_takes_microseconds(tmp_path: Path) -> None:
