@@ -36,7 +36,7 @@ Finish = Callable[[Connection, bytes], Awaitable[T]]
 class Wanted:
     """A certificate that shall exist. `build` makes its TBS; `not_after` is inclusive, in Unix seconds.
 
-    `about`: what the act of its issuance says beside issuer, serial and profile.
+    `about`: what the act of its issuance says beside issuer, serial and profile. `theirs`: the key is somebody else's.
     """
 
     issuer: Issuer
@@ -46,6 +46,7 @@ class Wanted:
     not_after: int
     build: Callable[[Frame], bytes]
     about: Mapping[str, Any] = field(default_factory=dict)
+    theirs: bool = False
 
     def frame(self, serial: bytes, not_before: int, not_after: int) -> Frame:
         return Frame(
@@ -80,8 +81,9 @@ class Ceremony:
             locks.kill_switch_lock(conn, stop=False),
             locks.spki_lock(conn, spki_sha256),
         ):
-            # 1. The key is as good as a subscriber's has to be, whoever made it.
-            await check_ca_key(conn, self._config.checks, wanted.spki, issuer=wanted.issuer)
+            # 1. The key is as good as a subscriber's has to be, whoever made it. No stranger knows one of ours yet, and
+            #    a machine with CA keys may have no way out.
+            await check_ca_key(conn, self._config.checks, wanted.spki, issuer=wanted.issuer, ask=wanted.theirs)
             # 2. A serial that a crash left reserved is used while young and if its bytes say what is wanted now, else
             #    revoked: each one is answered (A8).
             serial = await self._resume(conn, wanted, spki_sha256)

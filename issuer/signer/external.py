@@ -108,7 +108,9 @@ async def sign_sub_ca(deployment: Deployment, asked: External) -> tuple[bytes, l
             return der
 
         return (
-            await ceremony.issue(Wanted(parent, profile, build_name(subject), spki, not_after, build, about), finish),
+            await ceremony.issue(
+                Wanted(parent, profile, build_name(subject), spki, not_after, build, about, theirs=True), finish
+            ),
             chain,
         )
     finally:

@@ -152,7 +152,7 @@ class _Hierarchy:
     async def _make_root(self, wanted: configuration.Issuer) -> Issuer:
         spki = self._files.ensure("offline", wanted.name, wanted.key)
         async with acquire(self._pool) as conn:
-            await check_ca_key(conn, self._config.checks, spki, issuer=None)
+            await check_ca_key(conn, self._config.checks, spki, issuer=None, ask=False)  # made just now
         now, subject, algorithm = self._now(), _subject(wanted), algorithm_for_spki(spki)
         frame = Frame(new_serial(), algorithm, subject, now, now + wanted.days * DAY - 1, subject, spki)
         tbs = ca_profiles.root(frame)

@@ -17,10 +17,11 @@ from cryptography.x509.oid import NameOID
 from issuer.checks import csr
 from issuer.checks.blocklist import write_blocklist
 from issuer.checks.findings import at_or_above
+from issuer.checks.keys import PwnedKeysClient
 from issuer.signer.external import External, sign_sub_ca
 from issuer.signer.lint import findings
 from issuer.signer.service import CaSigner
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.pki.serials import parse_serial
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Checks, Config, Permitted
@@ -71,6 +72,22 @@ def asked(key: PrivateKey | None = None, subject: Subject = SUBJECT, **changes: 
 
 def _permit(what: dict[str, Any]) -> Permitted:
     return Permitted.model_validate(what)
+
+
+async def test_a_service_is_asked_about_their_key(eca: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G9: what it knows gets no certificate, nor does a key while it has no answer."""
+    heard: list[bytes] = []
+
+    async def check(_: PwnedKeysClient, spki_sha256: bytes) -> None:
+        heard.append(spki_sha256)
+        raise QuashError("key.pwned", "known", Kind.REFUSED)
+
+    monkeypatch.setattr(PwnedKeysClient, "check", check)
+    checks = Checks.model_validate({"pwnedkeys": {"url": "http://127.0.0.1:9"}})
+    asking = replace(eca.deployment, config=eca.deployment.config.model_copy(update={"checks": checks}))
+    with pytest.raises(QuashError) as error:
+        await sign_sub_ca(asking, asked())
+    assert (error.value.code, len(heard)) == ("key.pwned", 1)
 
 
 async def test_constraints_bind_what_others_sign(eca: Made, tmp_path: Path) -> None:
