@@ -236,7 +236,7 @@ class Issuance:
             if reserved.tbs is not None and is_poisoned(reserved.tbs):
                 return _Work(order, plan, await sign.sign_precertificate(means, conn, order, plan, reserved))
             order, done = await sign.sign_certificate(
-                means, conn, order, plan, reserved, answered=self._is_answered_still(work)
+                means, conn, order, plan, reserved, answered=lambda: self._is_answered_still(work)
             )
             return _Work(order, plan, done, work.answered)
         except QuashError as error:

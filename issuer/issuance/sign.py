@@ -5,6 +5,7 @@ The locks and the commit are on one connection: when it is lost, so is the commi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from issuer.issuance import ending, prepare
@@ -33,11 +34,12 @@ async def sign_precertificate(means: Means, conn: Connection, order: Order, plan
 
 
 async def sign_certificate(
-    means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved, *, answered: bool
+    means: Means, conn: Connection, order: Order, plan: Plan, reserved: Reserved, *, answered: Callable[[], bool]
 ) -> tuple[Order, Reserved]:
     """T3. After a precertificate it is no news: OCSP answers for the serial, and those answers are out (step 8).
 
-    `answered`: this worker saw them just now; then the order is `issued`, unless the serial was revoked meanwhile.
+    `answered`: whether this worker saw them just now, asked before the commit; then the order is `issued`, unless the
+    serial was revoked meanwhile.
     """
     async with signing_locks(conn, reserved.spki_sha256):
         der = await _signed(means, conn, plan, reserved, means.sign)
@@ -57,7 +59,7 @@ async def sign_certificate(
             now,
             news=reserved.state != "precertificate",
             logged=plan.kind.logged and means.logging is not None,
-            answered=answered,
+            answered=answered(),
             action="certificate.issue",
             subject=subject,
         )
