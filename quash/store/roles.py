@@ -107,7 +107,11 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "operator": _READ,
         "outbox": {**_APPEND, "select": ("id",)},
         "act": _READ_APPEND,
-        "lint_result": _READ_APPEND,
+        # Of orders alone: what is said of CAs and OCSP signers is not its to write.
+        "lint_result": {
+            **_READ,
+            "insert": ("at", "order_id", "document", "linter", "version", "findings", "refused"),
+        },
         "configuration_seen": _READ_APPEND,
         "final_submission": {**_READ_APPEND, "update": ("attempts", "next_at", "logged_at", "log_id")},
         "idempotent_request": _IDEMPOTENCY,

@@ -88,6 +88,7 @@ DENIED = [
     (roles.CA_SIGNER, "select * from feed"),
     (roles.CA_SIGNER, "select * from operator"),
     (roles.ISSUING, "insert into blocked_key (spki_sha256) values ('')"),
+    (roles.ISSUING, "insert into lint_result (serial) values ('')"),
     (roles.ISSUING, "insert into signing_log (at) values (1)"),
     (roles.ISSUING, "update certificate set spki_sha256 = null"),
     (roles.ISSUING, "update certificate set not_after = 0"),
