@@ -30,12 +30,21 @@ from quash.store.service_user import ServiceUser, service_user
 
 def _shared_buffers() -> int:
     """An eighth of the memory in MB, within what is useful; it is taken as it is needed."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return max(128, min(4096, memory // 8))
+    return max(128, min(4096, (_memory() >> 20) // 8))
+
+
+def _memory() -> int:
+    """Octets that this machine has, or that the container we are in may use."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(_CONTAINER.read_text()))
+    except (OSError, ValueError):  # no cgroup of version 2, or `max`
+        return machine
 
 
 SUPERUSER = "postgres"
 _PORT = 5432
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _SETTINGS = {
     "listen_addresses": "",
     "port": str(_PORT),
