@@ -23,6 +23,8 @@ from quash.cache.environment import (
 )
 from quash.errors import QuashError
 
+_ROUNDS = 3
+"""In which the records of a commit are written: each third one, then those between."""
 _Txn = Any  # lmdb.Transaction, whose types allow for the memoryviews that we never ask for
 
 
@@ -221,13 +223,24 @@ def read_catalog(txn: _Txn, env: Environment) -> Catalog:
 def _apply_records(txn: _Txn, env: Environment, greatest: dict[bytes, bytes]) -> int:
     get, put, records = txn.get, txn.put, env.records
     applied = 0
-    for key in sorted(greatest):  # neighbours share pages
+    for key in _in_order_of_writing(greatest):
         record = greatest[key]
         old = get(key, db=records)
         if old is None or record > old:
             put(key, record, db=records)
             applied += 1
     return applied
+
+
+def _in_order_of_writing(keys: Iterable[bytes]) -> Iterator[bytes]:
+    """Neighbours share pages, so in order; though not in one go.
+
+    A page that is full is split in the middle. Where a run of new keys falls between others, as an import's buckets
+    do, everything ascending would leave nearly each page behind half empty: 300 octets a record, so 220 (measured).
+    """
+    ordered = sorted(keys)
+    for first in range(_ROUNDS):
+        yield from ordered[first::_ROUNDS]
 
 
 def _apply_catalog(txn: _Txn, env: Environment, changes: Changes) -> None:

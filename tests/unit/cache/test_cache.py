@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -332,6 +333,23 @@ def test_a_file_closed_in_order_is_trusted_after_a_reboot(folder: Path) -> None:
     with env.env.begin(env.meta) as txn:
         assert txn.get(files.MARK_KEY) == b""
     env.close()
+
+
+@pytest.mark.parametrize(("run", "runs_of_a_commit"), [(200, 3), (1500, 1), (1500, 3), (20_000, 1)])
+def test_a_record_takes_less_than_300_octets(folder: Path, run: int, runs_of_a_commit: int) -> None:
+    """Design, section 8: also where an import's buckets, each a range of serials, arrive in any order."""
+    dice = random.Random(5)
+    serials = sorted(dice.randbytes(16) for _ in range(20_000))
+    runs = [serials[begin : begin + run] for begin in range(0, len(serials), run)]
+    dice.shuffle(runs)
+    writer = LmdbWriter(folder)
+    for begin in range(0, len(runs), runs_of_a_commit):
+        some = itertools.chain.from_iterable(runs[begin : begin + runs_of_a_commit])
+        writer.apply(Changes([(1, serial, record()) for serial in some]))
+    writer.environment.close()
+    report = fsck.examine(folder, NOW)
+    assert report.records == len(serials)
+    assert report.used_bytes / report.records < 260
 
 
 def test_fsck_counts_what_is_there(folder: Path, writer: LmdbWriter) -> None:
