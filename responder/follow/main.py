@@ -100,7 +100,7 @@ def _closing(writer: LmdbWriter) -> Iterator[None]:
     trusted = True
     try:
         yield
-    except Exception:
+    except Exception:  # raised again; whatever it was, the file may be half written
         trusted = False
         raise
     finally:

@@ -23,6 +23,12 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run([*root, "umount", "--lazy", folder], check=True)
 
 
+def grow(folder: Path, size: str) -> None:
+    """More room on it."""
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    subprocess.run([*root, "mount", "-o", f"remount,size={size}", folder], check=True)
+
+
 def fill(ballast: io.FileIO) -> None:
     """Until nothing more goes in."""
     try:

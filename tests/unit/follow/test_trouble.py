@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,15 @@ from quash.store.news import Mark, Position
 from responder.follow.follower import Follower
 from responder.follow.main import main
 from responder.follow.trust import Limits
+from tests.support.small_disk import grow
+from tests.support.small_disk import small_disk as small_disk_at
 from tests.unit.follow.conftest import BULK, Node, rebuilt
 
 S, T = b"\x01", b"\x02"
 
 
 def make_room(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    grow(disk, "8m")
 
 
 @pytest.fixture
@@ -36,13 +37,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, with room for little more than an empty cache."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], check=False)
-    if mount.returncode != 0:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with small_disk_at(folder, "600k"):
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 async def test_real_disk_full(node: Node, small_disk: Path) -> None:
