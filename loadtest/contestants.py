@@ -22,8 +22,8 @@ from loadtest.pki import BenchIssuer, fill
 from loadtest.servers import VERIFIED, Contestant, fetch, running
 from loadtest.system import REPOSITORY
 from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import verify_response
 from quash.runtime.state import State
 
 _NGINX = """

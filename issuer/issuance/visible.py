@@ -15,8 +15,9 @@ import aiohttp
 
 from quash.errors import QuashError
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import GOOD, Status, verify_response
+from quash.pki.ocsp_response import GOOD, Status
 from quash.runtime.clock import Clock
 
 MAX_RESPONSE: Final = 64 * 1024

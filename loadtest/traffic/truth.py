@@ -15,7 +15,7 @@ from cryptography import x509
 from quash.errors import QuashError
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
 from quash.pki.certificate import read_certificate
-from quash.pki.ocsp_response import verify_response
+from quash.pki.ocsp_reading import verify_response
 
 SKEW = 60  # seconds that clocks may differ by
 OLDEST = 86_400  # seconds; an answer is renewed daily at least (G3)

@@ -31,8 +31,8 @@ from quash.cli.common import (
 )
 from quash.errors import Kind, QuashError
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
+from quash.pki.ocsp_reading import parse_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import parse_response
 from quash.runtime import control
 
 drill_app = typer.Typer(no_args_is_help=True, add_completion=False)

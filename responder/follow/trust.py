@@ -17,7 +17,8 @@ from quash.errors import QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, verify
 from quash.pki.certid import CertIdHash
 from quash.pki.certificate import CertificateFields, read_certificate
-from quash.pki.ocsp_response import ResponseTemplate, Status, check_delegation
+from quash.pki.ocsp_reading import check_delegation
+from quash.pki.ocsp_response import ResponseTemplate, Status
 from quash.pki.reasons import ALLOWED_REASONS
 from quash.runtime.clock import AHEAD
 

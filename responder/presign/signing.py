@@ -19,7 +19,8 @@ from quash.keys import KeyHandle
 from quash.pki.algorithms import verify
 from quash.pki.certid import CertId, CertIdHash
 from quash.pki.certificate import read_certificate
-from quash.pki.ocsp_response import ResponseTemplate, Status, verify_response
+from quash.pki.ocsp_reading import verify_response
+from quash.pki.ocsp_response import ResponseTemplate, Status
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
 from responder.presign.agreement import TOLERANCE

@@ -3,22 +3,21 @@
 1. **Read** news from the outbox, urgent lane first, or the next slice of a due bucket: what OCSP must say now.
 2. **Permit**: no first `good` without proof that the issuer signed the certificate (`permit`).
 3. **Sign** both CertID hashes of each, and check a sample as a stranger would (`desk`, `crew`, `signing`). News are
-   signed here and now; slices of buckets by the crew, several at once, while the next ones are read and fed.
+   signed here and now (`news_signing`); slices of buckets by the crew, several at once, while the next ones are read
+   and fed (`pipeline`).
 4. **Feed**: in one transaction compare the fence, append the records, and remember how far the news were taken up.
 
 A crash, an error or a lost lease before 4 has written nothing, and the same news are read again. What could not be
-signed (no signer, key away) makes its bucket due in 4, which is durable, and does not hold up the other issuers.
+signed (no signer, key away: `obstacles`) makes its bucket due in 4, which is durable, and does not hold up the other
+issuers. What is due by the clock, and how long a step may take, says the `timetable`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from quash.cache.layout import encode_heartbeat, join_batches
-from quash.errors import QuashError
 from quash.pki.rules import RESPONSE_VALIDITY_MAX
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
@@ -34,35 +33,31 @@ from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import Desk
 from responder.presign.feeder import Feeder, Within
 from responder.presign.key_watch import KeyWatch
-from responder.presign.metrics import BATCH_SECONDS, OLDEST, OLDEST_LIMIT, SIGNED, alarm, switches
+from responder.presign.metrics import BATCH_SECONDS, SIGNED, alarm, switches
+from responder.presign.news_signing import NewsSigner
+from responder.presign.obstacles import Obstacles
 from responder.presign.permit import Permitted, needs_proof, permit
-from responder.presign.pipeline import CREW_SLICE, Hinted, Pipeline, until_hinted
+from responder.presign.pipeline import Hinted, Pipeline, until_hinted
 from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
 from responder.presign.rotation import MakeKey, SignerRotation
-from responder.presign.schedule import late_after, next_due
+from responder.presign.schedule import next_due
 from responder.presign.signing import Batch
 from responder.presign.throughput import Throughput
+from responder.presign.timetable import Timetable
+from responder.presign.upkeep import Upkeep
 
 HEARTBEAT_EVERY = 1.0
-STEP_SECONDS = 5.0
-"""After which a step leaves the rest to the next one."""
 MAINTAIN_EVERY = 60.0
 ROTATE_EVERY = 60.0
 TELL_SWITCHES_EVERY = 10.0
 BACKGROUND_EVERY = 0.25
 """How often bulk news and due buckets are looked for, and bulk news while buckets are signed; urgent news are at every
 step. A mass revocation has its next buckets ready about as often, and no core should wait for them."""
-RETRY_AFTER = 10.0
-"""An issuer that nothing could be signed for is left out of refreshes for so long."""
 NEWS_BATCH = 500
 CREW_BATCH = 4000
 """Bulk news at once, when there are as many: they are signed by the crew, in slices."""
-PRUNE_BATCH = 10_000
-PRUNE_BATCHES = 10
-"""Of a minute: a mass revocation leaves more news behind than one."""
 
-_SLICE = CREW_SLICE // 3
 _LANES = {URGENT: "urgent", BULK: "bulk"}
 
 
@@ -103,7 +98,6 @@ class Tenure:
         self._clock = clock
         self._settings = settings
         self.roster = roster
-        self.unfinished = False
         self._feeder = Feeder(
             pool,
             lease,
@@ -118,43 +112,56 @@ class Tenure:
             desk, crew, agreement, permit=self._permit, choose=self._choose, validity=settings.validity
         )
         self._rotation = SignerRotation(pool, lease, make_key, clock)
-        self._keys = keys
-        self._paused: dict[int, float] = {}
-        self._due: dict[str, float] = {}
+        self._timetable = Timetable(clock)
+        self._obstacles = Obstacles(keys, self._timetable, clock)
+        self._news = NewsSigner(
+            desk=desk,
+            crew=crew,
+            choose=self._choose,
+            obstacles=self._obstacles,
+            pace=self._pace,
+            clock=clock,
+            validity=settings.validity,
+        )
+        self._upkeep = Upkeep(pool, self._feeder, readers, clock, settings)
         self._latest: int | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last step left work that is due."""
+        return self._timetable.unfinished
 
     async def step(self) -> int:
         """Does work due now, urgent news before each part of anything else; returns how many records it fed.
 
         All of it, or what some seconds are enough for (`unfinished`): what is not about records must not wait for it.
         """
-        done, all_read, until = 0, False, self._clock.monotonic() + STEP_SECONDS
-        self.unfinished = False
-        await self._look_at_keys()
+        done, all_read = 0, False
+        self._timetable.begin_step()
+        await self._obstacles.look(self.roster)
         await self._mend_set_back()
         while True:
             urgent = await self._take_news(URGENT)
             await self._heartbeat()
             done += urgent.records if urgent is not None else 0
-            if self._clock.monotonic() >= until:
-                self.unfinished = True
+            if self._timetable.step_is_over():
                 break
             if urgent is not None and urgent.more:
                 continue
-            if not self._is_due("background"):
+            if not self._timetable.is_due("background"):
                 break  # what was committed since that reading has sent its own hint
-            if self._is_due("bulk"):
+            if self._timetable.is_due("bulk"):
                 if (bulk := await self._take_news(BULK)) is not None:
                     done += bulk.records
                     continue
-                self._done("bulk", BACKGROUND_EVERY)
+                self._timetable.done("bulk", BACKGROUND_EVERY)
                 all_read = True
             if (count := await self._refresh()) is not None:
                 done, all_read = done + count, False
             elif all_read:
-                self._done("background", BACKGROUND_EVERY)
+                self._timetable.done("background", BACKGROUND_EVERY)
             else:
-                self._due.pop("bulk", None)  # what came while the last ones were signed
+                self._timetable.at_once("bulk")  # what came while the last ones were signed
         await self._rotate()
         await self._tell_switches()
         await self._maintain()
@@ -163,11 +170,6 @@ class Tenure:
     def close(self) -> None:
         """What is being signed is not waited for."""
         self._pipeline.close()
-
-    async def _look_at_keys(self) -> None:
-        if self._is_due("keys"):
-            await self._keys.look(self.roster, int(self._clock.now()))
-            self._done("keys", self._keys.pause)
 
     async def _mend_set_back(self) -> None:
         """Before anything hides the traces in the database: when the tenure begins, and when our clock goes back."""
@@ -182,16 +184,16 @@ class Tenure:
 
         await self._feeder.write([], within)
         self._latest = now
-        self._due.pop("background", None)
+        self._timetable.at_once("background")
 
     async def _heartbeat(self) -> None:
         """Tells nodes each second that the feed is alive; not while the clocks disagree, nor without the lease."""
-        if not self._is_due("heartbeat"):
+        if not self._timetable.is_due("heartbeat"):
             return
         async with acquire(self._pool) as conn:
             now = await self._agreement.now(conn)
         await self._feeder.write([FeedRow(URGENT, "heartbeat", None, encode_heartbeat(now))])
-        self._done("heartbeat", HEARTBEAT_EVERY)
+        self._timetable.done("heartbeat", HEARTBEAT_EVERY)
 
     async def _take_news(self, lane: int) -> _Taken | None:
         """One batch of a lane of the outbox; None: there is no news."""
@@ -208,40 +210,42 @@ class Tenure:
             as_of = await self._agreement.now(conn)
             keys = {(item.issuer_id, item.serial) for item in news if item.serial is not None}
             permitted = await self._permit(conn, await statuses.of(conn, keys, as_of))
-        sign = self._sign_by_crew if len(news) > NEWS_BATCH else self._sign
-        batches, unsigned = await sign(permitted.statuses, as_of)
-        records = sum(each.count for each in batches)
+        large = len(news) > NEWS_BATCH
+        if large:
+            signed = await self._news.by_crew(permitted.statuses, as_of, self._until, self._meanwhile)
+        else:
+            signed = await self._news.by_desk(permitted.statuses, as_of)
         dirty = {(item.issuer_id, item.bucket) for item in news if item.bucket is not None}
-        dirty |= {(status.issuer_id, status.bucket) for status in unsigned}
+        dirty |= {(status.issuer_id, status.bucket) for status in signed.unsigned}
         self._pipeline.drop(dirty)  # those passes read their buckets before the news: they are read again
 
-        rate = self._throughput.add(records, self._clock.monotonic()) if len(news) > NEWS_BATCH else None
+        rate = self._throughput.add(signed.records, self._clock.monotonic()) if large else None
 
         async def within(conn: Connection) -> None:
-            await self._remember_proofs(conn, permitted, unsigned)
+            await self._remember_proofs(conn, permitted, signed.unsigned)
             if rate is not None:
                 await rates.keep(conn, rates.SIGNING, rate, as_of)
             if dirty:
                 await buckets.mark_due(conn, dirty, as_of)
             await reader.save(conn, batch.position, as_of)
 
-        await self._feed(lane, batches, within, began)
+        await self._feed(lane, signed.batches, within, began)
         reader.accept(batch)
         if dirty:
-            self._due.pop("background", None)
-        return _Taken(records, batch.more)
+            self._timetable.at_once("background")
+        return _Taken(signed.records, batch.more)
 
     async def _refresh(self) -> int | None:
         """What the crew has signed by now, and new work for it; None: no bucket is due and nothing is being signed."""
         began = self._clock.monotonic()
         async with acquire(self._pool) as conn:
-            await self._pipeline.fill(conn, self._pace.size, self._paused_issuers())
+            await self._pipeline.fill(conn, self._pace.size, self._obstacles.paused_issuers())
         if self._pipeline.idle:
             return None
         signed = await self._pipeline.signed(self._until)
         for each in signed:
             if each.error is not None:
-                self._pause(each.of.issuer_id, each.error, each.count)
+                self._obstacles.pause(each.of.issuer_id, each.error, each.count)
             elif each.count and not each.of.large:
                 self._pace.learn(each.count, each.seconds)
         good = [each for each in signed if each.error is None]
@@ -301,79 +305,21 @@ class Tenure:
         ):
             self.roster = await Roster.load(conn)
             self._feeder.announce_again()
-            self._paused.clear()
-            self._due.pop("rotation", None)  # perhaps an operator ordered a switch
+            self._obstacles.clear()
+            self._timetable.at_once("rotation")  # perhaps an operator ordered a switch
 
     async def _permit(self, conn: Connection, found: Collection[CertificateStatus]) -> Permitted:
         keys = [(status.issuer_id, status.serial) for status in found if needs_proof(status)]
         certificates = await statuses.certificates(conn, keys) if keys else {}
         return permit(found, certificates, self.roster.parsed_certificates)
 
-    async def _sign(
-        self, found: Collection[CertificateStatus], as_of: int
-    ) -> tuple[list[Batch], list[CertificateStatus]]:
-        """Records, and the statuses of the issuers that nothing could be signed for."""
-        by_issuer = defaultdict(list)
-        for status in found:
-            by_issuer[status.issuer_id].append(status)
-        batches: list[Batch] = []
-        unsigned: list[CertificateStatus] = []
-        for issuer_id, group in by_issuer.items():
-            began = self._clock.monotonic()
-            try:
-                signer, certificate = self._choose(issuer_id, as_of)
-                batches.append(await self._desk.sign(signer, certificate, group, as_of, self._settings.validity))
-            except QuashError as error:
-                self._pause(issuer_id, error, len(group))
-                unsigned += group
-            else:
-                self._pace.learn(len(group), self._clock.monotonic() - began)
-        return batches, unsigned
-
-    async def _sign_by_crew(
-        self, found: Sequence[CertificateStatus], as_of: int
-    ) -> tuple[list[Batch], list[CertificateStatus]]:
-        """As `_sign`, in slices by several processes; urgent news and heartbeats go on meanwhile."""
-        by_issuer = defaultdict(list)
-        for status in found:
-            by_issuer[status.issuer_id].append(status)
-        slices = [group[n : n + _SLICE] for group in by_issuer.values() for n in range(0, len(group), _SLICE)]
-        out = asyncio.gather(*(self._sign_slice(each, as_of) for each in slices))
-        try:
-            while not out.done():
-                await self._until([out])
-                await self._take_news(URGENT)
-                await self._heartbeat()
-        except BaseException:
-            out.cancel()
-            raise
-        batches: list[Batch] = []
-        unsigned: list[CertificateStatus] = []
-        for part, signed in zip(slices, out.result(), strict=True):
-            if isinstance(signed, QuashError):
-                self._pause(part[0].issuer_id, signed, len(part))
-                unsigned += part
-            else:
-                batches.append(signed)
-        return batches, unsigned
-
-    async def _sign_slice(self, part: list[CertificateStatus], as_of: int) -> Batch | QuashError:
-        """An error is returned, so that it does not hide what the other slices made."""
-        try:
-            signer, certificate = self._choose(part[0].issuer_id, as_of)
-            return await self._crew.sign(signer, certificate, part, as_of, self._settings.validity)
-        except QuashError as error:
-            return error
+    async def _meanwhile(self) -> None:
+        await self._take_news(URGENT)
+        await self._heartbeat()
 
     def _choose(self, issuer_id: int, as_of: int) -> tuple[OcspSigner, bytes]:
         """Who signs an issuer's answers, and the issuer's certificate. Raises `presign.no_signer` and its kin."""
         return self.roster.signer(issuer_id, as_of), self.roster.certificate(issuer_id)
-
-    def _pause(self, issuer_id: int, error: QuashError, certificates: int) -> None:
-        alarm(error.code, error.message, issuer_id=issuer_id, certificates=certificates)
-        self._paused[issuer_id] = self._clock.monotonic() + RETRY_AFTER
-        if not self._keys.problems:
-            self._due.pop("keys", None)  # perhaps it is the key, which another one may have
 
     async def _remember_proofs(
         self, conn: Connection, permitted: Permitted, unsigned: Collection[CertificateStatus] = ()
@@ -391,56 +337,17 @@ class Tenure:
         BATCH_SECONDS.labels(_LANES[lane]).observe(self._clock.monotonic() - began)
 
     async def _rotate(self) -> None:
-        if self._is_due("rotation"):
+        if self._timetable.is_due("rotation"):
             await self._rotation.step(self.roster)
-            self._done("rotation", ROTATE_EVERY)
+            self._timetable.done("rotation", ROTATE_EVERY)
 
     async def _tell_switches(self) -> None:
-        if self._is_due("switches"):
+        if self._timetable.is_due("switches"):
             async with acquire(self._pool) as conn:
                 switches(await signer_switches.under_way(conn), self._clock.now())
-            self._done("switches", TELL_SWITCHES_EVERY)
+            self._timetable.done("switches", TELL_SWITCHES_EVERY)
 
     async def _maintain(self) -> None:
-        """Once a minute: feed partitions, the outbox's tail, and the alarm for late refreshes (A4)."""
-        if not self._is_due("maintenance"):
-            return
-        for _ in range(PRUNE_BATCHES):
-            if not await self._prune_outbox():
-                break
-        await self._feeder.drop_partitions()
-        async with acquire(self._pool) as conn:
-            oldest = await buckets.oldest_pass(conn)
-        age = max(0, int(self._clock.now()) - oldest) if oldest is not None else 0
-        limit = late_after(self._settings.validity)
-        OLDEST.set(age)
-        OLDEST_LIMIT.set(limit)
-        if age > limit:
-            alarm("presign.refresh_late", f"some answers are {age} s old: see why their bucket is not refreshed (A4)")
-        self._done("maintenance", MAINTAIN_EVERY)
-
-    async def _prune_outbox(self) -> bool:
-        """All that was read has been fed: remembers that, also for a lane without news, and deletes some of it.
-
-        Returns whether there may be more to delete.
-        """
-        deleted = []
-
-        async def within(conn: Connection) -> None:
-            for lane, reader in self._readers.items():
-                await reader.save(conn, reader.position, int(self._clock.now()))
-                deleted.append(await outbox.prune(conn, lane, reader.position.tx, PRUNE_BATCH))
-
-        await self._feeder.write([], within)
-        return max(deleted) == PRUNE_BATCH
-
-    def _paused_issuers(self) -> list[int]:
-        now = self._clock.monotonic()
-        self._paused = {issuer_id: until for issuer_id, until in self._paused.items() if until > now}
-        return list(self._paused)
-
-    def _is_due(self, what: str) -> bool:
-        return self._clock.monotonic() >= self._due.get(what, 0.0)
-
-    def _done(self, what: str, every: float) -> None:
-        self._due[what] = self._clock.monotonic() + every
+        if self._timetable.is_due("maintenance"):
+            await self._upkeep.run()
+            self._timetable.done("maintenance", MAINTAIN_EVERY)

@@ -15,8 +15,9 @@ from quash.pki.certificate import read_certificate
 from quash.pki.crl import certificate_list, entry, read_crl, read_entry, tbs_cert_list
 from quash.pki.der import SEQUENCE, tlv
 from quash.pki.names import build_name, name_attributes
+from quash.pki.ocsp_reading import parse_response
 from quash.pki.ocsp_request import OcspRequest, build_request, parse_request
-from quash.pki.ocsp_response import GOOD, ResponseTemplate, Status, parse_response
+from quash.pki.ocsp_response import GOOD, ResponseTemplate, Status
 from quash.pki.serials import parse_serial
 
 FOLDER = Path(__file__).parent / "pki"

@@ -21,8 +21,8 @@ from loadtest.api import client
 from loadtest.system import System
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
 from quash.pki.certificate import read_certificate
+from quash.pki.ocsp_reading import parse_response, verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import parse_response, verify_response
 from quash.pki.serials import format_serial, parse_serial
 
 Key = tuple[str, bytes]

@@ -22,8 +22,9 @@ from pkilint.bin import lint_ocsp_response
 from quash.errors import Kind, QuashError
 from quash.pki import der
 from quash.pki.certid import CertId, CertIdHash
+from quash.pki.ocsp_reading import ParsedResponse, parse_response, verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import ERRORS, GOOD, ParsedResponse, Status, parse_response, verify_response
+from quash.pki.ocsp_response import ERRORS, GOOD, Status
 from quash.pki.reasons import ALLOWED_REASONS, Reason
 from tests.support.authority import NOW, Authority, authority, refuses_only, sign
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from quash.errors import QuashError
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
-from quash.pki.ocsp_response import verify_response
+from quash.pki.ocsp_reading import verify_response
 from quash.runtime import rpc
 from responder.presign import live_socket
 from responder.presign.agreement import ClockAgreement

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from quash.cache.layout import Record, decode_batch, decode_record, encode_head, encode_record
 from quash.keys.pem import PemKey
 from quash.pki.certid import CertIdHash
-from quash.pki.ocsp_response import ResponseTemplate, Status, verify_response
+from quash.pki.ocsp_reading import verify_response
+from quash.pki.ocsp_response import ResponseTemplate, Status
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
 from responder.presign import measure

@@ -16,8 +16,9 @@ from quash.cache.writer import Catalog
 from quash.errors import Kind, QuashError
 from quash.pki import der
 from quash.pki.certid import CertIdHash, encode_certid
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import ERRORS, verify_response
+from quash.pki.ocsp_response import ERRORS
 from responder.serve.answer import Answer, Limits, Request, Responder, route
 from responder.serve.freshness import Freshness
 from responder.serve.httpdate import http_date

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import verify_response
 from tests.support.ocsp_issuer import OcspIssuer
 from tests.unit.serve.in_memory import (
     DV,

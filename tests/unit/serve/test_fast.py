@@ -17,8 +17,9 @@ from quash.cache import layout
 from quash.cache.writer import Catalog
 from quash.errors import Kind, QuashError
 from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import ERRORS, Status, verify_response
+from quash.pki.ocsp_response import ERRORS, Status
 from responder.serve import fast
 from responder.serve.httpdate import http_date
 from responder.serve.metrics import ANSWERS

@@ -27,8 +27,8 @@ from loadtest.pki import VALIDITY, BenchIssuer
 from quash.cache.layout import Record, encode_head
 from quash.cache.writer import Changes, LmdbWriter
 from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_reading import parse_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import parse_response
 from quash.runtime.state import State
 from tests.unit.serve.conftest import WORKER
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import verify_response
 from quash.runtime.config import Responder as ResponderConfig
 from responder.serve.connection import ENDED
 from tests.unit.serve.conftest import GOOD as SERVED_GOOD

@@ -17,8 +17,9 @@ from quash.errors import Kind, QuashError
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.certid import CertId, CertIdHash, encode_certid
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import ERRORS, Status, verify_response
+from quash.pki.ocsp_response import ERRORS, Status
 from quash.pki.ocsp_response import GOOD as SAYS_GOOD
 from quash.runtime import rpc
 from quash.runtime.clock import FakeClock

@@ -21,8 +21,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import ERRORS, verify_response
+from quash.pki.ocsp_response import ERRORS
 from quash.runtime.config import Responder as ResponderConfig
 from responder.serve.answer import Answer, Request, http_error
 from responder.serve.http import HttpServer

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from quash.pki.certid import CertIdHash
+from quash.pki.ocsp_reading import verify_response
 from quash.pki.ocsp_request import build_request
-from quash.pki.ocsp_response import ERRORS, verify_response
+from quash.pki.ocsp_response import ERRORS
 from tests.unit.serve.in_memory import DV, GOOD, REVOKED, Pair, Said
 from tests.unit.serve.test_differential import get, post
 
