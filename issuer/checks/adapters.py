@@ -88,18 +88,21 @@ async def findings(linter: ExternalLinter, der: bytes) -> list[Finding]:
 
 
 async def version(linter: ExternalLinter) -> str:
-    """The first line that its version command prints, recorded with every result; empty where that fails."""
+    """The first line that its version command prints, recorded with every result. Raises as `findings` does.
+
+    Without one nobody could tell which certificates a faulty release let pass (D48, G48): it is no linter then.
+    """
     status, output = await _run(linter, linter.version_command or (linter.command[0], "-version"), b"")
     lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[0][:100] if lines and status == 0 else ""
+    if status or not lines:
+        raise _unavailable(linter, "its version command fails or prints nothing")
+    return lines[0][:100]
 
 
 async def try_out(linter: ExternalLinter) -> str:
     """Has it look at a sample certificate; returns its version. Raises `lint.unavailable`, `lint.timeout`."""
     await findings(linter, sample.CERTIFICATE)
-    if said := await version(linter):
-        return said
-    raise _unavailable(linter, "its version command fails or prints nothing")
+    return await version(linter)
 
 
 def found_at(linter: ExternalLinter) -> str | None:
@@ -109,18 +112,23 @@ def found_at(linter: ExternalLinter) -> str | None:
 
 def find_program(name: str) -> str | None:
     """Where on this machine a linter's program is, or None; beside our own interpreter is good too."""
-    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    return None if found is None else str(Path(found).absolute())  # it runs in another folder
 
 
 async def _run(linter: ExternalLinter, command: tuple[str, ...], given: bytes) -> tuple[int, bytes]:
     """Exit status and output. Raises `lint.unavailable`, `lint.timeout`."""
-    program = (found_at(linter) or command[0],) if command[0] == linter.command[0] else command[:1]
+    program = find_program(command[0])
+    if program is None:
+        raise _unavailable(linter, f"there is no program {command[0]}")
     try:
-        return await programs.run((*program, *command[1:]), given, seconds=linter.timeout, most=_MAX_OUTPUT)
+        return await programs.run(
+            (program, *command[1:]), given, seconds=linter.timeout, most=_MAX_OUTPUT, memory=linter.memory << 20
+        )
     except TimeoutError:
         raise QuashError("lint.timeout", f"{linter.name} took longer than {linter.timeout:g} s", Kind.REFUSED) from None
     except OSError as error:
-        raise _unavailable(linter, error.strerror or type(error).__name__) from None
+        raise _unavailable(linter, f"{error.strerror or type(error).__name__}: {error.filename or program}") from None
     except programs.TooMuchError:
         raise _unavailable(linter, f"more than {_MAX_OUTPUT} octets of output") from None
 

@@ -61,11 +61,21 @@ class LintGate:
 
     async def external(self, linter: ExternalLinter, twin: bytes) -> Report:
         """One program's report, whether it gates or not. Raises `lint.unavailable`, `lint.timeout`."""
-        if linter.name not in self._versions:
-            self._versions[linter.name] = await adapters.version(linter)
+        version = await self._version(linter)
         with _SECONDS.labels(linter.name).time():
             found = await adapters.findings(linter, twin)
-        return self.report(linter.name, self._versions[linter.name], found)
+        return self.report(linter.name, version, found)
+
+    async def meet(self) -> None:
+        """Has each external linter tell its version, before there is an order. Raises as `external` does."""
+        for linter in self._config.external:
+            await self._version(linter)
+
+    async def _version(self, linter: ExternalLinter) -> str:
+        """Asked once: a new release is taken up by a restart."""
+        if linter.name not in self._versions:
+            self._versions[linter.name] = await adapters.version(linter)
+        return self._versions[linter.name]
 
     async def answers(self, bodies: Sequence[bytes]) -> Report:
         """pkilint's report on OCSP responses (DER), all that it finds in any of them."""

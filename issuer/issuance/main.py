@@ -53,6 +53,7 @@ async def main(process: Process) -> None:
     collect_rarely()
     process.health.set("api", False, "starting")
     process.health.set("orders", False, "starting")
+    process.health.set("linters", False, "starting")
     config = process.config
     registries = Registries(process.state.root / "names")
     pool = await connect(config, process.state, ISSUING)
@@ -64,6 +65,7 @@ async def main(process: Process) -> None:
             KeyChecks(config.checks, workers) as check_key,
             CtLogs(config.ct, process.state.root / config.ct.log_list, process.clock) as logs,
         ):
+            gate = LintGate(config.lint, workers)
             issuance = Issuance(
                 pool=pool,
                 config=config,
@@ -71,7 +73,7 @@ async def main(process: Process) -> None:
                 sign=ca_signer(lines, "certificate"),
                 answers=answers,
                 check_key=check_key,
-                linting=LintGate(config.lint, workers),
+                linting=gate,
                 registries=registries,
                 logging=Logging(ca_signer(lines, "precertificate"), logs) if config.ct.log_list else None,
             )
@@ -87,6 +89,7 @@ async def main(process: Process) -> None:
             async with api.listening(app, files, config.issuer.host, config.issuer.port) as port, TaskGroup() as group:
                 process.log.info("issuer.listening", host=config.issuer.host, port=port)
                 process.health.set("api", True)
+                group.create_task(_meet_linters(process, gate))
                 if process.read_config is not None:
                     watch = Watch(pool, config, process.read_config, gethostname(), process.clock)
                     group.create_task(_watch_configuration(process, watch))
@@ -116,6 +119,20 @@ async def _drive(
             process.health.set("orders", False, str(error))
             process.log.warning("orders.wait", code=error.code, detail=error.message)
         await asyncio.sleep(_POLL)
+
+
+async def _meet_linters(process: Process, gate: LintGate) -> None:
+    """D48: not ready before each configured linter has told its version; the first order would tell it too late."""
+    known = False
+    while not known:
+        try:
+            await gate.meet()
+            known = True
+            process.health.set("linters", True)
+        except QuashError as error:
+            process.health.set("linters", False, str(error))
+            process.log.warning("linters.wait", code=error.code, detail=error.message)
+            await asyncio.sleep(_POLL)
 
 
 async def _watch_configuration(process: Process, watch: Watch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quash.errors import QuashError
+from quash.keys import memory
 from quash.keys.handle import KeyHandle, KeyUnavailable
 from quash.keys.pem import KeyKind, adopt_pem_key, generate_pem_key, open_pem_key, write_pem_key
 from quash.keys.successor import ensure_successor, kind_of
@@ -34,8 +35,10 @@ def open_key(ref: str, keys_dir: Path, passphrase_file: Path | None) -> KeyHandl
     """Opens the key that a reference names.
 
     `pem:a/b.pem` is an encrypted PKCS#8 file below `keys_dir`; `pkcs11:` is an RFC 7512 URI, whose `pin-source` comes
-    before `passphrase_file`. Raises `key.bad_reference`, or `KeyUnavailable` with what to repair.
+    before `passphrase_file`. From then on nobody but root reads this process's memory (see `memory.hide`). Raises
+    `key.bad_reference`, or `KeyUnavailable` with what to repair.
     """
+    memory.hide()
     if ref.startswith("pem:"):
         return open_pem_key(pem_path(ref, keys_dir), passphrase_file)
     if ref.startswith("pkcs11:"):

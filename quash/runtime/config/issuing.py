@@ -102,6 +102,8 @@ class ExternalLinter(Model):
     """Empty: the program with `-version`. The first line of its output is recorded with each result."""
     timeout: Annotated[float, Field(gt=0, le=60)] = 10
     """Seconds."""
+    memory: Annotated[int, Field(ge=64, le=1 << 20)] = 4096
+    """MiB of address space, of which Go and Java reserve more than they use."""
 
 
 class LintExemption(Model):

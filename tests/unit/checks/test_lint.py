@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from issuer.checks.findings import refusal
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.profiles import LeafContent, LeafIssuer, Validity
-from quash.errors import QuashError
+from quash.errors import Kind, QuashError
 from quash.runtime.config import Config, ExternalLinter, Lint, LintExemption, load
 from quash.runtime.profiles import shipped
 from tests.support.issuing import CRL_BASE, DAY, OCSP_BASE, ca_certificate, private_key, spki_of
@@ -194,6 +195,73 @@ async def test_a_linter_that_does_not_read_its_input_may_speak(tmp_path: Path) -
     """What it said counts, also where the certificate is larger than a pipe."""
     (found,) = await adapters.findings(program(tmp_path, "print('E: no')"), bytes(1_000_000))
     assert found.severity == "error"
+
+
+SAYS_ALL = """
+import json, os, pathlib, resource
+sys.stdin.buffer.read()
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+said = {
+    "environment": open("/proc/self/environ").read().split("\\0")[:-1],
+    "folder": os.listdir(),
+    "files": sorted(int(each) for each in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{each}")),
+    "session": os.getsid(0) == os.getpid(),
+    "limits": [resource.getrlimit(getattr(resource, "RLIMIT_" + each)) for each in "CORE CPU AS FSIZE NOFILE".split()],
+    "no_new_privs": status["NoNewPrivs"],
+}
+print("I: " + json.dumps(said))
+"""
+
+
+async def test_a_linter_gets_nothing_of_who_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs it may have CA keys: no variable, no open file, no folder of that process is the program's."""
+    (secret := tmp_path / "ca.passphrase").write_text("secret")
+    monkeypatch.setenv("CA_PIN", "1234")
+    with secret.open() as file:
+        os.set_inheritable(file.fileno(), True)
+        (found,) = await adapters.findings(program(tmp_path, SAYS_ALL, timeout=5, memory=1000), b"")
+    said = orjson.loads(found.message)
+    assert said["environment"] == [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG=C.UTF-8",
+    ]
+    assert (said["folder"], said["files"], said["session"]) == ([], [0, 1, 2], True)
+    assert said["limits"] == [[each, each] for each in (0, 6, 1000 << 20, 1 << 20, 64)]
+    assert said["no_new_privs"] == "1"
+
+
+GREEDY = {
+    "memory": ("bytearray(900 << 20)\nprint('I: fine')", {"memory": 500}),
+    "a file": ("open('here', 'wb').write(bytes(2 << 20))\nprint('I: fine')", {}),
+    "files": ("kept = [open('/dev/null') for _ in range(70)]\nprint('I: fine')", {}),
+    "time of the processor": ("import os\nif not os.fork():\n    while True: pass", {"timeout": 1}),
+}
+
+
+@pytest.mark.parametrize("case", GREEDY)
+async def test_a_linter_that_takes_too_much_is_none(tmp_path: Path, case: str) -> None:
+    """Memory, files and time are bounded, and what it dies of lets nothing pass."""
+    body, more = GREEDY[case]
+    with pytest.raises(QuashError, match=r"lint\.(unavailable|timeout)"):
+        await adapters.findings(program(tmp_path, body, **more), b"")
+
+
+VERSIONS = {
+    "fails": (sys.executable, "-c", "print('own 7'); raise SystemExit(1)"),
+    "prints nothing": ("true",),
+    "is missing": ("/nowhere/version",),
+}
+
+
+@pytest.mark.parametrize("case", VERSIONS)
+async def test_a_linter_whose_version_nobody_knows_lets_nothing_pass(tmp_path: Path, case: str) -> None:
+    """D48, G48: what a faulty release let pass must be found again; the gate says so before the first order."""
+    linter = program(tmp_path, "print('I: fine')").model_copy(update={"version_command": VERSIONS[case]})
+    gate = LintGate(Lint(external=(linter,)), Inline())
+    for asked in (gate.meet(), gate.external(linter, twin())):
+        with pytest.raises(QuashError) as error:
+            await asked
+        assert (error.value.code, error.value.kind) == ("lint.unavailable", Kind.UNAVAILABLE)
 
 
 async def test_an_exemption_needs_code_and_whole_message() -> None:
