@@ -161,15 +161,20 @@ class System:
         except (urllib.error.URLError, OSError):
             return False
 
+    def report(self) -> dict[str, Any]:
+        """Health by process, of those that have said anything yet; nothing where nobody tells."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/readyz", timeout=30) as answer:
+                body = answer.read()
+        except urllib.error.HTTPError as error:
+            body = error.read()
+        except OSError:
+            return {}
+        return dict(json.loads(body))
+
     def unready(self) -> dict[str, Any]:
         """The health reports of the processes that are not ready."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/readyz", timeout=5):
-                return {}
-        except urllib.error.HTTPError as error:
-            return {name: said["checks"] for name, said in json.loads(error.read()).items() if not said["ready"]}
-        except OSError as error:
-            return {"supervisor": repr(error)}
+        return {name: said["checks"] for name, said in self.report().items() if not said["ready"]}
 
     def wait_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds

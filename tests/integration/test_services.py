@@ -7,14 +7,10 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
 from loadtest.system import QUASH, REPOSITORY, System, openssl_ocsp
@@ -90,17 +86,6 @@ class Services(System):
         for running in self.running.values():
             running.terminate()
         return max(abs(running.wait(timeout=60)) for running in self.running.values())
-
-    def report(self) -> dict[str, Any]:
-        """Health by process, of those that have said anything yet."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/readyz", timeout=30) as answer:
-                body = answer.read()
-        except urllib.error.HTTPError as error:
-            body = error.read()
-        except OSError:
-            return {}
-        return dict(orjson.loads(body))
 
     def logs(self) -> str:
         return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in self.folder.glob("*.log"))

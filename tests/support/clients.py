@@ -182,6 +182,8 @@ class Stranger:
         answer = verify_response(body, der)
         assert answer.cert_id == cert_id
         assert answer.status is not None
+        assert answer.next_update is not None
+        assert answer.next_update > time.time(), "served past its nextUpdate"
         return "good" if answer.status.reason is None else "revoked"
 
     def _issuer(self, name: str) -> bytes:
