@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from issuer.signer import ca_profiles
-from issuer.signer.ca_keys import check_ca_key
+from issuer.signer.ca_keys import check_ca_key, check_not_blocked
 from issuer.signer.certificate_checks import MAX_BACKDATING, MAX_CLOCK_STEP
 from issuer.signer.deployment import Deployment
-from issuer.signer.lint import lint_before_signing
+from issuer.signer.lint import Linted, lint_before_signing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame, key_identifier
+from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import format_serial, new_serial
 from quash.store import acts, certificates, locks, outbox, revocations
@@ -73,55 +74,70 @@ class Ceremony:
     async def issue(self, wanted: Wanted, finish: Finish[T]) -> T:
         """Issues a certificate; a crash between any two steps is taken up by the same call again.
 
-        Raises `key.*`, `lint.failed` and whatever `CaSigner.sign_certificate` raises.
+        Raises `key.*`, `lint.failed`, `reservation.revoked` and whatever `CaSigner.sign_certificate` raises.
         """
         spki_sha256 = hashlib.sha256(wanted.spki).digest()
-        async with (
-            acquire(self._pool) as conn,
-            locks.kill_switch_lock(conn, stop=False),
-            locks.spki_lock(conn, spki_sha256),
-        ):
+        async with acquire(self._pool) as conn:
             # 1. The key is as good as a subscriber's has to be, whoever made it. No stranger knows one of ours yet, and
             #    a machine with CA keys may have no way out.
             await check_ca_key(conn, self._config.checks, wanted.spki, issuer=wanted.issuer, ask=wanted.theirs)
-            # 2. A serial that a crash left reserved is used while young and if its bytes say what is wanted now, else
-            #    revoked: each one is answered (A8).
-            serial = await self._resume(conn, wanted, spki_sha256)
-            # 3. T1: lint, then commit serial and bytes.
-            if serial is None:
-                serial = await self._reserve(conn, wanted, spki_sha256)
-            # 4. The CA signer checks the reservation like anybody's, signs and logs.
-            der = await self._signer.sign_certificate(wanted.issuer.id, serial)
-            # 5. T3: the certificate, its news, and what the caller makes of it.
-            async with conn.transaction():
-                await certificates.complete(conn, wanted.issuer.id, serial, der)
-                await outbox.add_certificates(conn, [(wanted.issuer.id, serial)])
-                await acts.record(
-                    conn,
-                    at=self.now(),
-                    actor=self._actor,
-                    action="certificate.issued",
-                    subject={
-                        "issuer": wanted.issuer.name,
-                        "serial": format_serial(serial),
-                        "profile": wanted.profile,
-                        **wanted.about,
-                    },
-                )
-                return await finish(conn, der)
+            # 2. What shall be signed goes through the linters, unless a crash left a serial that may be used. Strangers
+            #    and linters take their time, so nobody who throws the kill switch waits for them (G21).
+            left = any(usable for _, usable in await self._left(conn, wanted, spki_sha256))
+            draft = None if left else await self._draft(conn, wanted)
+            async with locks.signing_locks(conn, spki_sha256):
+                return await self._sign(conn, wanted, spki_sha256, draft, finish)
+
+    async def _sign(
+        self, conn: Connection, wanted: Wanted, spki_sha256: bytes, draft: Linted | None, finish: Finish[T]
+    ) -> T:
+        """Under the locks, so quick: from the last look at what forbids it until all is committed."""
+        # 3. The key may have been reported meanwhile; the CA signer looks at the kill switch (G21).
+        await check_not_blocked(conn, wanted.spki)
+        # 4. A serial that a crash left reserved is used while young and if its bytes say what is wanted now, else
+        #    revoked: each one is answered (A8). T1: serial and bytes.
+        serial = await self._resume(conn, wanted, spki_sha256)
+        if serial is None:
+            serial = await self._reserve(conn, wanted, spki_sha256, draft)
+        # 5. The CA signer checks the reservation like anybody's, signs and logs.
+        der = await self._signer.sign_certificate(wanted.issuer.id, serial)
+        # 6. T3: the certificate, its news, and what the caller makes of it.
+        async with conn.transaction():
+            await certificates.complete(conn, wanted.issuer.id, serial, der)
+            await outbox.add_certificates(conn, [(wanted.issuer.id, serial)])
+            await acts.record(
+                conn,
+                at=self.now(),
+                actor=self._actor,
+                action="certificate.issued",
+                subject={
+                    "issuer": wanted.issuer.name,
+                    "serial": format_serial(serial),
+                    "profile": wanted.profile,
+                    **wanted.about,
+                },
+            )
+            return await finish(conn, der)
 
     async def _resume(self, conn: Connection, wanted: Wanted, spki_sha256: bytes) -> bytes | None:
         found = None
+        for reservation, usable in await self._left(conn, wanted, spki_sha256):
+            if usable:
+                found = reservation.certificate.serial
+            else:
+                await self._give_up(conn, reservation)
+        return found
+
+    async def _left(self, conn: Connection, wanted: Wanted, spki_sha256: bytes) -> list[tuple[Reservation, bool]]:
+        """What crashes left reserved, and which of it may be used."""
+        found = []
         for row in await certificates.siblings(conn, spki_sha256, self.now(), _AT_ONCE):
             reservation = await certificates.get_reservation(conn, row.issuer_id, row.serial)
             if reservation is None or not _is_open(reservation, wanted):
                 continue
-            if await revocations.latest(conn, row.issuer_id, row.serial) is not None:
-                continue
-            if self.now() - reservation.created_at <= _RESUME_SECONDS and _says(reservation, wanted):
-                found = row.serial
-            else:
-                await self._give_up(conn, reservation)
+            if await revocations.latest(conn, row.issuer_id, row.serial) is None:
+                young = self.now() - reservation.created_at <= _RESUME_SECONDS
+                found.append((reservation, young and _says(reservation, wanted)))
         return found
 
     async def _give_up(self, conn: Connection, reservation: Reservation) -> None:
@@ -147,12 +163,19 @@ class Ceremony:
             await revocations.add(conn, [revocation])
             await outbox.add_certificates(conn, [(row.issuer_id, row.serial)])
 
-    async def _reserve(self, conn: Connection, wanted: Wanted, spki_sha256: bytes) -> bytes:
-        issuer, now = wanted.issuer, self.now()
+    async def _draft(self, conn: Connection, wanted: Wanted) -> Linted:
+        now = self.now()
         frame = wanted.frame(new_serial(), now, wanted.not_after)  # G33
         tbs = wanted.build(frame)
-        if not issuer.taken_over:  # an imported CA's name and key are as they are
+        if not wanted.issuer.taken_over:  # an imported CA's name and key are as they are
             await lint_before_signing(conn, self._config.lint, frame, tbs, wanted.profile, at=now)
+        return frame, tbs
+
+    async def _reserve(self, conn: Connection, wanted: Wanted, spki_sha256: bytes, draft: Linted | None) -> bytes:
+        """T1. Raises `reservation.revoked` where what a crash had left was to be used, and somebody was quicker."""
+        if draft is None:
+            raise QuashError("reservation.revoked", "its serial was revoked meanwhile: run it again", Kind.CONFLICT)
+        issuer, (frame, tbs) = wanted.issuer, draft
         await certificates.reserve(
             conn,
             issuer_id=issuer.id,
@@ -166,7 +189,7 @@ class Ceremony:
             shard=None,
             bucket=certificates.bucket_of(frame.serial, issuer.bucket_count),
             order_id=None,
-            created_at=now,
+            created_at=self.now(),
         )
         return frame.serial
 

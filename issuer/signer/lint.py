@@ -33,6 +33,9 @@ from quash.store import lint_results
 from quash.store.database import Connection
 from quash.store.lint_results import LintResult
 
+Linted = tuple[Frame, bytes]
+"""What linters let pass: a frame and its TBS."""
+
 TYPES: Final[Mapping[str, CertificateType]] = MappingProxyType(
     {
         "root": CertificateType.ROOT_CA,

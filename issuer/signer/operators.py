@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from issuer.checks.content import check_key_kind
 from issuer.signer import oids
 from issuer.signer import tbs_writer as write
-from issuer.signer.ca_keys import check_ca_key
+from issuer.signer.ca_keys import check_ca_key, check_not_blocked
 from issuer.signer.deployment import Deployment
 from issuer.signer.publish_files import to_pem, write_file
 from issuer.signer.tbs_writer import Frame
@@ -128,6 +128,9 @@ async def sign_operator(deployment: Deployment, conn: Connection, proposal_id: i
         raise QuashError("proposal.unknown", "no proposal of an operator has this number", Kind.NOT_FOUND)
     if proposal.approved_by is None or same_person(proposal.approved_by, proposal.person):
         raise QuashError("proposal.not_approved", "a second officer must approve it first: quash approve", Kind.REFUSED)
+    made = await proposals.certificate(conn, proposal_id)
+    if made is None:  # before the lock, since strangers are asked: who has the key is the operator
+        await check_ca_key(conn, deployment.config.checks, key_of(proposal.payload), issuer=None)
     async with operators_lock(conn):
         made = await proposals.certificate(conn, proposal_id)
         return await _sign(deployment, conn, proposal) if made is None else made
@@ -137,7 +140,7 @@ async def _sign(deployment: Deployment, conn: Connection, proposal: Proposal) ->
     now, asked = deployment.now(), proposal.payload
     await check_addition(conn, asked)
     check_key_kind(deployment.config.kinds[_PROFILE], key_of(asked))
-    await check_ca_key(conn, deployment.config.checks, key_of(asked), issuer=None)  # who has the key is the operator
+    await check_not_blocked(conn, key_of(asked))
     with _authority(deployment, now) as ca:
         certificate = ca.issue(asked["name"], key_of(asked), now, write.extended_key_usage(oids.CLIENT_AUTH))
     fingerprint = hashlib.sha256(certificate).digest()

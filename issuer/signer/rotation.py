@@ -13,10 +13,10 @@ from prometheus_client import Counter
 
 from issuer.signer import ca_profiles
 from issuer.signer.authority import authority_of
-from issuer.signer.ca_keys import check_ca_key
+from issuer.signer.ca_keys import check_ca_key, check_not_blocked
 from issuer.signer.certificate_checks import MAX_BACKDATING
 from issuer.signer.certificate_profiles import OCSP_SIGNER
-from issuer.signer.lint import lint_before_signing
+from issuer.signer.lint import Linted, lint_before_signing
 from issuer.signer.service import CaSigner
 from issuer.signer.tbs_writer import Frame, key_identifier
 from quash.errors import Kind, QuashError
@@ -84,41 +84,50 @@ class Rotation:
     async def _grant(self, request: SignerRequest) -> bool:
         # 1. Whoever asks holds the key.
         spki = proven_key(request.csr)
-        async with (
-            acquire(self._pool) as conn,
-            locks.kill_switch_lock(conn, stop=False),
-            locks.spki_lock(conn, hashlib.sha256(spki).digest()),
-        ):
+        async with acquire(self._pool) as conn:
             # 2. It is time, and the key is a good one, and new.
             issuer = await issuers.get(conn, request.issuer_id)
             if issuer is None or issuer.key_ref is None:
                 raise _refused("rotation.offline")
             # No service of strangers is asked: this process opens no connection to the outside, and the key is new.
             await check_ca_key(conn, self._checks, spki, issuer=issuer, ask=False)
-            # 3. T1: lint, then commit serial and bytes; or take up what a crash left.
-            serial = request.serial or await self._reserve(conn, request, issuer, spki)
-            if serial is None:
-                return False
-            await self._check_age(conn, issuer, serial)
-            # 4. The CA signer checks the reservation like anybody's, signs and logs.
-            der = await self._signer.sign_certificate(issuer.id, serial)
-            # 5. T3: certificate, signer, news.
-            fields = read_certificate(der)
-            done = await signer_requests.finish(
-                conn,
-                request.id,
-                der=der,
-                algorithm=algorithm_for_spki(spki).name,
-                not_before=fields.not_before,
-                not_after=fields.not_after,
-                at=self._now(),
-            )
+            # 3. Linters see it, unless a crash left a serial. They take their time, so nobody who throws the kill
+            #    switch, or blocks the key, waits for them (G21, C9).
+            draft = None if request.serial else await self._draft(conn, request, issuer, spki)
+            async with locks.signing_locks(conn, hashlib.sha256(spki).digest()):
+                done = await self._sign(conn, request, issuer, spki, draft)
         if done:
             logger().info("rotation.granted", issuer=issuer.name, switch=request.switch_id is not None)
             _DECIDED.labels(issuer.name, "granted").inc()
         return done
 
-    async def _reserve(self, conn: Connection, request: SignerRequest, issuer: Issuer, spki: bytes) -> bytes | None:
+    async def _sign(
+        self, conn: Connection, request: SignerRequest, issuer: Issuer, spki: bytes, draft: Linted | None
+    ) -> bool:
+        """Under the locks, so quick: from the last look at the key until all is committed."""
+        # 4. The key may have been reported meanwhile.
+        await check_not_blocked(conn, spki)
+        # 5. T1: commit serial and bytes; or take up what a crash left.
+        serial = request.serial if draft is None else await self._reserve(conn, request, issuer, spki, draft)
+        if serial is None:
+            return False
+        await self._check_age(conn, issuer, serial)
+        # 6. The CA signer checks the reservation like anybody's, signs and logs.
+        der = await self._signer.sign_certificate(issuer.id, serial)
+        # 7. T3: certificate, signer, news.
+        fields = read_certificate(der)
+        return await signer_requests.finish(
+            conn,
+            request.id,
+            der=der,
+            algorithm=algorithm_for_spki(spki).name,
+            not_before=fields.not_before,
+            not_after=fields.not_after,
+            at=self._now(),
+        )
+
+    async def _draft(self, conn: Connection, request: SignerRequest, issuer: Issuer, spki: bytes) -> Linted:
+        """What shall be signed, as linters let it pass."""
         now, every = self._now(), await ocsp_signers.of_issuer(conn, issuer.id)
         used = {each.spki for each in await issuers.all_issuers(conn)}
         used |= {read_certificate(each.certificate).spki for each in every}
@@ -147,6 +156,12 @@ class Rotation:
         tbs = ca_profiles.ocsp_signer(frame, issuer_key_id=authority_of(issuer, own.der).key_id)
         if not issuer.taken_over:  # an imported CA's name and key are as they are
             await lint_before_signing(conn, self._lint, frame, tbs, OCSP_SIGNER, at=now)
+        return frame, tbs
+
+    async def _reserve(
+        self, conn: Connection, request: SignerRequest, issuer: Issuer, spki: bytes, draft: Linted
+    ) -> bytes | None:
+        frame, tbs = draft
         return await signer_requests.reserve(
             conn,
             request.id,
@@ -154,8 +169,8 @@ class Rotation:
             tbs=tbs,
             spki_sha256=hashlib.sha256(spki).digest(),
             ski=key_identifier(spki),
-            not_before=now,
-            not_after=not_after,
+            not_before=frame.not_before,
+            not_after=frame.not_after,
             bucket=certificates.bucket_of(frame.serial, issuer.bucket_count),
         )
 
