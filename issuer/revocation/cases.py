@@ -22,7 +22,7 @@ from issuer.revocation.revoke import Request, revoke
 from issuer.revocation.triggers import PICK_UP, PRELIMINARY_REPORT, Trigger, find_trigger
 from quash.errors import Kind, QuashError
 from quash.pki.ocsp_response import Status
-from quash.pki.reasons import Reason
+from quash.pki.reasons import Reason, strongest
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
 from quash.store import acts, cases, certificates, crls, exemptions, issuers, rates
@@ -204,24 +204,32 @@ async def revoke_members(
 ) -> tuple[int, int]:
     """Revokes some certificates of a case; (how many, how many are left). `reason`: its trigger's, as it was shown.
 
-    What has expired, is revoked or is exempt is left as it is. Call again until none is left. Raises
+    A certificate that other open cases have as well gets the strongest of their reasons (C12). What has expired, stands
+    revoked as it must or may (B25, C16), or is exempt, is left as it is. Call again until none is left. Raises
     `revocation.two_officers`: a mass revocation of the case asks them.
     """
     names = {each.id: each.name for each in await issuers.all_issuers(conn)}
     due = await _due(conn, case_id, reason, int(clock.now()))
-    for member in due[:batch]:
-        request = Request(Target(names[member.issuer_id], member.serial), reason)
+    some = due[:batch]
+    grounds = await cases.open_grounds(conn, [(each.issuer_id, each.serial) for each in some])
+    for member in some:
+        others = grounds.get((member.issuer_id, member.serial), ())
+        applies = strongest([reason, *(find_trigger(each).reason for each in others)])
+        request = Request(Target(names[member.issuer_id], member.serial), applies)
         check_single(await find_one(conn, request.target))
         await revoke(conn, clock, request, actor=operator.actor, batch=1000)
-    return len(due[:batch]), len(due[batch:])
+    return len(some), len(due) - len(some)
 
 
 async def _due(conn: Connection, case_id: int, reason: Reason, now: int) -> list[Member]:
-    exempt = {} if reason is Reason.keyCompromise else await exemptions.in_force(conn, now)  # C8 knows none
+    """What is yet to be revoked, or to be revoked as compromised: no other reason replaces one that stands (B25)."""
+    compromised = reason is Reason.keyCompromise
+    exempt = {} if compromised else await exemptions.in_force(conn, now)  # C8 knows none
+    stands = {Reason.keyCompromise} if compromised else set(Reason)
     due: list[Member] = []
     after = (-1, b"")
     while page := await cases.members(conn, case_id, after, 1000):
-        due += [each for each in page if each.reason is None and each.not_after >= now]
+        due += [each for each in page if each.reason not in stands and each.not_after >= now]
         due = [each for each in due if (each.issuer_id, each.serial) not in exempt]
         after = (page[-1].issuer_id, page[-1].serial)
     return due

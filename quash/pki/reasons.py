@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -33,6 +34,22 @@ ALLOWED_REASONS = frozenset(
         Reason.privilegeWithdrawn,
     }
 )  # B11
+
+
+PRECEDENCE = (
+    Reason.keyCompromise,
+    Reason.privilegeWithdrawn,
+    Reason.cessationOfOperation,
+    Reason.affiliationChanged,
+    Reason.superseded,
+    Reason.unspecified,
+)
+"""C12: of several reasons that apply, the one that stands first here is published."""
+
+
+def strongest(reasons: Iterable[Reason]) -> Reason:
+    """The one of at least one reason that goes before the others (C12)."""
+    return min(reasons, key=PRECEDENCE.index)
 
 
 def parse_reason(name: str) -> Reason:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 from collections.abc import AsyncIterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from issuer.revocation.notices import teller
 from issuer.revocation.triggers import TRIGGERS
 from quash.cli.incident_report import appendix, incident_report
 from quash.pki.ocsp_response import Status
-from quash.pki.reasons import ALLOWED_REASONS, Reason
+from quash.pki.reasons import ALLOWED_REASONS, PRECEDENCE, Reason, strongest
 from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
 from quash.store.cases import Case
@@ -156,6 +157,77 @@ async def test_a_case_is_met_when_strangers_see_it(world: World, api: Client, cl
     assert (await api.get(path)).body["visible_at"] == "2027-01-15T08:01:00Z"
     assert await watcher.step() == 0
     assert {status.reason for _, status in strangers.asked} == {Reason.keyCompromise}
+
+
+async def case_about(api: Client, trigger: str, body: dict[str, Any]) -> str:
+    """The path of an open case of these certificates."""
+    path = f"/v1/cases/{(await api.post('/v1/cases', {**OPEN, 'trigger': trigger})).body['id']}"
+    assert (await api.post(f"{path}/certificates", body)).status == 201
+    return path
+
+
+def test_of_several_reasons_one_goes_before() -> None:
+    """C12: 1 > 9 > 5 > 3 > 4 > none, in whatever order they come; every reason that may be published has its place."""
+    assert [int(each) for each in PRECEDENCE] == [1, 9, 5, 3, 4, 0]
+    assert set(PRECEDENCE) == ALLOWED_REASONS
+    for each in permutations(PRECEDENCE, 3):
+        assert strongest(each) == PRECEDENCE[min(map(PRECEDENCE.index, each))]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "published"),
+    [("br-12", "br-7", 9), ("br-7", "br-12", 9), ("br-9", "br-5", 5), ("br-1", "br-6", 4), ("br-11", "br-4", 1)],
+)
+async def test_two_open_cases_about_one_certificate(
+    world: World, api: Client, first: str, second: str, published: int
+) -> None:
+    """C12: whichever is acted upon, the stronger reason is published; another certificate of it keeps its own."""
+    both, alone = await world.certificate(spki=key_hash()), await world.certificate(spki=key_hash())
+    path = await case_about(api, first, named(world, both, alone))
+    await case_about(api, second, named(world, both))
+    assert (await api.post(f"{path}/revocation", {})).body == {"revoked": 2, "left": 0}
+    assert [row.reason for row in await world.history(both)] == [published]
+    assert [row.reason for row in await world.history(alone)] == [TRIGGERS[first].reason]
+
+
+async def test_a_case_that_was_closed_gives_no_reason(world: World, api: Client) -> None:
+    """C13: an officer decided that its situation is none; reopened, it counts again."""
+    one, other = await world.certificate(spki=key_hash()), await world.certificate(spki=key_hash())
+    path = await case_about(api, "br-12", named(world, one))
+    closed = await case_about(api, "br-7", named(world, one, other))
+    assert (await api.post(f"{closed}/closure", {"text": "no misuse"}, as_="officer")).status == 201
+    assert (await api.post(f"{path}/revocation", {})).body["revoked"] == 1
+    assert [row.reason for row in await world.history(one)] == [Reason.superseded]
+    await api.post(f"{path}/certificates", named(world, other))
+    assert (await api.post(f"{closed}/reopening", {"text": "misuse"}, as_="officer")).status == 201
+    assert (await api.post(f"{path}/revocation", {})).body["revoked"] == 1
+    assert [row.reason for row in await world.history(other)] == [Reason.privilegeWithdrawn]
+
+
+async def test_a_later_case_may_find_it_compromised(world: World, api: Client) -> None:
+    """C12, B25, C8, C9: keyCompromise replaces what stands, blocks the key and takes its siblings; nothing else may."""
+    spki = key_hash()
+    one, sibling = await world.certificate(spki=spki), await world.certificate("beta", spki=spki)
+    superseded = await case_about(api, "br-12", named(world, one))
+    assert (await api.post(f"{superseded}/revocation", {})).body == {"revoked": 1, "left": 0}
+    misused = await case_about(api, "br-7", named(world, one))
+    assert (await api.post(f"{misused}/revocation", {})).body == {"revoked": 0, "left": 0}  # C16
+    assert [row.reason for row in await world.history(one)] == [Reason.superseded]
+    compromised = await case_about(api, "br-3", named(world, one))
+    assert (await api.post(f"{compromised}/revocation", {})).body == {"revoked": 1, "left": 0}
+    assert (await api.post(f"{compromised}/revocation", {})).body == {"revoked": 0, "left": 0}
+    assert [row.reason for row in await world.history(one)] == [Reason.superseded, Reason.keyCompromise]
+    assert [row.reason for row in await world.history(sibling)] == [Reason.keyCompromise]
+    assert await world.owner.fetchval("select count(*) from blocked_key where spki_sha256 = $1", spki) == 1
+
+
+async def test_short_lived_certificates_are_dealt_with_like_others(world: World, api: Client) -> None:
+    """C4: a CA may revoke them; we do, within the same time, since nobody can tell a week from a compromised key."""
+    short = await world.certificate(spki=key_hash(), not_after=world.now + 6 * DAY)
+    path = await case_about(api, "br-3", named(world, short))
+    assert (await api.get(path)).body["publish_by"] == "2027-01-16T08:00:00Z"
+    assert (await api.post(f"{path}/revocation", {})).body == {"revoked": 1, "left": 0}
+    assert await world.news() == {short}
 
 
 async def test_what_expires_is_due_no_more(world: World, api: Client, clock: FakeClock) -> None:
