@@ -17,7 +17,7 @@ from issuer.checks.registries import Registries
 from issuer.profiles import LeafContent
 from quash.errors import Kind, QuashError
 from quash.pki.algorithms import algorithm_for_spki
-from quash.pki.names import build_name
+from quash.pki.names import build_name, check_country
 from quash.runtime.config import Profile
 from quash.runtime.profiles import ProfileKind
 
@@ -118,5 +118,7 @@ def _subject(kind: ProfileKind, request: SigningRequest) -> Mapping[str, str]:
     for what, group in kind.needs.items():
         if not any(key in subject for key in group):
             raise QuashError(f"subject.{what}_missing", f"the request's subject needs {' or '.join(group)} (D6)")
-    build_name(subject)  # refuses what no certificate may say: lengths, placeholders, country codes (D6, D13)
+    build_name(subject)  # refuses what no certificate may say: lengths, placeholders (D6, D13)
+    if "C" in subject:
+        check_country(subject["C"])
     return subject

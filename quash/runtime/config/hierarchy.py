@@ -92,6 +92,11 @@ class Issuer(Model):
     def _consistent(self) -> Self:
         if set(self.subject) != {"C", "O", "CN"}:
             raise ValueError(f"issuer {self.name}: subject needs C, O and CN (D14, D15)")
+        try:
+            build_name(dict(self.subject.items()))
+            check_country(self.subject["C"])
+        except QuashError as error:
+            raise ValueError(f"issuer {self.name}: subject: {error.message} (D13, D14, D15)") from None
         if (self.kind == "root") != (self.parent is None):
             raise ValueError(f"issuer {self.name}: a root has no parent, a sub-ca has one")
         return self
@@ -117,6 +122,16 @@ class Profile(Model):
     """Names must be one of these or below one; empty: any (G18)."""
     countries: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
     """C of the subject must be one of these; empty: any (G18)."""
+
+    @field_validator("countries")
+    @classmethod
+    def _known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        for each in codes:
+            try:
+                check_country(each)
+            except QuashError as error:
+                raise ValueError(f"countries: {error.message} (G18)") from None
+        return codes
 
     def check(self, kind: ProfileKind | None) -> None:
         """Raises ValueError unless it narrows its kind."""

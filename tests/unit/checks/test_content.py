@@ -26,6 +26,7 @@ def cn(value: str) -> tuple[tuple[x509.ObjectIdentifier, str], ...]:
     return ((NameOID.COMMON_NAME, value),)
 
 
+COUNTRY_ZZ = (NameOID.COUNTRY_NAME, "ZZ")
 CASES: dict[str, tuple[ProfileKind, str, str | None]] = {
     "dv": (DV, make_csr(), None),
     "dv with a repeated name": (DV, make_csr(["A.example.org", "a.example.org"]), None),
@@ -44,6 +45,7 @@ CASES: dict[str, tuple[ProfileKind, str, str | None]] = {
     "G30: a CN outside the SAN": (DV, make_csr(subject=cn("other.example.org")), "name.cn_not_in_san"),
     "D6: no organization": (OV, make_csr(subject=ORGANIZATION[:2]), "subject.organization_missing"),
     "D6: no country": (OV, make_csr(subject=ORGANIZATION[1:]), "subject.country_missing"),
+    "D6: a country that is none": (OV, make_csr(subject=(COUNTRY_ZZ, *ORGANIZATION[1:])), "name.country"),
     "D6: no place": (OV, make_csr(subject=(ORGANIZATION[0], ORGANIZATION[2])), "subject.locality_missing"),
     "D13: two organizations": (OV, make_csr(subject=(*ORGANIZATION, ORGANIZATION[2])), "subject.repeated"),
     "D40: RSA where a profile wants EC": (EC_ONLY, make_csr(key=private_key("rsa-leaf")), "key.outside_profile"),
@@ -93,7 +95,7 @@ def test_content(case: str) -> None:
 
 def test_the_number_of_cases() -> None:
     """A case that gets lost is noticed."""
-    assert (len(CASES), sum(code is None for *_, code in CASES.values())) == (26, 6)
+    assert (len(CASES), sum(code is None for *_, code in CASES.values())) == (27, 6)
 
 
 def test_what_a_profile_does_not_name_stays_out() -> None:

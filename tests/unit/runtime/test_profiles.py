@@ -175,6 +175,10 @@ EMAIL = {"profile": "smime-sub-ca", "policy": ["smime-mailbox-strict"]}
         ([ROOT | {"days": 3654}], "D14"),
         ([ROOT | {"policy": "dv"}], "D15"),
         ([ROOT | {"subject": SUBJECT | {"CN": "Root CA"}}], "G35"),
+        *(([ROOT | {"subject": SUBJECT | {"C": code}}], "D14") for code in ("ZZ", "UK", "tn", "")),
+        ([ROOT | {"subject": SUBJECT | {"O": " "}}], "D14"),
+        ([ROOT, CA | {"subject": SUBJECT | {"C": "ZZ"}}], "D15"),
+        ([ROOT, CA | {"subject": SUBJECT | {"CN": "Quash " * 11}}], "D15"),
         ([ROOT | {"subject": SUBJECT | {"OU": "PKI"}}], "OU"),
         ([ROOT | {"permitted": PERMITTED}], "D16"),
         ([ROOT, CA | {"policy": None}], "D15"),
@@ -212,6 +216,7 @@ def test_a_hierarchy_outside_the_rules_is_refused(issuers: list[dict[str, Any]],
         ({"kind": "ev"}, "no kind of leaf"),
         ({"kind": "dv", "days": 200}, "199 days"),
         ({"kind": "dv", "short_lived": True}, "D4"),
+        ({"kind": "ov", "countries": ["TN", "ZZ"]}, "G18"),
     ],
 )
 def test_a_ca_offers_what_it_is_for(profile: dict[str, Any], why: str) -> None:
