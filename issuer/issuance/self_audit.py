@@ -1,7 +1,7 @@
 """The self-audit (F12, G50): a random sample of what was issued, for linters that had no say when it was.
 
-1. period       from the end of the last audit's until now (BR 8.7), or until a calendar quarter ends; what is made
-                meanwhile, and what orders have yet to finish, is the next one's
+1. period       from the end of the last audit's until now (BR 8.7), or until a calendar quarter ends, by when CA keys
+                signed; what is signed later, or was not committed yet, is the next one's
 2. sample       of each issuer 3 %, at least one
 3. lint         each by every configured linter that did not gate it; one that none is left for stops the audit
 4. answers      what the public responders say of each that has not expired, by pkilint (A42)
@@ -30,7 +30,7 @@ from quash.runtime.clock import Clock
 from quash.runtime.config import Config
 from quash.store import acts, self_audits
 from quash.store.database import Connection, Pool, acquire
-from quash.store.self_audits import Result, Sampled
+from quash.store.self_audits import Period, Result, Sampled
 
 ACTOR: Final = "command:self-audit"
 PERCENT: Final = 3
@@ -90,13 +90,14 @@ async def audit(
     Raises `self_audit.period`, `self_audit.nothing`, `self_audit.no_linter`, `lint.*`.
     """
     now = int(clock.now())
-    async with acquire(pool) as conn:
-        since, until = await _period(conn, quarter, now)
-        counts = await self_audits.population(conn, since, until)
+    async with acquire(pool) as conn, conn.transaction(isolation="repeatable_read"):  # one snapshot for all of it
+        counted = await self_audits.snapshot(conn)
+        period = await _period(conn, quarter, now)
+        counts = await self_audits.population(conn, period)
         sampled = [
             each
             for issuer_id, count in counts.items()
-            for each in await self_audits.sample(conn, issuer_id, since, until, sample_size(count))
+            for each in await self_audits.sample(conn, issuer_id, period, sample_size(count))
         ]
     if not sampled:
         raise QuashError("self_audit.nothing", "nothing was issued in this period", Kind.NOT_FOUND)
@@ -109,24 +110,23 @@ async def audit(
         for each in audited
     ]  # fmt: skip
     total, refused = sum(counts.values()), sum(each.refused for each in results)
-    subject = {"since": since, "until": until, "population": total, "sample": len(sampled), "refused": refused}
+    subject = {"since": period.since, "until": period.until, "population": total, "sample": len(sampled)}
+    subject["refused"] = refused
     async with acquire(pool) as conn, conn.transaction():
         act_id = await acts.record(conn, at=now, actor=ACTOR, action="self-audit", subject=subject)
         audit_id = await self_audits.add(
-            conn, at=now, since=since, until=until, population=total, act_id=act_id, results=results
+            conn, at=now, period=period, counted=counted, population=total, act_id=act_id, results=results
         )
-    return Outcome(audit_id, since, until, total, len(sampled), audited)
+    return Outcome(audit_id, period.since, period.until, total, len(sampled), audited)
 
 
-async def _period(conn: Connection, quarter: str | None, now: int) -> tuple[int, int]:
-    """So that whatever was made is in some audit's population: a period leaves no gap to the last one's end."""
-    since = last = await self_audits.last_until(conn)
-    until = now
-    if quarter:
-        begin, end = read_quarter(quarter)
-        since, until = min(begin, last) if last else begin, min(end, now)
-    unsigned = await self_audits.oldest_unsigned(conn)
-    return since, until if unsigned is None else min(until, unsigned)
+async def _period(conn: Connection, quarter: str | None, now: int) -> Period:
+    """So that whatever was signed is in some audit's population: a period leaves no gap to the last one's end."""
+    last, unseen = await self_audits.last(conn)
+    if not quarter:
+        return Period(last, now, unseen)
+    begin, end = read_quarter(quarter)
+    return Period(min(begin, last), min(end, now), unseen)
 
 
 async def _lint(config: Config, sampled: Sequence[Sampled]) -> list[Audited]:

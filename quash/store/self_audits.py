@@ -45,42 +45,73 @@ class SelfAudit:
     refused: int
 
 
-async def population(conn: Connection, since: int, until: int) -> dict[int, int]:
-    """How many certificates and lone precertificates (E8) each issuer made in a period; imports are not ours."""
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What was signed from `since` to `until` (Unix seconds, exclusive), or before and unseen by the last audit.
+
+    `unseen`: the snapshot that the last audit counted in; None: it is not known, or there was none.
+    """
+
+    since: int
+    until: int
+    unseen: str | None
+
+
+# By the CA signer's log: whatever was signed is in it, when it was signed, also where nobody ever fetched it. A logged
+# certificate is counted with its precertificate (E8); what is no row of `certificate` is a root, or an import.
+_SIGNED = """
+select l.issuer_id, l.serial, coalesce(c.der, l.der) as der, c.order_id
+from signing_log l join certificate c using (issuer_id, serial)
+where l.kind <> 'crl' and (l.kind = 'precertificate' or not exists (select from signing_log p
+        where p.issuer_id = l.issuer_id and p.serial = l.serial and p.kind = 'precertificate'))
+    and l.at < $2 and (l.at >= $1 or not pg_visible_in_snapshot(l.tx, $3::text::pg_snapshot))
+"""
+
+
+async def population(conn: Connection, period: Period) -> dict[int, int]:
+    """How many certificates and lone precertificates (E8) each issuer signed in a period; imports are not ours."""
     rows = await conn.fetch(
-        "select issuer_id, count(*) from certificate where state in ('issued', 'precertificate')"
-        " and created_at >= $1 and created_at < $2 group by issuer_id order by issuer_id",
-        since,
-        until,
+        f"select issuer_id, count(*) from ({_SIGNED}) s group by issuer_id order by issuer_id",
+        period.since,
+        period.until,
+        period.unseen,
     )
     return {row["issuer_id"]: row["count"] for row in rows}
 
 
-async def sample(conn: Connection, issuer_id: int, since: int, until: int, count: int) -> Sequence[Sampled]:
+async def sample(conn: Connection, issuer_id: int, period: Period, count: int) -> Sequence[Sampled]:
     """`count` of an issuer's certificates of a period, drawn by PostgreSQL's strong random numbers."""
     rows = await conn.fetch(
         "select s.issuer_id, i.name as issuer, s.serial, s.der,"
-        " array(select distinct linter from lint_result l where l.order_id = s.order_id order by linter) as gated_by"
-        " from (select issuer_id, serial, der, order_id from certificate where issuer_id = $1"
-        " and state in ('issued', 'precertificate') and created_at >= $2 and created_at < $3"
-        " order by gen_random_uuid() limit $4) s join issuer i on i.id = s.issuer_id",
+        " array(select distinct linter from lint_result l where l.order_id = s.order_id"
+        "  or (s.order_id is null and l.serial = s.serial) order by linter) as gated_by"
+        f" from (select * from ({_SIGNED}) t where issuer_id = $4 order by gen_random_uuid() limit $5) s"
+        " join issuer i on i.id = s.issuer_id",
+        period.since,
+        period.until,
+        period.unseen,
         issuer_id,
-        since,
-        until,
         count,
     )
     return [Sampled(row["issuer_id"], row["issuer"], row["serial"], row["der"], tuple(row["gated_by"])) for row in rows]
 
 
+async def snapshot(conn: Connection) -> str:
+    """What the caller's transaction sees."""
+    return str(await conn.fetchval("select pg_current_snapshot()::text"))
+
+
 async def add(
-    conn: Connection, *, at: int, since: int, until: int, population: int, act_id: int, results: Sequence[Result]
+    conn: Connection, *, at: int, period: Period, counted: str, population: int, act_id: int, results: Sequence[Result]
 ) -> int:
-    """Stores an audit with its results and returns its id."""
+    """Stores an audit with its results and returns its id. `counted`: the snapshot that it counted in."""
     audit_id: int = await conn.fetchval(
-        "insert into self_audit (at, since, until, population, act_id) values ($1, $2, $3, $4, $5) returning id",
+        "insert into self_audit (at, since, until, counted, population, act_id)"
+        " values ($1, $2, $3, $4::text::pg_snapshot, $5, $6) returning id",
         at,
-        since,
-        until,
+        period.since,
+        period.until,
+        counted,
         population,
         act_id,
     )
@@ -92,18 +123,15 @@ async def add(
     return audit_id
 
 
-async def last_until(conn: Connection) -> int:
-    """Where the last audit's period ended, not after the audit itself; 0: there was none."""
-    return await conn.fetchval("select least(until, at) from self_audit order by id desc limit 1") or 0
+async def last(conn: Connection) -> tuple[int, str | None]:
+    """Until when all was in some audit's population, not after that audit itself, and what that one counted in.
 
-
-async def oldest_unsigned(conn: Connection) -> int | None:
-    """When the oldest reservation was made that its order may yet turn into a certificate; None: there is none."""
-    at: int | None = await conn.fetchval(
-        "select min(c.created_at) from certificate_order o join certificate c using (issuer_id, serial)"
-        " where o.state in ('pending', 'ready') and c.state = 'reserved'"
+    The one that reached farthest: whoever audits an old quarter again takes nothing back. 0: there was none.
+    """
+    row = await conn.fetchrow(
+        "select least(until, at) as until, counted::text from self_audit order by 1 desc, id desc limit 1"
     )
-    return at
+    return (row["until"], row["counted"]) if row else (0, None)
 
 
 async def all_audits(conn: Connection) -> Sequence[SelfAudit]:

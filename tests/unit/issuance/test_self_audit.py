@@ -163,6 +163,34 @@ async def test_what_an_order_has_yet_to_finish_is_left_to_the_next_audit(world: 
     assert (first.population, (await audit(world.owner, config, clock)).population) == (1, 1)
 
 
+async def test_what_was_not_committed_yet_is_left_to_the_next_audit(world: World, clock: FakeClock) -> None:
+    """Signed in time, by the signer's clock, and written down while the audit counted: it is in the next population."""
+    config = config_of(world, program("stranger", "pass"))
+    await order(world, 2)
+    (row,) = await world.fetch("select * from signing_log order by id desc limit 1")
+    await clock.advance(1)
+    columns = "state, profile, der, spki_sha256, not_before, not_after, shard, bucket, created_at"
+    async with world.owner.acquire() as conn:
+        await conn.execute(
+            f"insert into certificate (issuer_id, serial, {columns}) select issuer_id, $2, {columns} from certificate"
+            " where serial = $1",
+            *(row["serial"], b"\x7f"),
+        )
+        slow = conn.transaction()
+        await slow.start()
+        await conn.execute(
+            "insert into signing_log (at, kind, issuer_id, serial, tbs_sha256, der) values ($1, $2, $3, $4, $5, $6)",
+            *(row["at"], row["kind"], row["issuer_id"], b"\x7f", row["tbs_sha256"], row["der"]),
+        )
+        first = await audit(world.owner, config, clock)
+        await slow.commit()
+    await clock.advance(1)
+    second = await audit(world.owner, config, clock)
+    assert (first.population, second.population) == (2, 1)
+    with pytest.raises(QuashError, match="nothing was issued"):
+        await audit(world.owner, config, clock)
+
+
 async def test_what_a_demonstration_exempts_is_told_apart(world: World, clock: FakeClock) -> None:
     """The audit applies the gate's exemptions, and says which finding stands by one."""
     exempt = [{"code": "e_stranger", "message": ""}]

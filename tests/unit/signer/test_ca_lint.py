@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from issuer.checks.findings import Finding
+from issuer.issuance.self_audit import audit
 from issuer.signer import lint
 from issuer.signer.key_files import KeyFiles, online_opener
 from issuer.signer.key_ring import KeyRing
@@ -23,6 +24,7 @@ from quash.store import signer_requests
 from quash.store.database import acquire
 from quash.store.roles import CA_SIGNER, PRESIGNER
 from tests.support.initialising import Made
+from tests.unit.issuance.test_self_audit import program
 from tests.unit.signer.test_rotation import csr_of
 
 DAY = 86_400
@@ -70,6 +72,13 @@ async def test_every_result_is_stored(deployment: Made, database: Any, tmp_path:
     root = deployment.certificate("root")
     assert (twin.subject, twin.serial_number) == (root.subject, root.serial_number)
     assert twin.public_key() != root.public_key()
+
+    linters = {"self_audit": {"linters": [*external(folder, KEEPS), program("stranger", "pass")]}}
+    deployment.clock.step(1)
+    outcome = await audit(
+        deployment.deployment.pool, Config.model_validate(config.model_dump() | linters), deployment.clock
+    )
+    assert {each.report.linter for each in outcome.audited} == {"stranger"}, "who gated it does not audit it (F12)"
 
     keys = KeyRing(online_opener(KeyFiles(config, deployment.state)))
     pool = await database.pool(CA_SIGNER)
