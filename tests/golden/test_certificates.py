@@ -7,11 +7,12 @@ the code that issues makes the very octets that are signed (D5-D19, D49, A14-A17
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
@@ -32,8 +34,9 @@ from issuer.issuance.prepare import Plan, make_draft
 from issuer.signer import ca_profiles, hierarchy, lint, operators
 from issuer.signer.authority import authority_of
 from issuer.signer.tbs import tbs_of
-from issuer.signer.tbs_writer import Frame
-from quash.pki.algorithms import SignatureAlgorithm, algorithm_for_spki
+from issuer.signer.tbs_writer import Frame, key_identifier, write_certificate
+from quash.keys.pem import PemKey
+from quash.pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm, algorithm_for_spki
 from quash.pki.certificate import read_certificate
 from quash.pki.rules import DAY
 from quash.runtime import config as configuration
@@ -45,12 +48,14 @@ from quash.store.crls import Scope
 from quash.store.issuers import Issuer, IssuerCertificate
 from tests.support import gnutls
 from tests.support.gnutls import Status
-from tests.support.shipped import ZLINT, openssl_says
+from tests.support.issuing import spki_of
+from tests.support.shipped import ZLINT, openssl_says, signed_by
 
 FOLDER = Path(__file__).parent / "certificates"
 CONFIGS = Path(__file__).parents[2] / "config"
 CASES: dict[str, dict[str, Any]] = json.loads((FOLDER / "cases.json").read_text())
 _ZLINT = ExternalLinter(name="zlint", command=(str(ZLINT), "-format", "der", "-"), output="zlint")
+P384 = SIGNATURE_ALGORITHMS["ecdsa-p384-sha384"]
 COUNTS = {
     "root": 5,
     "sub-ca": 10,
@@ -441,3 +446,52 @@ def test_constraints_bind_strangers(tmp_path: Path) -> None:
         ("mailbox", "smimesign"): 2,
         ("subject", "smimesign"): 2,
     }
+
+
+@pytest.mark.parametrize("name", ["tuntrust-services", "trustcor-external-tls"])
+def test_pyca_follows_the_constraints_that_it_knows(name: str) -> None:
+    """D16, G17, G18: pyca builds a chain through the DNS names and addresses of a constrained CA, and none past them.
+
+    The CA is the golden one but for its directory names, which pyca does not know, and keys that can sign here.
+    """
+    case, root_key, key = CASES[name], *(ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    asked, (parent, own) = asked_of(case), issuer_of(case["config"], case["parent"])
+    shape = hierarchy.sub_ca_shape(
+        config_of(case["config"]), parent, own, scope_of(case["config"], case["parent"], None), asked
+    )
+    assert shape.constraints is not None
+    frame = replace(frame_of(name, parent, hierarchy._subject(asked), asked.days), algorithm=P384)
+    above = replace(frame, subject=frame.issuer, spki=spki_of(root_key))
+    known = replace(
+        shape,
+        constraints=replace(shape.constraints, directory=()),
+        parent_key_id=key_identifier(above.spki),
+        path_length=0,
+    )
+    root, ca = (
+        x509.load_der_x509_certificate(write_certificate(tbs, P384, PemKey(root_key).sign(tbs)))
+        for tbs in (ca_profiles.root(above), ca_profiles.sub_ca(replace(frame, spki=spki_of(key)), shape=known))
+    )
+    at = datetime.fromtimestamp(frame.not_before + 1000, UTC)
+
+    def refuses(host: x509.DNSName | x509.IPAddress, *more: x509.GeneralName) -> str | None:
+        leaf = signed_by(ca, key, host, *more)
+        try:
+            PolicyBuilder().store(Store([root])).time(at).build_server_verifier(host).verify(leaf, [ca])
+        except VerificationError as error:
+            return str(error)
+        return None
+
+    (inside,) = asked.permitted.dns
+    assert refuses(x509.DNSName(f"www.{inside}")) is None
+    assert refuses(x509.DNSName(f"a.b.{inside}"), x509.DNSName(f"c.{inside}")) is None
+    address = x509.IPAddress(ipaddress.ip_address("192.0.2.1"))
+    for outside in (
+        (x509.DNSName("www.example.net"),),
+        (x509.DNSName(f"www.other{inside}"),),
+        (x509.DNSName(f"www.{inside}"), x509.DNSName("www.example.net")),
+        (address,),
+        (x509.IPAddress(ipaddress.ip_address("2001:db8::1")),),
+        (x509.DNSName(f"www.{inside}"), address),
+    ):
+        assert "constraint" in str(refuses(*outside)), outside
