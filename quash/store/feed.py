@@ -7,16 +7,36 @@ presigner itself may neither create nor drop a table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
-from quash.store.database import SCHEMA, Connection
+from quash.store.database import Connection
+from quash.store.leases import HELD, Lease
+from quash.store.news import Position
 
 URGENT, BULK = 0, 1
-_FEW = 4
-"""Rows that are appended by one prepared statement; a COPY is parsed each time, and its hint is another one."""
+# One statement: news come one by one, and a question costs more than what it asks for.
+_WRITE = f"""
+{HELD}, added as (
+    insert into feed (written_at, lane, kind, issuer_id, payload)
+    select $3, r.lane, r.kind, r.issuer_id, r.payload
+    from held, unnest($4::smallint[], $5::text[], $6::smallint[], $7::bytea[])
+        with ordinality as r (lane, kind, issuer_id, payload, number)
+    order by r.number
+), remembered as (
+    insert into proven_certificate (issuer_id, serial)
+    select k.issuer_id, k.serial from held, unnest($8::smallint[], $9::bytea[]) as k (issuer_id, serial)
+    on conflict do nothing
+), taken_up as (
+    insert into reader_position (reader, system_id, position, updated_at)
+    select $10, $11, $12, $3 from held where $10::text is not null
+    on conflict (reader) do update
+    set system_id = excluded.system_id, position = excluded.position, updated_at = excluded.updated_at
+)
+select pg_notify('feed', '') from held
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +57,36 @@ class Partition:
     ends_at: int
 
 
-async def append(conn: Connection, rows: Sequence[FeedRow], written_at: int) -> None:
-    """Appends rows and queues the hint; the caller's transaction makes them visible all at once.
+async def write(
+    conn: Connection,
+    lease: Lease,
+    rows: Sequence[FeedRow],
+    written_at: int,
+    *,
+    proven: Collection[tuple[int, bytes]] = (),
+    taken_up: tuple[str, Position] | None = None,
+) -> None:
+    """Appends rows with their hint, and what must stand exactly when they do, in one statement under the lease.
 
-    Raises asyncpg's CheckViolationError when no partition holds `written_at`.
+    `proven`: certificates (issuer id, serial) that were verified; the same again changes nothing. `taken_up`: a reader
+    of news and how far it may go on. Raises `lease.lost`, and asyncpg's CheckViolationError when no partition holds
+    `written_at`; then nothing stands.
     """
-    if len(rows) <= _FEW:
-        await conn.execute(
-            "with added as (insert into feed (written_at, lane, kind, issuer_id, payload)"
-            " select $1, r.lane, r.kind, r.issuer_id, r.payload"
-            " from unnest($2::smallint[], $3::text[], $4::smallint[], $5::bytea[])"
-            " with ordinality as r (lane, kind, issuer_id, payload, number) order by r.number)"
-            " select pg_notify('feed', '')",
-            written_at,
-            [row.lane for row in rows],
-            [row.kind for row in rows],
-            [row.issuer_id for row in rows],
-            [row.payload for row in rows],
-        )
-        return
-    await conn.copy_records_to_table(
-        "feed",
-        schema_name=SCHEMA,
-        columns=("written_at", "lane", "kind", "issuer_id", "payload"),
-        records=[(written_at, row.lane, row.kind, row.issuer_id, row.payload) for row in rows],
+    reader, position = taken_up or (None, Position())
+    await lease.write(
+        conn,
+        _WRITE,
+        written_at,
+        [row.lane for row in rows],
+        [row.kind for row in rows],
+        [row.issuer_id for row in rows],
+        [row.payload for row in rows],
+        [issuer_id for issuer_id, _ in proven],
+        [serial for _, serial in proven],
+        reader,
+        position.history,
+        position.tx,
     )
-    await conn.execute("select pg_notify('feed', '')")
 
 
 async def partitions(conn: Connection) -> list[Partition]:

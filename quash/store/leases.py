@@ -32,6 +32,8 @@ SILENCE: Final = 30.0
 STRAGGLING: Final = 10.0
 """Seconds that the next holder waits for a transaction of the one before."""
 _BEAT: Final = 5.0
+HELD: Final = "with held as (select from lease where name = $1 and fence = $2 for share)"
+"""Begins a statement for `Lease.write`: `held` has one row while the lease holds, and none after."""
 
 
 class Lease:
@@ -112,6 +114,14 @@ class Lease:
         if not conn.is_in_transaction():
             raise RuntimeError("a lease is checked inside the transaction that it protects")
         if await conn.fetchval("select fence from lease where name = $1 for share", self.name) != self.fence:
+            raise _taken(self.name)
+
+    async def write(self, conn: Connection, statement: str, *arguments: object) -> None:
+        """What `check` and a statement do in a transaction, in one question; raises `lease.lost`, nothing is written.
+
+        `statement`: `HELD`, CTEs that write what they select from `held`, and a select from it; `arguments` from $3 on.
+        """
+        if await conn.fetchrow(statement, self.name, self.fence, *arguments) is None:
             raise _taken(self.name)
 
     async def look(self, conn: Connection) -> None:

@@ -44,27 +44,41 @@ _SELECT = """
 select c.issuer_id, c.serial, c.state, c.bucket, c.not_after, coalesce(r.version, 0)::integer as version, r.reason,
        coalesce(r.revoked_at, 0) as revoked_at,
        r.version is null and c.state <> 'imported' and (select true from proven_certificate p
-           where p.issuer_id = c.issuer_id and p.serial = c.serial) is not null as proven
+           where p.issuer_id = c.issuer_id and p.serial = c.serial) is not null as proven{more}
 from {source}
 left join lateral (
     select version, reason, revoked_at from revocation r
     where r.issuer_id = c.issuer_id and r.serial = c.serial order by version desc limit 1
 ) r on true
 """
-_OF = (
-    _SELECT.format(
-        source="unnest($1::smallint[], $2::bytea[]) as k (issuer_id, serial)"
-        " join certificate c on c.issuer_id = k.issuer_id and c.serial = k.serial"
-    )
+_KEYS = (
+    "unnest($1::smallint[], $2::bytea[]) as k (issuer_id, serial)"
+    " join certificate c on c.issuer_id = k.issuer_id and c.serial = k.serial"
+)
+_OF = _SELECT.format(source=_KEYS, more="") + "where c.not_after >= $3"
+_WITH_DER = (
+    _SELECT.format(source=_KEYS, more=", case when r.version is null and c.state <> 'imported' then c.der end as der")
     + "where c.not_after >= $3"
 )
-_IN_BUCKET = _SELECT.format(source="certificate c") + "where c.issuer_id = $1 and c.bucket = $2 and c.not_after >= $3"
+_IN_BUCKET = (
+    _SELECT.format(source="certificate c", more="") + "where c.issuer_id = $1 and c.bucket = $2 and c.not_after >= $3"
+)
+_WIDTH = len(CertificateStatus._fields)
 
 
 async def of(conn: Connection, keys: Collection[tuple[int, bytes]], now: int) -> list[CertificateStatus]:
     """The statuses of these certificates (issuer id, serial) that have not expired, in any order."""
     rows = await conn.fetch(_OF, [key[0] for key in keys], [key[1] for key in keys], now)
     return list(map(CertificateStatus._make, rows))
+
+
+async def with_certificates(
+    conn: Connection, keys: Collection[tuple[int, bytes]], now: int
+) -> tuple[list[CertificateStatus], dict[tuple[int, bytes], bytes]]:
+    """As `of`, and the DER of those that may need a proof and have one: good ones that no import vouches for."""
+    rows = await conn.fetch(_WITH_DER, [key[0] for key in keys], [key[1] for key in keys], now)
+    found = [CertificateStatus._make(row[:_WIDTH]) for row in rows]
+    return found, {(row["issuer_id"], row["serial"]): row["der"] for row in rows if row["der"] is not None}
 
 
 async def in_bucket(conn: Connection, issuer_id: int, bucket: int, now: int) -> list[CertificateStatus]:
@@ -84,16 +98,6 @@ async def certificates(conn: Connection, keys: Collection[tuple[int, bytes]]) ->
         [key[1] for key in keys],
     )
     return {(row["issuer_id"], row["serial"]): row["der"] for row in rows}
-
-
-async def add_proven(conn: Connection, keys: Collection[tuple[int, bytes]]) -> None:
-    """Remembers that these certificates (issuer id, serial) were verified; the same again changes nothing."""
-    await conn.execute(
-        "insert into proven_certificate (issuer_id, serial) select * from unnest($1::smallint[], $2::bytea[])"
-        " on conflict do nothing",
-        [key[0] for key in keys],
-        [key[1] for key in keys],
-    )
 
 
 async def lost(conn: Connection, issuer_id: int, published: Sequence[Published]) -> list[bytes]:

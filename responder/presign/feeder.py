@@ -1,14 +1,19 @@
-"""The feeding side: every write of the presigner is one short transaction under its lease's fence."""
+"""The feeding side: every write of the presigner is one short transaction under its lease's fence.
+
+News need one statement, and so a transaction of the server's own; what else there is to write joins it in an open one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import nullcontext
 
 from quash.runtime.clock import Clock
 from quash.store import feed
 from quash.store.database import Connection, Pool, acquire
 from quash.store.feed import FeedRow
 from quash.store.leases import Lease
+from quash.store.news import Position
 from responder.presign.metrics import PARTITIONS
 
 SPAN = 6 * 3600
@@ -39,17 +44,25 @@ class Feeder:
         """Issuers or signers changed: the next write tells nodes of all of them."""
         self._announced = None
 
-    async def write(self, rows: Sequence[FeedRow], within: Within | None = None) -> None:
-        """Appends `rows` and runs `within`, in one transaction; raises `lease.lost`, and then nothing was written."""
+    async def write(
+        self,
+        rows: Sequence[FeedRow],
+        within: Within | None = None,
+        *,
+        proven: Collection[tuple[int, bytes]] = (),
+        taken_up: tuple[str, Position] | None = None,
+    ) -> None:
+        """Appends `rows` with what `feed.write` takes beside them, and runs `within`, in one transaction.
+
+        Raises `lease.lost`, and then nothing was written.
+        """
         now = int(self._clock.now())
         start = now - now % SPAN
         async with acquire(self._pool) as conn:
             await self._prepare(conn, start)
             announcement = [] if start == self._announced else self._announce(now)
-            async with conn.transaction():
-                await self._lease.check(conn)
-                if announcement or rows:
-                    await feed.append(conn, [*announcement, *rows], now)
+            async with conn.transaction() if within else nullcontext():
+                await feed.write(conn, self._lease, [*announcement, *rows], now, proven=proven, taken_up=taken_up)
                 if within:
                     await within(conn)
         self._announced = start

@@ -22,7 +22,7 @@ from quash.store.database import Connection, Pool, acquire
 from quash.store.statuses import CertificateStatus
 from responder.presign.agreement import ClockAgreement
 from responder.presign.desk import SigningDesk
-from responder.presign.permit import Key, needs_proof, permit
+from responder.presign.permit import Key, permit
 from responder.presign.presigner import Presigner
 from responder.presign.roster import Roster
 from responder.presign.signing import ForOne
@@ -136,9 +136,7 @@ class LiveSigner:
     async def _permitted(
         self, conn: Connection, roster: Roster, keys: Collection[Key], as_of: int
     ) -> list[CertificateStatus]:
-        found = await statuses.of(conn, keys, as_of)
-        unproven = [(status.issuer_id, status.serial) for status in found if needs_proof(status)]
-        certificates = await statuses.certificates(conn, unproven) if unproven else {}
+        found, certificates = await statuses.with_certificates(conn, keys, as_of)
         return permit(found, certificates, roster.parsed_certificates).statuses
 
     async def _sign(

@@ -25,6 +25,11 @@ class Permitted:
     statuses: list[CertificateStatus]
     proven: list[Key]
 
+    def proven_of(self, unsigned: Collection[CertificateStatus]) -> list[Key]:
+        """Those that were signed: no proof is remembered without the record that rests on it."""
+        without = {(status.issuer_id, status.serial) for status in unsigned}
+        return [key for key in self.proven if key not in without]
+
 
 def needs_proof(status: CertificateStatus) -> bool:
     """Revoked is true whatever the DER says, an import vouches for its rows, and a proof lasts."""

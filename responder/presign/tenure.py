@@ -25,7 +25,7 @@ from quash.store import buckets, outbox, rates, signer_switches, statuses
 from quash.store.database import Connection, Pool, acquire
 from quash.store.feed import BULK, URGENT, FeedRow
 from quash.store.leases import Lease
-from quash.store.news import NewsReader
+from quash.store.news import NewsReader, Position
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.outbox import News
 from quash.store.statuses import CertificateStatus
@@ -36,7 +36,7 @@ from responder.presign.key_watch import KeyWatch
 from responder.presign.metrics import BATCH_SECONDS, SIGNED, alarm, switches
 from responder.presign.news_signing import NewsSigner
 from responder.presign.obstacles import Obstacles
-from responder.presign.permit import Permitted, needs_proof, permit
+from responder.presign.permit import Key, Permitted, needs_proof, permit
 from responder.presign.pipeline import Hinted, Pipeline, until_hinted
 from responder.presign.refresh import Pace, Pass
 from responder.presign.roster import Roster
@@ -209,7 +209,7 @@ class Tenure:
             await self._learn_hierarchy(conn, news)
             as_of = await self._agreement.now(conn)
             keys = {(item.issuer_id, item.serial) for item in news if item.serial is not None}
-            permitted = await self._permit(conn, await statuses.of(conn, keys, as_of))
+            permitted = permit(*await statuses.with_certificates(conn, keys, as_of), self.roster.parsed_certificates)
         large = len(news) > NEWS_BATCH
         if large:
             signed = await self._news.by_crew(permitted.statuses, as_of, self._until, self._meanwhile)
@@ -222,14 +222,19 @@ class Tenure:
         rate = self._throughput.add(signed.records, self._clock.monotonic()) if large else None
 
         async def within(conn: Connection) -> None:
-            await self._remember_proofs(conn, permitted, signed.unsigned)
             if rate is not None:
                 await rates.keep(conn, rates.SIGNING, rate, as_of)
             if dirty:
                 await buckets.mark_due(conn, dirty, as_of)
-            await reader.save(conn, batch.position, as_of)
 
-        await self._feed(lane, signed.batches, within, began)
+        await self._feed(
+            lane,
+            signed.batches,
+            began,
+            within if dirty or rate is not None else None,
+            proven=permitted.proven_of(signed.unsigned),
+            taken_up=(reader.name, batch.position),
+        )
         reader.accept(batch)
         if dirty:
             self._timetable.at_once("background")
@@ -258,13 +263,12 @@ class Tenure:
         async def within(conn: Connection) -> None:
             if rate is not None:
                 await rates.keep(conn, rates.SIGNING, rate, good[0].of.as_of)
-            for each in good:
-                await self._remember_proofs(conn, each.permitted)
             for done in {each.of: None for each in good}:
                 if self._pipeline.completes(done, good):
                     await self._finish(conn, done)
 
-        await self._feed(BULK, [each.batch for each in good if each.batch is not None], within, began)
+        batches = [each.batch for each in good if each.batch is not None]
+        await self._feed(BULK, batches, began, within, proven=[key for each in good for key in each.permitted.proven])
         self._pipeline.fed(good)
         return sum(each.count for each in good)
 
@@ -321,18 +325,20 @@ class Tenure:
         """Who signs an issuer's answers, and the issuer's certificate. Raises `presign.no_signer` and its kin."""
         return self.roster.signer(issuer_id, as_of), self.roster.certificate(issuer_id)
 
-    async def _remember_proofs(
-        self, conn: Connection, permitted: Permitted, unsigned: Collection[CertificateStatus] = ()
+    async def _feed(
+        self,
+        lane: int,
+        batches: Sequence[Batch],
+        began: float,
+        within: Within | None,
+        *,
+        proven: Collection[Key],
+        taken_up: tuple[str, Position] | None = None,
     ) -> None:
-        """With the very records that rest on them, and only with those."""
-        if permitted.proven:
-            without = {(status.issuer_id, status.serial) for status in unsigned}
-            await statuses.add_proven(conn, [key for key in permitted.proven if key not in without])
-
-    async def _feed(self, lane: int, batches: Sequence[Batch], within: Within, began: float) -> None:
+        """Proofs are remembered with the very records that rest on them, and only with those."""
         records = sum(each.count for each in batches)
         rows = [FeedRow(lane, "records", None, join_batches([each.payload for each in batches]))] if records else []
-        await self._feeder.write(rows, within)
+        await self._feeder.write(rows, within, proven=proven, taken_up=taken_up)
         SIGNED.labels(_LANES[lane]).inc(records)
         BATCH_SECONDS.labels(_LANES[lane]).observe(self._clock.monotonic() - began)
 

@@ -17,10 +17,10 @@ from quash.errors import QuashError
 from quash.pki.reasons import Reason
 from quash.pki.serials import new_serial
 from quash.runtime.clock import FakeClock
-from quash.store import feed
 from quash.store.database import acquire
 from quash.store.feed import URGENT, FeedRow
 from quash.store.roles import FOLLOWER
+from tests.support.feeding import append
 from tests.support.flows import Key, Node, Site, running
 from tests.support.initialising import quick_config
 from tests.support.old_node import OldNode
@@ -141,7 +141,7 @@ async def test_a_row_of_a_later_release_is_waited_for(database: Database, clock:
         await site.step()
         key = site.key(await site.issue())
         async with acquire(site.database.owner) as conn:
-            await feed.append(conn, [FeedRow(URGENT, "records", None, LATER)], site.now)
+            await append(conn, [FeedRow(URGENT, "records", None, LATER)], site.now)
         await site.revoke(key)
         await site.presigner.step()
         for _ in range(2):

@@ -22,6 +22,7 @@ from quash.store.feed import BULK, URGENT, FeedRow
 from quash.store.roles import FOLLOWER
 from responder.follow.follower import Follower
 from tests.conftest import Database
+from tests.support.feeding import append
 from tests.support.ocsp_issuer import OcspIssuer
 
 HOUR = 3600
@@ -58,7 +59,7 @@ class Node:
     async def feed(self, *rows: FeedRow, at: int | None = None) -> None:
         """One transaction of the presigner."""
         async with self.database.owner.acquire() as conn, conn.transaction():
-            await feed.append(conn, rows, self.now if at is None else at)
+            await append(conn, rows, self.now if at is None else at)
 
     def announcement(self) -> list[FeedRow]:
         """The rows that a partition begins with."""

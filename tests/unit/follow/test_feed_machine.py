@@ -23,6 +23,7 @@ from quash.store.database import Connection, Pool
 from quash.store.feed import BULK, URGENT
 from quash.store.roles import FOLLOWER, PRESIGNER
 from responder.follow.follower import Follower
+from tests.support.feeding import append
 from tests.support.ocsp_issuer import OcspIssuer
 from tests.unit.follow.conftest import HOUR, Node
 
@@ -115,7 +116,7 @@ class FeedMachine(RuleBasedStateMachine):
             self.run(transaction.start())
             self.open[writer] = (transaction, [])
         row = self.nodes[0].records((serial, record), lane=lane)
-        self.run(feed.append(self.writers[writer], [row], self.now))
+        self.run(append(self.writers[writer], [row], self.now))
         self.open[writer][1].append((serial, order))
         if not stay:
             self.commit(sorted(self.open).index(writer))
@@ -153,7 +154,7 @@ class FeedMachine(RuleBasedStateMachine):
         async with self.passing.transaction():
             if told:
                 row = self.nodes[0].records(*((serial, record) for serial, record, _ in told), lane=BULK)
-                await feed.append(self.passing, [row], self.now)
+                await append(self.passing, [row], self.now)
             bucket = Bucket(1, 0, 0, 1)
             await buckets.finish_pass(
                 self.passing, bucket, passed_at=self.now, pass_xmin=xmin, due_at=self.now, signer_id=None

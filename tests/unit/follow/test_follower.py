@@ -19,6 +19,7 @@ from quash.store import feed
 from responder.follow.follower import SWEEP_AFTER
 from responder.follow.main import check_file, main
 from responder.follow.trust import Limits
+from tests.support.feeding import append
 from tests.unit.follow.conftest import BULK, HOUR, Node, applied, rebuilt
 
 S, T = b"\x01", b"\x02"
@@ -65,7 +66,7 @@ async def test_a_late_commit_is_applied(node: Node) -> None:
     late = await node.database.connection()
     transaction = late.transaction()
     await transaction.start()
-    await feed.append(late, [node.records((S, node.issuer.record(S, node.now)))], node.now)
+    await append(late, [node.records((S, node.issuer.record(S, node.now)))], node.now)
     await node.feed(node.records((T, node.issuer.record(T, node.now))))
     await follower.step()
     assert node.held(S) is None

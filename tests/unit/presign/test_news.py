@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from quash.cache import layout
-from quash.store import feed, outbox, statuses
-from quash.store.news import NewsReader
+from quash.store import buckets, feed, outbox, statuses
 from responder.presign.desk import SigningDesk
 from responder.presign.feeder import Feeder
 
@@ -59,14 +58,15 @@ async def test_a_late_commit_survives_a_restart_and_pruning(world: Any) -> None:
 
 
 CRASHES = {
-    "reading": (statuses, "of", "before"),
+    "reading": (statuses, "with_certificates", "before"),
     "signing": (SigningDesk, "sign", "before"),
     "signed": (SigningDesk, "sign", "after"),
-    "feeding": (feed, "append", "before"),
-    "fed, not committed": (feed, "append", "after"),
-    "position kept, not committed": (NewsReader, "save", "after"),
+    "feeding": (feed, "write", "before"),
+    "fed with its position": (feed, "write", "after"),
+    "fed beside a bucket, not committed": (buckets, "mark_due", "after"),
     "committed": (Feeder, "write", "after"),
 }
+COMMITTED = {"fed with its position", "committed"}
 
 
 @pytest.mark.parametrize("point", CRASHES)
@@ -79,11 +79,14 @@ async def test_a_crash_loses_nothing(world: Any, monkeypatch: pytest.MonkeyPatch
     await presigner.step()
     await world.revoke(authority, serial)
     owner, name, when = CRASHES[point]
+    if owner is buckets:  # then news need an open transaction
+        async with world.database.owner.acquire() as conn:
+            await outbox.add_buckets(conn, authority.id, [0], lane=outbox.URGENT)
     real = getattr(owner, name)
 
-    async def crash(*arguments: Any) -> Any:
+    async def crash(*arguments: Any, **named: Any) -> Any:
         if when == "after":
-            await real(*arguments)
+            await real(*arguments, **named)
         raise Crash
 
     monkeypatch.setattr(owner, name, crash)
@@ -91,7 +94,7 @@ async def test_a_crash_loses_nothing(world: Any, monkeypatch: pytest.MonkeyPatch
         await presigner.step()
     monkeypatch.setattr(owner, name, real)
     fed = (await world.cache())[authority.id, serial].version
-    assert fed == (1 if point == "committed" else 0)
+    assert fed == (1 if point in COMMITTED else 0)
     await (await world.presigner() if restart else presigner).step()
     assert (await world.cache())[authority.id, serial].version == 1
 

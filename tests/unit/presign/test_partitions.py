@@ -10,6 +10,7 @@ import pytest
 from quash.cache import layout
 from quash.store import feed
 from responder.presign.feeder import SPAN
+from tests.support.feeding import append
 
 HOUR = 3600
 
@@ -117,7 +118,7 @@ async def test_a_writer_under_way_keeps_the_partition(world: Any) -> None:
     slow = await world.database.connection()
     transaction = slow.transaction()
     await transaction.start()
-    await feed.append(slow, [feed.FeedRow(feed.BULK, "records", None, payload)], world.now)
+    await append(slow, [feed.FeedRow(feed.BULK, "records", None, payload)], world.now)
     await world.clock.advance(21 * HOUR)
     await presigner.step()  # a complete pass over every bucket, whose snapshots all have the slow writer running
     assert not await drop(world, first)
@@ -138,7 +139,7 @@ async def test_nothing_is_written_into_a_dropped_partition(world: Any) -> None:
     assert first not in await spans(world)
     async with world.database.owner.acquire() as conn:
         with pytest.raises(asyncpg.CheckViolationError):
-            await feed.append(conn, [feed.FeedRow(feed.BULK, "heartbeat", None, b"")], first)
+            await append(conn, [feed.FeedRow(feed.BULK, "heartbeat", None, b"")], first)
 
 
 async def test_readers_are_not_waited_for(world: Any) -> None:
