@@ -12,6 +12,7 @@ import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -57,7 +58,7 @@ class LogDouble:
         self._roots = roots
         self._clock = clock
         self._scts: dict[bytes, Sct] = {}
-        self._issuers: dict[tuple[bytes, ...], x509.Certificate] = {}
+        self._known: set[tuple[bytes, ...]] = set()
 
     def mangle(self, found: Sct) -> Sct:
         """What a test makes of an SCT before it is sent."""
@@ -65,7 +66,8 @@ class LogDouble:
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
         """Answers `ct/v1/add-pre-chain`, `add-chain`, `get-roots` and `get-sth`; anything else is 404."""
-        await asyncio.sleep(self.delay)
+        if self.delay:
+            await asyncio.sleep(self.delay)
         if self.status != 200:
             return web.Response(status=self.status)
         if request.method == "GET" and path == "ct/v1/get-roots":
@@ -116,12 +118,12 @@ class LogDouble:
         return made
 
     def _check_chain(self, chain: Sequence[bytes]) -> None:
-        """What stands above a leaf is the same for all of an issuer: it is verified once, and its key is read once."""
-        leaf, above = chain[0], tuple(chain[1:])
-        if above not in self._issuers:
+        """What stands above a leaf is the same for all of an issuer, and verified once."""
+        above = tuple(chain[1:])
+        if above not in self._known:
             _check_above(above, self._roots)
-            self._issuers[above] = x509.load_der_x509_certificate(above[0])
-        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(self._issuers[above])
+            self._known.add(above)
+        _check_leaf(chain[0], above[0])
 
     def _tree_head(self) -> dict[str, Any]:
         at, size, root = int(self._clock.now() * 1000), len(self.entries), self.root_hash()
@@ -174,6 +176,18 @@ def _check_above(chain: Sequence[bytes], roots: Sequence[bytes]) -> None:
         raise ValueError("the chain ends in no root of this log")
     for below, above in itertools.pairwise(loaded):
         below.verify_directly_issued_by(above)
+
+
+@lru_cache(maxsize=256)
+def _check_leaf(leaf: bytes, issuer: bytes) -> None:
+    """The logs of this process get a precertificate all at once: its signature is verified for the first."""
+    x509.load_der_x509_certificate(leaf).verify_directly_issued_by(_issuer(issuer))
+
+
+@lru_cache(maxsize=256)
+def _issuer(octets: bytes) -> x509.Certificate:
+    """With its key, once that was used: to read one takes as long as to verify a signature by it."""
+    return x509.load_der_x509_certificate(octets)
 
 
 def _issued(certificate: x509.Certificate, root: bytes) -> bool:
