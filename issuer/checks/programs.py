@@ -2,7 +2,8 @@
 
 A program is the leader of a session of its own, so that what it started ends with it. asyncio's own `wait` and
 `communicate` return only once every pipe is closed, which a grandchild may never do; here nothing waits for a pipe
-past the limit.
+past the limit. And it is started by `subprocess`, not by the loop: uvloop leaves files open that a library opened for
+anybody, such as a token's.
 
 Whoever runs one may have CA keys: it inherits no file, no variable and no folder of that process (ADR 8 says what else
 there is, and why not more). Two programs of util-linux set the limits before it starts; doing so in Python between fork
@@ -16,14 +17,13 @@ import contextlib
 import os
 import resource
 import signal
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
-_STDIN: Final = 0
 _GRACE: Final = 1
 """Seconds for the kernel to end what was killed; later it is collected unseen."""
 _ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
@@ -43,35 +43,67 @@ async def run(command: Sequence[str], given: bytes, *, seconds: float, most: int
     `command` begins with its path. `memory`: octets of address space. Raises OSError (util-linux is missing),
     TimeoutError, TooMuchError; it and what it started are killed then.
     """
-    with TemporaryDirectory(prefix="quash-", ignore_cleanup_errors=True) as empty:
-        return await _run((*_limits(seconds, memory), *command), given, empty, seconds, most)
+    with TemporaryDirectory(prefix="quash-", ignore_cleanup_errors=True) as empty, _file_of(given) as stdin:
+        process = subprocess.Popen(  # noqa: ASYNC220 - see above; it takes a millisecond
+            (*_limits(seconds, memory), *command),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            close_fds=True,
+            cwd=empty,
+            env=dict(_ENVIRONMENT),
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                return await _listen(process, most)
+        except BaseException:
+            await _kill(process)
+            raise
 
 
-async def _run(command: Sequence[str], given: bytes, folder: str, seconds: float, most: int) -> tuple[int, bytes]:
+@contextlib.contextmanager
+def _file_of(given: bytes) -> Iterator[int]:
+    """Without a name or a disk: nobody waits for a program that does not read it."""
+    with open(os.memfd_create("given"), "w+b") as file:
+        file.write(given)
+        file.seek(0)
+        yield file.fileno()
+
+
+async def _listen(process: subprocess.Popen[bytes], most: int) -> tuple[int, bytes]:
+    """Its exit status and what it printed, when it has ended and all of that is here. Raises TooMuchError."""
     loop = asyncio.get_running_loop()
-    transport, talk = await loop.subprocess_exec(
-        lambda: _Talk(loop, most),
-        *command,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        start_new_session=True,
-        close_fds=True,
-        cwd=folder,
-        env=dict(_ENVIRONMENT),
-    )
+    transport, printed = await loop.connect_read_pipe(lambda: _Printed(loop, most), process.stdout)
     try:
-        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(_STDIN))
-        stdin.write(given)
-        stdin.close()  # after what is written
-        async with asyncio.timeout(seconds):
-            await talk.end()
-    except BaseException:
-        await _kill(transport, talk)
-        raise
+        if not await asyncio.shield(printed.whole):
+            raise TooMuchError
+        return await _exit(process), bytes(printed.output)
     finally:
         transport.close()
-    return cast(int, transport.get_returncode()), bytes(talk.output)
+
+
+async def _exit(process: subprocess.Popen[bytes]) -> int:
+    loop = asyncio.get_running_loop()
+    exited = asyncio.Event()
+    number = os.pidfd_open(process.pid)
+    loop.add_reader(number, exited.set)
+    try:
+        await exited.wait()
+    finally:
+        loop.remove_reader(number)
+        os.close(number)
+    return process.wait()
+
+
+async def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The whole session's group: its number stays taken while any of it runs."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await _exit(process)
 
 
 def _limits(seconds: float, memory: int) -> tuple[str, ...]:
@@ -93,39 +125,20 @@ def _at_most(limit: int, value: int) -> int:
     return value if highest == resource.RLIM_INFINITY else min(value, highest)
 
 
-async def _kill(transport: asyncio.SubprocessTransport, talk: _Talk) -> None:
-    """The whole session's group: its number stays taken while any of it runs."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(transport.get_pid(), signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GRACE):
-            await asyncio.shield(talk.exited)
-
-
-class _Talk(asyncio.SubprocessProtocol):
-    """Keeps at most `most` octets of what is printed."""
+class _Printed(asyncio.Protocol):
+    """Keeps at most `most` octets of what is printed; `whole`: all of it is here, or it was too much."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int) -> None:
         self.output = bytearray()
         self.whole: asyncio.Future[bool] = loop.create_future()
-        self.exited: asyncio.Future[None] = loop.create_future()
         self._most = most
 
-    async def end(self) -> None:
-        """Returns when it has ended and all that it printed is here. Raises TooMuchError."""
-        if not await asyncio.shield(self.whole):
-            raise TooMuchError
-        await asyncio.shield(self.exited)
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         if not self.whole.done():
             self.output += data
             if len(self.output) > self._most:
                 self.whole.set_result(False)
 
-    def pipe_connection_lost(self, fd: int, _error: Exception | None) -> None:
-        if fd != _STDIN and not self.whole.done():
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self.whole.done():
             self.whole.set_result(True)
-
-    def process_exited(self) -> None:
-        self.exited.set_result(None)

@@ -6,14 +6,17 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+import uvloop
 
 from issuer import profiles
 from issuer.checks import adapters
-from issuer.checks.findings import refusal
+from issuer.checks.findings import Finding, refusal
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.profiles import LeafContent, LeafIssuer, Validity
@@ -140,7 +143,18 @@ def test_pkimetal_s_json_is_read() -> None:
             adapters.read_pkimetal(broken)
 
 
+LOOPS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+"""Tests and explicit commands run on the first, services on the second."""
+
+
+async def found_on(loop: str, linter: ExternalLinter, der: bytes) -> list[Finding]:
+    """What it says when a loop of this kind runs it."""
+    found: list[Finding] = await asyncio.to_thread(LOOPS[loop], adapters.findings(linter, der))
+    return found
+
+
 FAULTS = {
+    "ends at once": ("", {"command": ("false",)}, "lint.unavailable"),
     "crashes without a word": ("sys.exit(70)", {}, "lint.unavailable"),
     "says an HTTP error": ("print('502 Bad Gateway')", {"output": "pkimetal"}, "lint.unavailable"),
     "says a list of something else": ("print('[7]')", {"output": "pkimetal"}, "lint.unavailable"),
@@ -151,12 +165,13 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_linter_that_does_not_speak_lets_nothing_pass(tmp_path: Path, fault: str) -> None:
+async def test_a_linter_that_does_not_speak_lets_nothing_pass(tmp_path: Path, fault: str, loop: str) -> None:
     """A configured linter that hangs, crashes or is gone is an error, never an empty report."""
     body, more, code = FAULTS[fault]
     with pytest.raises(QuashError) as error:
-        await adapters.findings(program(tmp_path, body, **more), twin())
+        await found_on(loop, program(tmp_path, body, **more), twin())
     assert error.value.code == code
 
 
@@ -170,13 +185,14 @@ ENDLESS = {
 }
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("case", ENDLESS)
-async def test_the_time_out_holds_whatever_a_linter_leaves_behind(tmp_path: Path, case: str) -> None:
+async def test_the_time_out_holds_whatever_a_linter_leaves_behind(tmp_path: Path, case: str, loop: str) -> None:
     """An order waits, its lock in hand, no longer than the limit says; output past the bound is not even read."""
     command, code = ENDLESS[case]
     began = time.monotonic()
     with pytest.raises(QuashError) as error:
-        await adapters.findings(program(tmp_path, "", command=command, timeout=1), b"")
+        await found_on(loop, program(tmp_path, "", command=command, timeout=1), b"")
     assert error.value.code == code
     assert time.monotonic() - began < 5
 
@@ -213,13 +229,14 @@ print("I: " + json.dumps(said))
 """
 
 
-async def test_a_linter_gets_nothing_of_who_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_linter_gets_nothing_of_who_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
     """Whoever runs it may have CA keys: no variable, no open file, no folder of that process is the program's."""
     (secret := tmp_path / "ca.passphrase").write_text("secret")
     monkeypatch.setenv("CA_PIN", "1234")
     with secret.open() as file:
         os.set_inheritable(file.fileno(), True)
-        (found,) = await adapters.findings(program(tmp_path, SAYS_ALL, timeout=5, memory=1000), b"")
+        (found,) = await found_on(loop, program(tmp_path, SAYS_ALL, timeout=5, memory=1000), b"")
     said = orjson.loads(found.message)
     assert said["environment"] == [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
