@@ -67,6 +67,8 @@ class LintWorker:
         reader, writer = self._process.stdout, self._process.stdin
         assert reader is not None  # noqa: S101 - pipes were asked for
         assert writer is not None  # noqa: S101
+        if writer.is_closing():  # it died while it had nothing to do; uvloop writes to no closed pipe
+            raise EOFError
         writer.write(len(body).to_bytes(PREFIX, "big") + body)
         await writer.drain()
         said: list[str] = json.loads(await reader.readuntil())

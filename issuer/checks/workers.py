@@ -74,6 +74,12 @@ class _Worker:
             raise
         return worker
 
+    @property
+    def alive(self) -> bool:
+        """It may have ended while it had nothing to do."""
+        assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
+        return self._process.returncode is None and not self._process.stdin.is_closing()
+
     async def ask(self, header: dict[str, Any], octets: bytes) -> dict[str, Any]:
         assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
         self._process.stdin.write(encode(header, octets))
@@ -130,8 +136,7 @@ class Workers:
 
     async def run(self, task: str, argument: str, octets: bytes) -> Any:
         """See `Runner`."""
-        worker = await self._idle.get()
-        _IDLE.set(self._idle.qsize())
+        worker = await self._take()
         usable = False
         try:
             async with asyncio.timeout(self._timeout):
@@ -149,12 +154,22 @@ class Workers:
             if usable:
                 self._give_back(worker)
             else:  # also when the caller was cancelled: the worker is in the middle of something
-                _KILLED.labels(task).inc()
-                self._all.discard(worker)
-                self._start(worker)
+                self._lose(worker, task)
         if "error" in reply:
             raise QuashError(reply["error"], reply["message"], Kind(reply["kind"]))
         return reply["result"]
+
+    async def _take(self) -> _Worker:
+        """Waits for an idle one; one that somebody ended meanwhile is no order's fault, and is replaced."""
+        while not (worker := await self._idle.get()).alive:
+            self._lose(worker, "none")
+        _IDLE.set(self._idle.qsize())
+        return worker
+
+    def _lose(self, worker: _Worker, task: str) -> None:
+        _KILLED.labels(task).inc()
+        self._all.discard(worker)
+        self._start(worker)
 
     def _give_back(self, worker: _Worker) -> None:
         self._idle.put_nowait(worker)

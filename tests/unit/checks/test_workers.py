@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Workers
@@ -74,6 +78,29 @@ async def test_a_caller_that_gives_up_leaves_no_worker_out_of_step(workers: Work
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (await workers.run("echo", "mine", b""))[1] == "mine"
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+async def test_workers_that_ended_while_idle_cost_nobody_an_order(tmp_path: Path, loop: Callable[..., Any]) -> None:
+    """The kernel ends what takes its memory: the next task goes to a new one. uvloop is what services run on."""
+    program = tmp_path / "worker.py"
+    program.write_text(PROGRAM)
+
+    async def body() -> list[str]:
+        said = []
+        async with Workers.running(2, 5.0, (sys.executable, str(program))) as running:
+            for n in range(3):
+                pids: set[int] = set()
+                while len(pids) < 2:
+                    both = await asyncio.gather(*(running.run("echo", str(n), b"") for _ in range(8)))
+                    pids |= {pid for pid, _ in both}
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(0.2)
+                said.append((await running.run("echo", str(n), b"x" * 100_000))[1])
+        return said
+
+    assert await asyncio.to_thread(loop, body()) == ["0", "1", "2"]
 
 
 async def test_real_workers_lint_and_check_keys() -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from crlgen.build import lint
 from crlgen.build.lint import LintWorker, WholeLint, choose, twin
@@ -63,6 +64,24 @@ async def test_worker_lints_and_survives_noise_and_death(worker: LintWorker) -> 
     with pytest.raises(QuashError, match=r"crl\.lint_unavailable"):
         await worker.lint(twin(tbs([]), [], ALGORITHM))
     assert await worker.lint(twin(tbs([]), [], ALGORITHM)) == []
+
+
+async def test_worker_that_died_is_replaced_in_a_service_too() -> None:
+    """Services run on uvloop, which does not write to a process that has ended: one failure, and then a new worker."""
+
+    async def body() -> list[str]:
+        worker = LintWorker()
+        await worker.lint(b"noise")
+        assert worker._process is not None
+        worker._process.kill()
+        await asyncio.sleep(0.3)
+        with pytest.raises(QuashError, match=r"crl\.lint_unavailable"):
+            await worker.lint(b"noise")
+        found = await worker.lint(b"noise")
+        await worker.close()
+        return found
+
+    assert (await asyncio.to_thread(uvloop.run, body()))[0].startswith("FATAL")
 
 
 async def test_worker_that_hangs_is_killed() -> None:
