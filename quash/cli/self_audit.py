@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from issuer.issuance.self_audit import Outcome, audit, told
 from issuer.issuance.visible import PublicAnswers
@@ -30,6 +30,8 @@ from quash.runtime.clock import SystemClock
 from quash.store import self_audits
 from quash.store.database import Pool, acquire
 from quash.store.self_audits import SelfAudit
+
+_SERIAL = 32  # hexadecimal digits of what we issue
 
 
 @reports_errors
@@ -79,7 +81,8 @@ def _list(audits: list[SelfAudit], *, as_json: bool) -> None:
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
     """One line of JSON, or a table, for each certificate and linter, then the whole."""
-    table = Table("issuer", "serial", "linter", "version", "findings", "exempt")
+    serials = Column("serial", no_wrap=True, min_width=_SERIAL)  # to be copied into a case
+    table = Table("issuer", serials, "linter", "version", "findings", "exempt")
     for each in outcome.audited:
         serial = format_serial(each.certificate.serial)
         report = each.report

@@ -14,10 +14,12 @@ from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.issuance.self_audit import audit, read_quarter, sample_size
 from issuer.issuance.visible import PublicAnswers
+from quash.cli.self_audit import _tell
 from quash.errors import QuashError
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.certid import CertIdHash
 from quash.pki.ocsp_response import GOOD, ResponseTemplate
+from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
 from tests.support.issuing import OV_SUBJECT, Responder, World, make_csr, private_key
@@ -91,6 +93,15 @@ async def test_each_issuer_s_sample_is_linted_by_who_did_not_gate_it(world: Worl
     assert (act["actor"], subject["population"], subject["sample"], subject["refused"]) == (
         *("command:self-audit", 3, 2), 3,
     )  # fmt: skip
+
+
+async def test_serials_are_told_whole(world: World, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal of 80 columns as well: whoever opens a case of a certificate copies its serial from there."""
+    await order(world, 1)
+    await clock.advance(1)
+    outcome = await audit(world.owner, config_of(world, program("a-linter-with-a-long-name", "error")), clock)
+    _tell(outcome, as_json=False)
+    assert format_serial(outcome.audited[0].certificate.serial) in capsys.readouterr().out
 
 
 async def test_a_period_begins_where_the_last_one_ended(world: World, clock: FakeClock) -> None:
