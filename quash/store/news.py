@@ -56,9 +56,12 @@ from (select) as one left join (
     select tx as news_tx, id as news_id, {columns} from {table}
     where (tx, id) > ($1::xid8, $2::bigint) and tx not in (select unnest($3::xid8[])) {where}
     order by tx, id limit $4
-) as n on true
+) as n on {fitting}
 order by news_tx, news_id
 """
+# What a row weighs, and all up to it. Its own weight may exceed what fits: the first row always comes.
+_WEIGHED = "{weight} as news_weight, sum({weight}) over (order by tx, id rows unbounded preceding) as news_total"
+_FITTING = "news_total - news_weight < ${parameter}::bigint"
 _MARKED = "exists (select from {table} where tx = $5::xid8 and id = $6::bigint and {stamp} = $7::bigint)"
 # Of all rows, by the index on (tx, id).
 _NEWEST = "(select tx from {table} order by tx desc, id desc limit 1)"
@@ -125,10 +128,11 @@ class NewsReader:
     """Reads the news of a table with columns `tx` and `id`: `read`, deal with the rows, keep the position, `accept`.
 
     One reader has one user at a time. `name` is that of its position in the table reader_position, for those who keep
-    it there. `where` narrows the rows, as constant SQL (`lane = 0`); `in_order`: it asks other tables, which must not
-    have the planner read this one from end to end. `remember` bounds the memory, in transactions.
-    `stamp`: one of the columns, a number that differs wherever a restored server gives a row's numbers out again; for a
-    position that is kept elsewhere.
+    it there. `where` narrows the rows, as constant SQL (`lane = 0`); `in_order`: it asks other tables, or for few of
+    many rows, and must not have the planner read this one from end to end. `remember` bounds the memory, in
+    transactions. `stamp`: one of the columns, a number that differs wherever a restored server gives a row's numbers
+    out again; for a position that is kept elsewhere. `weight`: what a row weighs, as constant SQL; a read ends with the
+    row that makes it `heaviest`, so that rows may be of very different sizes.
     """
 
     def __init__(
@@ -141,17 +145,21 @@ class NewsReader:
         in_order: bool = False,
         remember: int = 100_000,
         stamp: str = "",
+        weight: str = "",
+        heaviest: int = 0,
     ) -> None:
         self.name = name
         self._in_order = in_order
         self._remember = remember
         self._stamp = stamp
+        self._weighed = (heaviest,) if weight else ()
         self._sql = _READ.format(
             history=_HISTORY,
             newest=_NEWEST.format(table=table) if where else "null::xid8",
             marked=_MARKED.format(table=table, stamp=stamp) if stamp else "true",
             table=table,
-            columns=", ".join(columns),
+            columns=", ".join([*columns, *([_WEIGHED.format(weight=weight)] if weight else [])]),
+            fitting=_FITTING.format(parameter=8 if stamp else 5) if weight else "true",
             where=f"and ({where})" if where else "",
         )
         self.resume(Position())
@@ -216,7 +224,7 @@ class NewsReader:
         # ids begin at 1, so (tx, 0) lies before every row of tx
         tx, id_ = self._progress.cursor or (self.position.tx, 0)
         mark = (self.position.mark or Mark(0, 0, 0)) if self._stamp else ()
-        values = (tx, id_, sorted(self._delivered), limit, *mark)
+        values = (tx, id_, sorted(self._delivered), limit, *mark, *self._weighed)
         if not self._in_order:
             return cast("list[Any]", await conn.fetch(self._sql, *values))
         async with conn.transaction(readonly=True):
@@ -236,7 +244,7 @@ class NewsReader:
     def _batch(self, found: list[Any], limit: int) -> Batch:
         before, first = self._progress, found[0]
         rows = [row for row in found if row["news_id"] is not None]
-        cut = len(rows) == limit
+        cut = len(rows) == limit or self._is_full(rows)
         last = rows[-1]["news_tx"] if rows else before.seen
         complete = {row["news_tx"] for row in rows} | ({before.cursor[0]} if before.cursor else set())
         if cut:  # perhaps not all of it
@@ -247,6 +255,9 @@ class NewsReader:
         position = Position(first["news_history"], tx, self._mark(rows))
         cursor = (last, rows[-1]["news_id"]) if cut else None
         return Batch(rows, position, cut, _Progress(position, cursor, xmin, seen), frozenset(complete))
+
+    def _is_full(self, rows: Sequence[Any]) -> bool:
+        return bool(rows and self._weighed and rows[-1]["news_total"] >= self._weighed[0])
 
     def _mark(self, rows: Sequence[Any]) -> Mark | None:
         """Of the greatest row so far; the rows of a batch are in the order of their numbers."""

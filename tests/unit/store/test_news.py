@@ -232,6 +232,24 @@ async def test_another_history_starts_from_the_first_row(database: Any) -> None:
         assert news.position == here
 
 
+async def test_a_read_ends_with_the_row_that_makes_it_heavy(database: Any) -> None:
+    """At least one row, whatever it weighs; `more` as soon as weight or number may have cut something off."""
+    conn = await database.connection()
+    for weight in (1, 1, 9, 1, 3, 1, 1, 1):
+        await conn.execute(INSERT, 0, weight)
+    news = reader(weight="issuer_id", heaviest=4)
+    found: list[tuple[list[int], bool]] = []
+    for limit in (5, 5, 5, 2, 5):
+        batch = await news.read(conn, limit)
+        found.append(([row["issuer_id"] for row in batch.rows], batch.more))
+        news.accept(batch)
+    assert found == [([1, 1, 9], True), ([1, 3], True), ([1, 1, 1], False), ([], False), ([], False)]
+    news.resume(Position())
+    assert [row["issuer_id"] for row in (await news.read(conn, 2)).rows] == [1, 1]
+    news = reader(weight="issuer_id", heaviest=4, stamp="issuer_id")
+    assert [row["issuer_id"] for row in (await news.read(conn)).rows] == [1, 1, 9]
+
+
 async def test_news_are_not_read_inside_a_transaction(database: Any) -> None:
     """There, the caller's own uncommitted rows would pass for news."""
     conn = await database.connection()
@@ -261,8 +279,7 @@ class LateCommits(RuleBasedStateMachine):
 
     database: Any
     loop: asyncio.Runner
-    remember: int
-    where: str
+    options: dict[str, Any]
 
     def run(self, coroutine: Any) -> Any:
         return self.loop.run(coroutine)
@@ -278,7 +295,7 @@ class LateCommits(RuleBasedStateMachine):
         self.restarted = False
         self.pending: Batch | None = None
         self.kept = Position()
-        self.news = reader(remember=self.remember, where=self.where)
+        self.news = reader(**self.options)
 
     async def connect(self) -> None:
         await self.database.owner.execute("truncate outbox")
@@ -304,7 +321,7 @@ class LateCommits(RuleBasedStateMachine):
             return [await conn.fetchval(INSERT, lane, 1) for _ in range(count)]
 
         ids = self.run(rows())
-        if self.where and lane:
+        if "where" in self.options and lane:
             return  # not wanted
         if writer in self.open:
             self.uncommitted[writer] += ids
@@ -343,7 +360,7 @@ class LateCommits(RuleBasedStateMachine):
         """Memory is lost, the kept position is not."""
         self.restarted = True
         self.pending = None
-        self.news = reader(remember=self.remember, where=self.where)
+        self.news = reader(**self.options)
         self.news.resume(self.kept)
 
     @invariant()
@@ -360,7 +377,7 @@ class LateCommits(RuleBasedStateMachine):
         for _ in range(2):  # the rest of a sweep, and a whole one
             self.delivered.update(self.run(take(self.news, self.looking, 3)))
         assert set(self.delivered) == self.committed
-        if not self.restarted and self.remember > 100:
+        if not self.restarted and self.options.get("remember") != 1:
             assert set(self.delivered.values()) <= {1}
         assert self.run(take(self.news, self.looking, 3)) == []
         for conn in [*self.writers, self.looking]:
@@ -368,15 +385,15 @@ class LateCommits(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(
-    ("remember", "where"),
-    [(100_000, ""), (1, ""), (100_000, "lane = 0")],
-    ids=["remembers all", "remembers one transaction", "of one lane"],
+    "options",
+    [{}, {"remember": 1}, {"where": "lane = 0"}, {"weight": "(id % 3)::integer", "heaviest": 3}],
+    ids=["remembers all", "remembers one transaction", "of one lane", "by weight"],
 )
-def test_writers_committing_out_of_order_lose_no_row(cluster: Any, remember: int, where: str) -> None:
+def test_writers_committing_out_of_order_lose_no_row(cluster: Any, options: dict[str, Any]) -> None:
     """A state machine on real PostgreSQL: any interleaving of commits, reads, restarts and lost memory."""
     with asyncio.Runner() as loop:
         name, database = loop.run(cluster.take())
-        fields = {"database": database, "loop": loop, "remember": remember, "where": where}
+        fields = {"database": database, "loop": loop, "options": options}
         machine = type("Machine", (LateCommits,), fields)
         try:
             run_state_machine_as_test(
