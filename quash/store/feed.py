@@ -14,7 +14,7 @@ import asyncpg
 
 from quash.store.database import Connection
 from quash.store.leases import HELD, Lease
-from quash.store.news import Position
+from quash.store.news import NewsReader, Position
 
 URGENT, BULK = 0, 1
 # One statement: news come one by one, and a question costs more than what it asks for.
@@ -86,6 +86,20 @@ async def write(
         reader,
         position.history,
         position.tx,
+    )
+
+
+def news_reader(name: str, *, heaviest: int, where: str = "") -> NewsReader:
+    """A node's reader, of all rows or of those `where`. `heaviest`: octets of payload that end a read."""
+    return NewsReader(
+        "feed",
+        ("lane", "kind", "payload", "written_at"),
+        name,
+        where=where,
+        in_order=bool(where),  # few of many rows: the planner would rather read and sort a whole backlog at each look
+        stamp="written_at",
+        weight="octet_length(payload)",
+        heaviest=heaviest,
     )
 
 

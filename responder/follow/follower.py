@@ -1,26 +1,30 @@
 """The follower: takes the feed's news, judges them, applies them to the node's cache, each batch in one commit.
 
 A batch is read again until its commit stands, and the position is part of that commit: nothing is skipped by a crash, a
-full disk or a lost database, and what comes twice changes nothing (a record is a maximum).
+full disk or a lost database, and what comes twice changes nothing (a record is a maximum). In a backlog, urgent rows
+are taken up between two batches (`responder.follow.urgent_lane`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
 
-from quash.cache.writer import CacheWriter, Catalog
+from quash.cache.layout import NEWER_FORMAT
+from quash.cache.writer import CacheWriter, Catalog, Changes
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import Clock
 from quash.store import feed
 from quash.store.database import Connection, Pool, acquire
-from quash.store.news import Batch, NewsReader, Position
+from quash.store.news import Batch, Position
 from responder.follow.judge import Verdict, judge
 from responder.follow.trust import Limits, Trust
+from responder.follow.urgent_lane import UrgentLane
 
 APPLIED = Counter("quash_follower_records_applied_total", "Records that were new to the cache or greater than its own")
+AHEAD = Counter("quash_follower_ahead_total", "Feed rows of the urgent lane that overtook a backlog before them")
 REFUSED = Counter("quash_follower_refused_total", "Alarm: what the feed carried and this node refused", ["reason"])
 REBUILDS = Counter("quash_follower_rebuilds_total", "Times that the cache was begun anew", ["reason"])
 HEARTBEAT = Gauge("quash_follower_heartbeat_seconds", "Newest applied heartbeat, Unix time")
@@ -28,30 +32,13 @@ FILE_BYTES = Gauge("quash_cache_file_bytes", "Size of the cache file")
 USED_BYTES = Gauge("quash_cache_used_bytes", "Octets of its pages that hold something")
 
 READ_LIMIT = 500  # feed rows, each a batch of records, or a heartbeat
-RECORDS_AT_ONCE = 16_000  # in a commit: large enough for LMDB, and urgent rows behind them wait a fifth of a second
+OCTETS_AT_ONCE = 2_400_000  # 16,000 P-256 records: enough for a commit, and urgent rows wait some tenths of a second
 SWEEP_EVERY, SWEEP_KEYS = 1.0, 2_000
 SWEEP_AFTER = 7 * 86_400  # seconds past nextUpdate: expired long ago, not late
 LOGGED = 20  # refusals of one batch that are told one by one; the metric counts all
 CLOCK_TOLERANCE = 30.0  # seconds between our clock and the database's, before ours is the suspect
 
 DatabaseTime = Callable[[Connection], Awaitable[float]]
-
-
-class Portion:
-    """How many feed rows to read for a commit of about `RECORDS_AT_ONCE` records; never more than `most`.
-
-    A day of heartbeats is read in few steps, and a mass job's rows of a thousand records in small ones.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.rows = min(most, RECORDS_AT_ONCE // 1000)
-
-    def learn(self, rows: int, records: int) -> None:
-        """What a batch held. Grows only where there was more, fourfold at most: one batch says little of the next."""
-        if rows:
-            fitting = RECORDS_AT_ONCE * rows // max(records, 1)
-            self.rows = max(1, min(fitting, 4 * self.rows if rows == self.rows else self.rows, self._most))
 
 
 class Follower:
@@ -77,9 +64,9 @@ class Follower:
         self._clock = clock
         self._log = log
         self._limits = limits or Limits()
-        self._portion = Portion(read_limit)
+        self._read_limit = read_limit
         self._database_time = database_time
-        self._reader = NewsReader("feed", ("lane", "kind", "payload", "written_at"), "follower", stamp="written_at")
+        self._reader = feed.news_reader("follower", heaviest=OCTETS_AT_ONCE)
         self._sweep_key = b""
         self._swept_at = clock.monotonic()
         # The feed's floor when we began from its start; None: we did not, or did not look yet.
@@ -107,22 +94,49 @@ class Follower:
 
     async def _take_up(self) -> int:
         done, more = 0, True
-        while more:
-            async with acquire(self._pool) as conn:
+        lane: UrgentLane | None = None
+        async with acquire(self._pool) as conn:
+            while more:
                 batch = await self._read(conn)
-                # Before the connection goes back, which costs a question to the server.
-                if batch is not None:
-                    self._apply(batch, await self._judge(conn, batch))
-                    done += len(batch.rows)
-                    more = batch.more
+                if batch is None:
+                    lane = None
+                    continue
+                rows = [row for row in batch.rows if not lane.has(row)] if lane else batch.rows
+                self._apply(batch, await self._judge(conn, rows, self._trust))
+                done += len(batch.rows)
+                more = batch.more
+                if more:
+                    lane = lane or UrgentLane(self._reader.position, self._trust)
+                    await self._overtake(conn, lane)
         return done
+
+    async def _overtake(self, conn: Connection, lane: UrgentLane) -> None:
+        """Takes up all that is urgent before the next piece of a backlog; never a heartbeat, nor a position.
+
+        Of issuers only those that are new: how a known one has changed, its turn in the feed tells.
+        """
+        more = True
+        while more and (batch := await lane.read(conn, self._read_limit)) is not None:
+            try:
+                verdict = await self._judge(conn, batch.rows, lane.trust)
+            except QuashError as error:
+                if error.code != NEWER_FORMAT:
+                    raise
+                lane.stop()
+                return
+            if batch.rows:
+                issuers = [row for row in verdict.issuers if not self._trust.knows(row.issuer_id)]
+                APPLIED.inc(self._writer.apply(Changes(verdict.records, verdict.templates, issuers)))
+                AHEAD.inc(len(batch.rows))
+            lane.accept(batch)
+            more = batch.more
 
     async def _read(self, conn: Connection) -> Batch | None:
         """The next batch; None when it turned out that we must begin from the feed's start."""
         before = self._reader.position
         if before.tx == 0 and self._floor_at_start is None:
             self._floor_at_start = await feed.floor(conn)
-        batch = await self._reader.read(conn, self._portion.rows)
+        batch = await self._reader.read(conn, self._read_limit)
         if before.history and _system(before) != _system(batch.position):
             self._rebuild("database", "the feed is another database's: ids mean something else there")
             return None
@@ -140,10 +154,9 @@ class Follower:
             return None
         return batch
 
-    async def _judge(self, conn: Connection, batch: Batch) -> Verdict:
+    async def _judge(self, conn: Connection, rows: Sequence[Any], trust: Trust) -> Verdict:
         now = self._clock.now()
-        verdict = judge(batch.rows, self._trust, now)
-        self._portion.learn(len(batch.rows), len(verdict.records) + len(verdict.refused))
+        verdict = judge(rows, trust, now)
         if any(refusal.code == "future" for refusal in verdict.refused):
             await self._check_clock(conn, now)
         for number, refusal in enumerate(verdict.refused):

@@ -7,7 +7,9 @@ from the future (a record with a thisUpdate far ahead would keep true ones of it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Self
 
 from cryptography import x509
 
@@ -78,6 +80,16 @@ class Trust:
         self._turn = 0
         for row in known.templates.values():
             self.template(row)
+
+    def fork(self) -> Self:
+        """One that knows what this one does, and from now on accepts for itself."""
+        other = copy(self)
+        other._issuers, other._signers = dict(self._issuers), dict(self._signers)
+        return other
+
+    def knows(self, issuer_id: int) -> bool:
+        """Whether this issuer was accepted."""
+        return issuer_id in self._issuers
 
     def issuer(self, row: IssuerRow) -> Refusal | None:
         """Accepts a new issuer, and a known one with the same name and key; returns why not, else None."""

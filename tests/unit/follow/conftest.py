@@ -94,6 +94,23 @@ async def node(database: Database, tmp_path: Path, clock: FakeClock) -> AsyncIte
     node.writer.environment.close()
 
 
+async def drop_oldest(node: Node) -> None:
+    """Drops the oldest partition as the owner's function does, without asking whether somebody needs it."""
+    async with node.database.owner.acquire() as conn:
+        oldest = (await feed.partitions(conn))[0]
+        below = await conn.fetchval(f"select max(tx) from feed_{oldest.starts_at}")
+        await conn.execute(f"drop table feed_{oldest.starts_at}")
+        await conn.execute("delete from feed_partition where starts_at = $1", oldest.starts_at)
+        await conn.execute("update feed_floor set below = $1", below + 1)
+
+
+async def next_partition(node: Node) -> None:
+    """Goes into the partition after this one, which begins with the announcement."""
+    await node.partition(node.now + HOUR, node.now + 3 * HOUR)
+    await node.clock.advance(2 * HOUR)
+    await node.feed(*node.announcement())
+
+
 def refused(reason: str) -> float:
     """The alarm metric."""
     return REGISTRY.get_sample_value("quash_follower_refused_total", {"reason": reason}) or 0.0
@@ -109,4 +126,4 @@ def applied() -> float:
     return REGISTRY.get_sample_value("quash_follower_records_applied_total") or 0.0
 
 
-__all__ = ["BULK", "HOUR", "URGENT", "Node", "applied", "rebuilt", "refused"]
+__all__ = ["BULK", "HOUR", "URGENT", "Node", "applied", "drop_oldest", "next_partition", "rebuilt", "refused"]
