@@ -110,6 +110,19 @@ def found_at(linter: ExternalLinter) -> str | None:
     return find_program(linter.command[0])
 
 
+Identity = tuple[int, int, int]
+"""Device, inode and time of change of a program's file."""
+
+
+def identity(linter: ExternalLinter) -> Identity:
+    """Changes with its program. Raises `lint.unavailable`."""
+    try:
+        found = Path(found_at(linter) or linter.command[0]).stat()
+    except OSError as error:
+        raise _unavailable(linter, error.strerror or type(error).__name__) from None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
 def find_program(name: str) -> str | None:
     """Where on this machine a linter's program is, or None; beside our own interpreter is good too."""
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))

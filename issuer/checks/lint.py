@@ -43,7 +43,7 @@ class LintGate:
     def __init__(self, config: Lint, runner: Runner) -> None:
         self._config = config
         self._runner = runner
-        self._versions: dict[str, str] = {}
+        self._versions: dict[str, tuple[adapters.Identity, str]] = {}
 
     async def __call__(self, twin: bytes, document: str) -> Sequence[Report]:
         """See `Linting`. Raises `lint.unavailable`, `lint.timeout`, `checks.*`."""
@@ -72,10 +72,12 @@ class LintGate:
             await self._version(linter)
 
     async def _version(self, linter: ExternalLinter) -> str:
-        """Asked once: a new release is taken up by a restart."""
-        if linter.name not in self._versions:
-            self._versions[linter.name] = await adapters.version(linter)
-        return self._versions[linter.name]
+        """Asked again when its program is another one: an upgrade beside a running service is on record (D48)."""
+        program = adapters.identity(linter)
+        known = self._versions.get(linter.name)
+        if known is None or known[0] != program:
+            known = self._versions[linter.name] = program, await adapters.version(linter)
+        return known[1]
 
     async def answers(self, bodies: Sequence[bytes]) -> Report:
         """pkilint's report on OCSP responses (DER), all that it finds in any of them."""

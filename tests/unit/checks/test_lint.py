@@ -185,14 +185,13 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("case", ENDLESS)
-async def test_the_time_out_holds_whatever_a_linter_leaves_behind(tmp_path: Path, case: str, loop: str) -> None:
+async def test_the_time_out_holds_whatever_a_linter_leaves_behind(tmp_path: Path, case: str) -> None:
     """An order waits, its lock in hand, no longer than the limit says; output past the bound is not even read."""
     command, code = ENDLESS[case]
     began = time.monotonic()
     with pytest.raises(QuashError) as error:
-        await found_on(loop, program(tmp_path, "", command=command, timeout=1), b"")
+        await found_on("uvloop", program(tmp_path, "", command=command, timeout=1), b"")
     assert error.value.code == code
     assert time.monotonic() - began < 5
 
@@ -279,6 +278,21 @@ async def test_a_linter_whose_version_nobody_knows_lets_nothing_pass(tmp_path: P
         with pytest.raises(QuashError) as error:
             await asked
         assert (error.value.code, error.value.kind) == ("lint.unavailable", Kind.UNAVAILABLE)
+
+
+async def test_an_upgrade_beside_a_running_service_is_on_record(tmp_path: Path) -> None:
+    """D48, G48: each result has the version that gave it, also of a package that was upgraded meanwhile."""
+    linter = program(tmp_path, "", command=(str(tmp_path / "own"),))
+    linter = linter.model_copy(update={"version_command": (*linter.command, "-version")})
+    gate, said = LintGate(Lint(external=(linter,)), Inline()), []
+    for version in ("own 7", "own 7", "own 8"):
+        new = tmp_path / "new"
+        new.write_text(f"#!/bin/sh\necho 'I: {version}'\n")
+        new.chmod(0o755)
+        new.replace(linter.command[0])
+        report = await gate.external(linter, b"")
+        said.append((report.version, report.findings[0].message))
+    assert said == [(f"I: {each}", each) for each in ("own 7", "own 7", "own 8")]
 
 
 async def test_an_exemption_needs_code_and_whole_message() -> None:
