@@ -23,7 +23,7 @@ run: setup ## the whole system; ARGS='...' are passed on, Ctrl-C stops it
 	$(BIN)/quash up $(ARGS)
 
 system-packages: setup ## the Debian packages that tests use
-	@tools/install-debian softhsm2:softhsm2-util gnutls-bin:ocsptool openssl:openssl wrk:wrk util-linux:taskset iproute2:ip systemd:systemd-analyze
+	@tools/install-debian softhsm2:softhsm2-util opensc:pkcs11-tool gnutls-bin:ocsptool openssl:openssl wrk:wrk util-linux:taskset iproute2:ip systemd:systemd-analyze
 	@tools/install-zlint $(BIN)/zlint
 
 lint: setup ## ruff, mypy, import contracts

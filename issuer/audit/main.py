@@ -60,4 +60,4 @@ async def _run(process: Process, sequencer: Sequencer) -> None:
 def open_checkpoint_key(config: Config, state: State) -> KeyHandle:
     """The key that `quash init` made for this alone. Raises `KeyUnavailable`."""
     passphrase = config.keys.ledger_passphrase_file or state.secrets / "ledger.passphrase"
-    return open_key(config.audit.checkpoint_key, state.keys, passphrase)
+    return open_key(config.audit.checkpoint_key, state.keys, passphrase, logins=state.run)

@@ -24,7 +24,7 @@ def ensure_checkpoint_key(deployment: Deployment) -> bool:
     if ref == _DEFAULT:
         spki = files.ensure("ledger", "checkpoint", "ec-p256")
     else:
-        key = open_key(ref, deployment.state.keys, files.passphrase_file("ledger"))
+        key = open_key(ref, deployment.state.keys, files.passphrase_file("ledger"), logins=deployment.state.run)
         spki = key.spki
         key.close()
     path = deployment.state.certs / PUBLIC_KEY

@@ -65,13 +65,13 @@ class KeyFiles:
 
     def open(self, group: Group, ref: str) -> KeyHandle:
         """Opens a key by its reference, which may also name a token; raises `KeyUnavailable`."""
-        return open_key(ref, self._state.keys, self.passphrase_file(group))
+        return open_key(ref, self._state.keys, self.passphrase_file(group), logins=self._state.run)
 
     def ensure(self, group: Group, name: str, kind: KeyKind) -> bytes:
         """The SPKI of a key, which is made when it is missing. Raises `KeyUnavailable`, `key.passphrase_lost`."""
         ref = self.ref(group, name)
         if ref.startswith("pkcs11:"):
-            ensure_successor(ref, name, kind, self._state.keys, self.passphrase_file(group))
+            ensure_successor(ref, name, kind, self._state.keys, self.passphrase_file(group), logins=self._state.run)
         elif not (path := pem_path(ref, self._state.keys)).exists():
             self._ensure_passphrase(group, path.parent)
             return generate_pem_key(path, kind, self.passphrase_file(group))

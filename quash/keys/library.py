@@ -8,25 +8,23 @@ A library keeps what it knew of a token that was pulled out and put back: its ol
 the next opening starts the library anew (C_Finalize, C_Initialize). That ends the sessions of its other tokens too, and
 their handles may by then mean somebody else's: `generation` tells their owners, who open again before they sign.
 
-A wrong PIN is never tried again, neither by this process nor by the next one: a token locks itself after a few.
+A wrong PIN is tried once, by whatever process of this machine (`pin`): a token locks itself after a few.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pkcs11
 from pkcs11.constants import TokenFlag
 
 from quash.keys.handle import KeyUnavailable
-from quash.keys.pem import read_passphrase
+from quash.keys.pin import MOST, Pin, Turn
 from quash.keys.uri import TokenKey, describe
 
 RESTART_EVERY = 1.0
@@ -66,22 +64,21 @@ class Library:
         self.generation = 0
         self._path = path
         self._logins: dict[bytes, _Login] = {}  # by the token's serial: token objects compare by identity
-        self._refused: dict[bytes, bytes] = {}  # serial -> SHA-256 of the PIN that was refused last
         self._failed = False
         self._started = float("-inf")
 
-    def open(self, where: TokenKey, pin_file: Path | None, *, writable: bool = False) -> Opened:
+    def open(self, where: TokenKey, pin: Pin, *, writable: bool = False) -> Opened:
         """A session of its own on the token that a reference names; logs in when nobody is. Raises `KeyUnavailable`."""
         with self.lock:
             if self._failed:
                 self._restart(where)
             try:
-                return self._open(where, pin_file, writable=writable)
+                return self._open(where, pin, writable=writable)
             except pkcs11.PKCS11Error as error:  # perhaps it came back since the library last looked
                 if not self._restart(where):
                     raise unavailable(where, error) from None
             try:
-                return self._open(where, pin_file, writable=writable)
+                return self._open(where, pin, writable=writable)
             except pkcs11.PKCS11Error as error:
                 raise unavailable(where, error) from None
 
@@ -102,10 +99,10 @@ class Library:
         self._failed = True
 
     @contextmanager
-    def session(self, where: TokenKey, pin_file: Path | None, *, writable: bool = False) -> Iterator[pkcs11.Session]:
+    def session(self, where: TokenKey, pin: Pin, *, writable: bool = False) -> Iterator[pkcs11.Session]:
         """A session for a moment, with the library to itself. Raises `KeyUnavailable`."""
         with self.lock:
-            opened = self.open(where, pin_file, writable=writable)
+            opened = self.open(where, pin, writable=writable)
             try:
                 yield opened.session
             except pkcs11.PKCS11Error as error:
@@ -114,9 +111,9 @@ class Library:
             finally:
                 self.close(opened)
 
-    def _open(self, where: TokenKey, pin_file: Path | None, *, writable: bool) -> Opened:
+    def _open(self, where: TokenKey, pin: Pin, *, writable: bool) -> Opened:
         token = self._find(where)
-        login = self._logins.get(token.serial) or self._log_in(where, token, pin_file)
+        login = self._logins.get(token.serial) or self._log_in(where, token, pin)
         session = token.open(rw=writable)
         login.users += 1
         return Opened(session, token, self.generation)
@@ -130,46 +127,26 @@ class Library:
             raise pkcs11.exceptions.MultipleTokensReturned("more than one token")
         return found[0]
 
-    def _log_in(self, where: TokenKey, token: pkcs11.Token, pin_file: Path | None) -> _Login:
-        if pin_file is None:
-            raise KeyUnavailable(f"token {token.label}: no PIN; add pin-source=file:/... to the key's reference")
-        pin = read_passphrase(pin_file).decode()
-        digest = hashlib.sha256(pin.encode()).digest()
-        self._check_tries_left(token, digest, pin_file)
-        try:
-            login = self._logins[token.serial] = _Login(token.open(user_pin=pin))
-        except _PIN_ERRORS as error:
-            self._refused[token.serial] = digest
-            raise KeyUnavailable(
-                f"token {token.label}: login failed ({type(error).__name__}); the PIN in {pin_file} is not tried again,"
-                " put the right one there",
-                "key.login_failed",
-            ) from None
-        self._refused.pop(token.serial, None)
+    def _log_in(self, where: TokenKey, token: pkcs11.Token, pin: Pin) -> _Login:
+        with pin.turn(token.serial, token.label) as turn:
+            token = self._find(where)  # its flags are of before the turn: whoever logged in meanwhile changed them
+            _check_tries_left(token, turn, pin)
+            secret = turn.begin()
+            try:
+                login = _Login(token.open(user_pin=secret))
+            except _PIN_ERRORS as error:
+                turn.refused()
+                raise KeyUnavailable(
+                    f"token {token.label}: login failed ({type(error).__name__}); the PIN in {pin.file} is not tried"
+                    " again by any process, put the right one there",
+                    "key.login_failed",
+                ) from None
+            except pkcs11.PKCS11Error:
+                turn.not_tried()
+                raise
+            turn.succeeded()
+        self._logins[token.serial] = login
         return login
-
-    def _check_tries_left(self, token: pkcs11.Token, digest: bytes, pin_file: Path) -> None:
-        """Whether a login may be tried at all; the last tries before a lock-out are a person's."""
-        refused = self._refused.get(token.serial)
-        if token.flags & TokenFlag.USER_PIN_LOCKED:
-            raise KeyUnavailable(
-                f"token {token.label}: its PIN is locked; the token's security officer must set it anew",
-                "key.pin_locked",
-            )
-        if refused == digest:
-            raise KeyUnavailable(
-                f"token {token.label}: the PIN in {pin_file} was refused and is not tried again; put the right one in",
-                "key.login_failed",
-            )
-        # Somebody's login failed: an earlier process with this very file, perhaps. We know better only when we saw the
-        # refusal ourselves and the file has another PIN since.
-        low = token.flags & TokenFlag.USER_PIN_COUNT_LOW and refused is None
-        if low or token.flags & TokenFlag.USER_PIN_FINAL_TRY:
-            raise KeyUnavailable(
-                f"token {token.label}: the last login failed; check the PIN in {pin_file}, then log in once by hand"
-                " with it (pkcs11-tool --login), which clears the token's count",
-                "key.pin_suspect",
-            )
 
     def _restart(self, where: TokenKey) -> bool:
         """C_Finalize and C_Initialize; False: the last time was a moment ago."""
@@ -184,6 +161,35 @@ class Library:
         except pkcs11.PKCS11Error as error:
             raise unavailable(where, error) from None
         return True
+
+
+def _check_tries_left(token: pkcs11.Token, turn: Turn, pin: Pin) -> None:
+    """Whether a login may be tried at all; the last tries before a lock-out are a person's."""
+    if token.flags & TokenFlag.USER_PIN_LOCKED:
+        raise KeyUnavailable(
+            f"token {token.label}: its PIN is locked; the token's security officer must set it anew", "key.pin_locked"
+        )
+    if turn.refused_at is not None:
+        raise KeyUnavailable(
+            f"token {token.label}: the PIN in {pin.file} was refused at {turn.refused_at} and is not tried again; put"
+            " the right one there, or touch the file if it is right by now",
+            "key.login_failed",
+        )
+    if turn.spent:
+        raise KeyUnavailable(
+            f"token {token.label}: {MOST} logins failed; log in once by hand with the PIN in {pin.file} (pkcs11-tool"
+            f" --login), then remove {turn.path}",
+            "key.pin_suspect",
+        )
+    # Somebody's login failed: on another machine with this very file, perhaps. We know better only when it was one of
+    # ours, and the file is another one since.
+    low = token.flags & TokenFlag.USER_PIN_COUNT_LOW and not turn.refused_before
+    if low or token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise KeyUnavailable(
+            f"token {token.label}: the last login failed; check the PIN in {pin.file}, then log in once by hand"
+            " with it (pkcs11-tool --login), which clears the token's count",
+            "key.pin_suspect",
+        )
 
 
 _libraries: dict[str, Library] = {}

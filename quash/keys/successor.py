@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from quash.errors import QuashError
 from quash.keys.pem import KeyKind, generate_pem_key
+from quash.keys.pin import Pin
 from quash.keys.token import generate_token_key, has_token_key
 from quash.keys.uri import parse_pkcs11_uri, pem_path, renamed_uri
 from quash.pki.algorithms import algorithm_for_spki
@@ -29,11 +30,13 @@ def kind_of(spki: bytes) -> KeyKind:
     raise QuashError("key.type_not_allowed", f"no key is made that signs with {name}")
 
 
-def ensure_successor(ref: str, name: str, kind: KeyKind, keys_dir: Path, passphrase_file: Path | None) -> str:
+def ensure_successor(
+    ref: str, name: str, kind: KeyKind, keys_dir: Path, passphrase_file: Path | None, *, logins: Path
+) -> str:
     """Makes a key called `name` beside the one of `ref`, in its folder or on its token; returns its reference.
 
-    One of that name that exists is kept: whoever asks again after a crash gets the same key. Raises
-    `key.bad_reference`, `KeyUnavailable`.
+    One of that name that exists is kept: whoever asks again after a crash gets the same key. `logins`: as `open_key`.
+    Raises `key.bad_reference`, `KeyUnavailable`.
     """
     if ref.startswith("pem:"):
         beside = f"pem:{PurePosixPath(ref.removeprefix('pem:')).with_name(name)}.pem"
@@ -45,7 +48,7 @@ def ensure_successor(ref: str, name: str, kind: KeyKind, keys_dir: Path, passphr
         return beside
     beside = renamed_uri(ref, name)
     where = parse_pkcs11_uri(beside)
-    pin_file = where.pin_source or passphrase_file
-    if not has_token_key(where, pin_file):
-        generate_token_key(where, pin_file, kind)
+    pin = Pin(where.pin_source or passphrase_file, logins)
+    if not has_token_key(where, pin):
+        generate_token_key(where, pin, kind)
     return beside

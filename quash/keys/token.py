@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pkcs11
@@ -20,6 +19,7 @@ from pkcs11.util.rsa import encode_rsa_public_key
 from quash.keys.handle import KeyUnavailable
 from quash.keys.library import Opened, library, unavailable
 from quash.keys.pem import KeyKind
+from quash.keys.pin import Pin
 from quash.keys.uri import TokenKey, describe
 from quash.pki import der
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm, algorithm_for_spki
@@ -76,9 +76,9 @@ def _scheme(algorithm: SignatureAlgorithm) -> tuple[pkcs11.Mechanism, Callable[[
 class Pkcs11Key:
     """A `KeyHandle` over a private key that never leaves its token."""
 
-    def __init__(self, where: TokenKey, pin_file: Path | None) -> None:
+    def __init__(self, where: TokenKey, pin: Pin) -> None:
         self._where = where
-        self._pin_file = pin_file
+        self._pin = pin
         self._library = library(where.module)
         self._opened: Opened | None = None
         self._key: Any = None
@@ -129,7 +129,7 @@ class Pkcs11Key:
     def _open(self) -> bytes:
         """Takes a session and finds the key in it; returns its SPKI."""
         with self._library.lock:
-            self._opened = self._library.open(self._where, self._pin_file)
+            self._opened = self._library.open(self._where, self._pin)
             try:
                 self._key = _find(self._opened.session, self._where, pkcs11.ObjectClass.PRIVATE_KEY)
                 return _spki(_find(self._opened.session, self._where, pkcs11.ObjectClass.PUBLIC_KEY), self._where)
@@ -139,17 +139,17 @@ class Pkcs11Key:
                 raise error if isinstance(error, KeyUnavailable) else unavailable(self._where, error) from None
 
 
-def has_token_key(where: TokenKey, pin_file: Path | None) -> bool:
+def has_token_key(where: TokenKey, pin: Pin) -> bool:
     """Whether the token has the one private key that a reference names; raises `KeyUnavailable`."""
     attributes = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY, pkcs11.Attribute.LABEL: where.label}
-    with library(where.module).session(where, pin_file) as session:
+    with library(where.module).session(where, pin) as session:
         return any(True for _ in list(session.get_objects(attributes)))
 
 
-def generate_token_key(where: TokenKey, pin_file: Path | None, kind: KeyKind) -> None:
+def generate_token_key(where: TokenKey, pin: Pin, kind: KeyKind) -> None:
     """Makes a key pair on a token, under the reference's label; it can never leave it. Raises `KeyUnavailable`."""
     private = {pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False}
-    with library(where.module).session(where, pin_file, writable=True) as session:
+    with library(where.module).session(where, pin, writable=True) as session:
         if kind in _CURVES:
             name, key_type, mechanism = _CURVES[kind]
             curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters(name)}

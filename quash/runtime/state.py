@@ -70,7 +70,10 @@ class State:
 
     @property
     def run(self) -> Path:
-        """Unix sockets. A folder with a short path stands in when the state's own path is too long for one."""
+        """Unix sockets, and what tokens refused.
+
+        A folder with a short path stands in when the state's own path is too long for a socket.
+        """
         own = self.root / "run"
         if len(os.fsencode(own)) <= _LONGEST_SOCKET_FOLDER:
             return self._folder("run", 0o711)

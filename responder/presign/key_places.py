@@ -17,24 +17,24 @@ from responder.presign.rotation import MakeKey
 
 def opener(config: Config, state: State) -> OpenKey:
     """Opens OCSP keys by reference; it can be pickled, for the processes that sign."""
-    return partial(_open, state.keys, _passphrase_file(config, state))
+    return partial(_open, state.keys, _passphrase_file(config, state), state.run)
 
 
 def maker(config: Config, state: State) -> MakeKey:
     """A new signer's key is of the configured kind; where nothing is configured (imports), of its predecessor's."""
     kinds = {issuer.name: issuer.ocsp_signer.key for issuer in config.issuers}
-    folder, secret = state.keys, _passphrase_file(config, state)
+    folder, secret, logins = state.keys, _passphrase_file(config, state), state.run
 
     def make(issuer: Issuer, last: OcspSigner, name: str) -> tuple[str, KeyHandle]:
         kind = kinds.get(issuer.name) or kind_of(read_certificate(last.certificate).spki)
-        ref = ensure_successor(last.key_ref, name, kind, folder, secret)
-        return ref, open_key(ref, folder, secret)
+        ref = ensure_successor(last.key_ref, name, kind, folder, secret, logins=logins)
+        return ref, open_key(ref, folder, secret, logins=logins)
 
     return make
 
 
-def _open(folder: Path, secret: Path, ref: str) -> KeyHandle:
-    return open_key(ref, folder, secret)
+def _open(folder: Path, secret: Path, logins: Path, ref: str) -> KeyHandle:
+    return open_key(ref, folder, secret, logins=logins)
 
 
 def _passphrase_file(config: Config, state: State) -> Path:

@@ -98,7 +98,7 @@ def _signer(folder: Path, kind: KeyKind) -> tuple[RecordSigner, _PrivateKey]:
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING])
     delegated = _builder("OCSP", private.public_key()).add_extension(usage, critical=False)
     certificate = delegated.add_extension(x509.OCSPNoCheck(), critical=False).sign(ca, digest)
-    key = open_key("pem:key.pem", folder, secret)
+    key = open_key("pem:key.pem", folder, secret, logins=folder)
     row = OcspSigner(
         1, 1, certificate.public_bytes(Encoding.DER), "", algorithm_for_spki(key.spki).name, _BEGINS, _ENDS, "active", 0
     )

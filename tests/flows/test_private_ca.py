@@ -26,7 +26,7 @@ from tests.support.flows import Site, ocsp_request, running, serial_of
 from tests.support.initialising import quick_config
 from tests.support.openssl_ca import OpensslCa
 from tests.support.postgres import Database
-from tests.support.softhsm import make_token, patiently
+from tests.support.softhsm import logins, make_token, patiently
 
 NAME = "private-ca"
 
@@ -158,7 +158,7 @@ async def test_a_token_holds_the_key(site: Site, old: OpensslCa, tmp_path: Path)
     """The CA's Ed25519 key lies on SoftHSM2, and so do CRL and signer come about."""
     token = make_token()
     token.load(old.folder / "ca.key", "private-ca", 1)
-    patiently(lambda: open_key(token.key("private-ca"), tmp_path, None).close())
+    patiently(lambda: open_key(token.key("private-ca"), tmp_path, None, logins=logins()).close())
     await take_over(site, old, key=KeySource(uri=token.key("private-ca")))
     await site.settle()
     assert site.node.ask(leaf(old, "good")).word == "good"

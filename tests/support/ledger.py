@@ -46,7 +46,7 @@ class Ledger:
         bucket: CheckpointBucket | None = None,
         **config: Any,
     ) -> Sequencer:
-        key = open_key("pem:ledger.pem", self.folder, self.folder / "passphrase")
+        key = open_key("pem:ledger.pem", self.folder, self.folder / "passphrase", logins=self.folder)
         audit = Audit.model_validate(config)
         made = Sequencer(pool or self.pool, key, CheckpointFile(file or self.file), self.clock, audit, bucket=bucket)
         self.sequencers.append(made)

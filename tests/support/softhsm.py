@@ -35,10 +35,16 @@ def _home() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="quash-softhsm-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "tokens").mkdir()
+    (folder / "logins").mkdir()
     conf = folder / "softhsm2.conf"
     conf.write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
     os.environ["SOFTHSM2_CONF"] = str(conf)
     return folder
+
+
+def logins() -> Path:
+    """Where the processes of a run tell each other of refused PINs."""
+    return _home() / "logins"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Token:
 
     def make_key(self, label: str, kind: KeyKind = "ec-p256") -> str:
         """Has a key pair made, as `quash init` does; the reference of the key."""
-        return patiently(lambda: ensure_successor(self.uri, label, kind, Path("/"), None))
+        return patiently(lambda: ensure_successor(self.uri, label, kind, Path("/"), None, logins=logins()))
 
     def load(self, pem: Path, label: str, number: int) -> None:
         """Puts an unencrypted PKCS#8 key on the token."""

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from quash.keys import KeyHandle, KeyUnavailable, open_key
 from quash.pki.algorithms import verify
+from tests.support.softhsm import logins
 
 ALL = [f"{where}-{kind}" for where in ("pem", "token") for kind in ("ec-p256", "ec-p384", "rsa-2048", "ed25519")]
 ALGORITHMS = {
@@ -30,7 +31,7 @@ def place(request, places):
 
 @pytest.fixture
 def handle(place):
-    opened = open_key(place.ref, place.keys_dir, place.secret)
+    opened = open_key(place.ref, place.keys_dir, place.secret, logins=logins())
     yield opened
     opened.close()
 
@@ -81,12 +82,12 @@ def test_refuses_after_close(handle: KeyHandle) -> None:
 
 def test_two_handles_do_not_end_each_other(place) -> None:
     """Closing one handle leaves another on the same key usable: a token's login is shared, and counted."""
-    first = open_key(place.ref, place.keys_dir, place.secret)
-    second = open_key(place.ref, place.keys_dir, place.secret)
+    first = open_key(place.ref, place.keys_dir, place.secret, logins=logins())
+    second = open_key(place.ref, place.keys_dir, place.secret, logins=logins())
     first.close()
     verify(second.spki, second.algorithm, second.sign(b"x"), b"x")
     second.close()
-    third = open_key(place.ref, place.keys_dir, place.secret)
+    third = open_key(place.ref, place.keys_dir, place.secret, logins=logins())
     verify(third.spki, third.algorithm, third.sign(b"y"), b"y")
     third.close()
 

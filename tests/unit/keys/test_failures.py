@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ed448
 from quash.errors import Kind, QuashError
 from quash.keys import KeyUnavailable, ensure_successor, generate_pem_key, open_key
 from tests.support.small_disk import fill, small_disk
+from tests.support.softhsm import logins
 
 SECRET = "hunter2-hunter2"
 
 
 def code_of(ref: str, keys_dir: Path, secret: Path | None) -> str:
     with pytest.raises(QuashError) as caught:
-        open_key(ref, keys_dir, secret)
+        open_key(ref, keys_dir, secret, logins=logins())
     assert SECRET not in str(caught.value)
     return caught.value.code
 
@@ -48,18 +49,19 @@ def test_a_key_that_finds_no_room(tmp_path: Path, secret: Path) -> None:
         with (tmp_path / "keys" / "ballast").open("wb", buffering=0) as ballast:
             fill(ballast)
             with pytest.raises(KeyUnavailable, match=os.strerror(errno.ENOSPC)) as caught:
-                ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path / "keys", secret)
+                ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path / "keys", secret, logins=tmp_path)
             assert caught.value.code == "key.not_written"
             assert list((tmp_path / "keys" / "ocsp").iterdir()) == []
         (tmp_path / "keys" / "ballast").unlink()
-        assert ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path / "keys", secret) == "pem:ocsp/b.pem"
+        made = ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path / "keys", secret, logins=tmp_path)
+        assert made == "pem:ocsp/b.pem"
 
 
 def test_a_folder_that_is_none(tmp_path: Path, secret: Path) -> None:
     """Whatever the operating system says of the place, the error is of the family."""
     (tmp_path / "ocsp").write_text("a file")
     with pytest.raises(KeyUnavailable, match="cannot be written"):
-        ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path, secret)
+        ensure_successor("pem:ocsp/a.pem", "b", "ec-p256", tmp_path, secret, logins=tmp_path)
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path, secret: Path) -> None:
@@ -126,7 +128,7 @@ def test_tokens_that_do_not_open(places, token_ref, keys_dir: Path, secret: Path
     assert code_of(without_pin, keys_dir, None) == "key.unavailable"
     assert code_of(token_ref("ec-p256", pin, token="elsewhere"), keys_dir, None) == "key.unavailable"
     assert code_of(token_ref("no-such-key", pin), keys_dir, None) == "key.unavailable"
-    handle = open_key(without_pin, keys_dir, pin)
+    handle = open_key(without_pin, keys_dir, pin, logins=logins())
     assert handle.spki == places["token-ec-p256"].spki
     handle.close()
 
@@ -134,8 +136,8 @@ def test_tokens_that_do_not_open(places, token_ref, keys_dir: Path, secret: Path
 def test_a_key_by_id_and_label(places, token_ref, keys_dir: Path) -> None:
     """An id narrows a label; an id that does not fit finds nothing."""
     ref = token_ref("rsa-2048", keys_dir / "pin")
-    handle = open_key(ref.replace("?", ";id=%03?"), keys_dir, None)
+    handle = open_key(ref.replace("?", ";id=%03?"), keys_dir, None, logins=logins())
     assert handle.spki == places["token-rsa-2048"].spki
     handle.close()
     with pytest.raises(KeyUnavailable, match="exactly one"):
-        open_key(ref.replace("?", ";id=%01?"), keys_dir, None)
+        open_key(ref.replace("?", ";id=%01?"), keys_dir, None, logins=logins())

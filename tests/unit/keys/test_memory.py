@@ -58,7 +58,7 @@ def test_an_open_key_closes_the_process(tmp_path: Path, *, opens: bool, found: i
         ctypes.CDLL(None).prctl(_DUMPABLE, 1, 0, 0, 0)  # becoming another user has closed it
         if opens:
             with contextlib.suppress(QuashError):
-                open_key("pem:none.pem", tmp_path, None)
+                open_key("pem:none.pem", tmp_path, None, logins=tmp_path)
         return spied_on_by_a_child()
 
     assert sys.platform == "linux"

@@ -15,14 +15,14 @@ from quash.keys import KeyKind, ensure_successor, generate_pem_key, kind_of, ope
 from quash.keys.uri import parse_pkcs11_uri, renamed_uri
 from quash.pki.csr import certification_request, proven_key, request_info
 from quash.pki.names import build_name
-from tests.support.softhsm import Token
+from tests.support.softhsm import Token, logins
 
 KINDS: tuple[KeyKind, ...] = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
 
 
 def request_of(ref: str, folder: Path, secret: Path) -> tuple[bytes, bytes]:
     """A certification request signed with the key of a reference, and the key's own SPKI."""
-    key = open_key(ref, folder, secret)
+    key = open_key(ref, folder, secret, logins=logins())
     try:
         info = request_info(build_name({"CN": "OCSP"}), key.spki)
         return certification_request(info, key.algorithm, key.sign(info)), key.spki
@@ -37,7 +37,7 @@ def test_a_file_beside_a_file(kind: KeyKind, keys_dir: Path, tmp_path: Path) -> 
     (tmp_path / "ocsp").mkdir()
     old = generate_pem_key(tmp_path / "ocsp" / "old.pem", kind, secret)
     assert kind_of(old) == kind
-    refs = {ensure_successor("pem:ocsp/old.pem", "new", kind, tmp_path, secret) for _ in range(2)}
+    refs = {ensure_successor("pem:ocsp/old.pem", "new", kind, tmp_path, secret, logins=tmp_path) for _ in range(2)}
     assert refs == {"pem:ocsp/new.pem"}
     csr, spki = request_of("pem:ocsp/new.pem", tmp_path, secret)
     assert spki != old
@@ -52,7 +52,7 @@ def test_a_token_key_beside_a_token_key(
 ) -> None:
     """Made on the token of the old one, which it never leaves; asked again the same key."""
     old = token_ref("signer 1", keys_dir / "pin")
-    refs = {ensure_successor(old, f"signer 2 {kind}", kind, keys_dir, None) for _ in range(2)}
+    refs = {ensure_successor(old, f"signer 2 {kind}", kind, keys_dir, None, logins=logins()) for _ in range(2)}
     (new,) = refs
     assert parse_pkcs11_uri(new).token == (("token", softhsm.label),)
     csr, spki = request_of(new, keys_dir, keys_dir / "pin")

@@ -1,4 +1,4 @@
-"""Tokens in trouble (G43): pulled out while signing, a wrong PIN, two behind one library, many threads (design 2)."""
+"""Tokens in trouble (G43): pulled out while signing, two behind one library, many threads (design 2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quash.errors import QuashError
 from quash.keys import KeyHandle, KeyKind, KeyUnavailable, open_key
 from quash.keys.uri import parse_pkcs11_uri, shares_token
 from quash.pki.algorithms import verify
-from tests.support.softhsm import MODULE, PIN, Token, make_token, patiently
+from tests.support.softhsm import MODULE, PIN, Token, logins, make_token, patiently
 
 KINDS: tuple[KeyKind, ...] = ("ec-p256", "rsa-2048")
 HERE = Path("/none")
@@ -40,7 +40,7 @@ def other() -> Token:
 @pytest.fixture
 def handles(token: Token) -> Iterator[list[KeyHandle]]:
     """Every key of the token, open."""
-    opened = [open_key(token.key(kind), HERE, None) for kind in KINDS]
+    opened = [open_key(token.key(kind), HERE, None, logins=logins()) for kind in KINDS]
     yield opened
     for handle in opened:
         handle.close()
@@ -52,12 +52,12 @@ def works(handle: KeyHandle) -> bool:
 
 
 def reopen(ref: str) -> KeyHandle:
-    return patiently(lambda: open_key(ref, HERE, None))
+    return patiently(lambda: open_key(ref, HERE, None, logins=logins()))
 
 
 def code_of(ref: str) -> str:
     with pytest.raises(QuashError) as caught:
-        open_key(ref, HERE, None)
+        open_key(ref, HERE, None, logins=logins())
     assert PIN not in str(caught.value)
     return caught.value.code
 
@@ -79,7 +79,7 @@ def test_pulled_out_while_signing(token: Token, handles: list[KeyHandle], number
 
 def test_the_loss_of_one_token_ends_nothing_on_another(token: Token, other: Token, handles: list[KeyHandle]) -> None:
     """The library is started anew to find the lost one again, and the other's handle signs on, with its own key."""
-    elsewhere = open_key(other.key("ec-p256"), HERE, None)
+    elsewhere = open_key(other.key("ec-p256"), HERE, None, logins=logins())
     for _ in range(2):
         with token.away():
             with pytest.raises(KeyUnavailable):
@@ -97,9 +97,14 @@ def test_the_loss_of_one_token_ends_nothing_on_another(token: Token, other: Toke
 @pytest.mark.long  # a library started anew finds a token that was away, too
 def test_a_token_that_comes_later(other: Token) -> None:
     """Made by another program while the library runs: found at the next opening."""
-    assert works(open_key(other.key("ec-p256"), HERE, None))
+    assert works(open_key(other.key("ec-p256"), HERE, None, logins=logins()))
     late = make_token()
-    subprocess.run([sys.executable, "-c", _MAKE.format(uri=late.uri)], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", _MAKE.format(uri=late.uri, logins=str(logins()))],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     handle = reopen(late.key("k"))
     assert works(handle)
     handle.close()
@@ -108,7 +113,7 @@ def test_a_token_that_comes_later(other: Token) -> None:
 _MAKE = """
 from pathlib import Path
 from quash.keys import ensure_successor
-ensure_successor({uri!r}, "k", "ec-p256", Path("/"), None)
+ensure_successor({uri!r}, "k", "ec-p256", Path("/"), None, logins=Path({logins!r}))
 """
 
 
@@ -120,46 +125,6 @@ def test_many_threads(handles: list[KeyHandle]) -> None:
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda handle: [works(handle) for _ in range(150)], handles))
     assert [len(each) for each in done] == [150, 150]
-
-
-def test_a_wrong_pin_is_tried_once(tmp_path: Path) -> None:
-    """Not again by this process, nor by another that begins, until a person has shown that the file is right.
-
-    A right PIN in the file is tried at once by whoever saw the wrong one refused.
-    """
-    token = make_token()
-    token.make_key("k")
-    token.pin_file.write_text("1234\n")
-    tries = [code_of(token.key("k")) for _ in range(3)]
-    assert tries == ["key.login_failed"] * 3
-    assert (
-        _in_a_new_process(token) == "key.pin_suspect"
-    )  # the token counts one failure; a second try of ours would make it two
-    token.pin_file.write_text(PIN + "\n")
-    assert _in_a_new_process(token) == "key.pin_suspect"
-    handle = open_key(token.key("k"), HERE, None)
-    assert works(handle)
-    handle.close()
-    assert _in_a_new_process(token) == "opened"
-
-
-def _in_a_new_process(token: Token) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", _OPEN.format(ref=token.key("k"))], check=True, capture_output=True, text=True, timeout=60
-    )
-    return done.stdout.strip()
-
-
-_OPEN = """
-from pathlib import Path
-from quash.errors import QuashError
-from quash.keys import open_key
-try:
-    open_key({ref!r}, Path("/"), None).sign(b"x")
-    print("opened")
-except QuashError as error:
-    print(error.code)
-"""
 
 
 @pytest.mark.parametrize(
@@ -183,7 +148,7 @@ def test_what_a_uri_says_of_a_token_holds(token: Token, other: Token, attributes
     query = token.uri.partition("?")[2]
     ref = f"pkcs11:{attributes % {'label': token.label}};object=ec-p256?{query}"
     if code is None:
-        handle = open_key(ref, HERE, None)
+        handle = open_key(ref, HERE, None, logins=logins())
         assert works(handle)
         handle.close()
     else:

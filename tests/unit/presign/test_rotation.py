@@ -211,7 +211,7 @@ async def test_a_folder_that_takes_no_key_does_not_end_the_tenure(world: Any, tm
     (tmp_path / "ocsp").write_text("no folder")
 
     def make(_issuer: Any, last: Any, name: str) -> Any:
-        return ensure_successor(last.key_ref, name, "ec-p256", tmp_path, tmp_path / "passphrase"), None
+        return ensure_successor(last.key_ref, name, "ec-p256", tmp_path, tmp_path / "passphrase", logins=tmp_path), None
 
     world.make_key = make
     presigner = await world.presigner()
