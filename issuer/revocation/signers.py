@@ -111,7 +111,7 @@ def job_name(switch_id: int) -> str:
 async def _open_case(conn: Connection, actor: str, issuer: Issuer, now: int) -> int | None:
     """With every signer certificate that it may be; None: there is none."""
     signers = [each for each in await ocsp_signers.of_issuer(conn, issuer.id) if each.not_after >= now]
-    return await stolen_signers.open_case(conn, issuer, signers, actor=actor, at=now) if signers else None
+    return await stolen_signers.ensure_case(conn, issuer, signers, actor=actor, at=now) if signers else None
 
 
 def _signer(issuer: str, signer: OcspSigner) -> dict[str, Any]:

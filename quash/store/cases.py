@@ -247,21 +247,24 @@ async def holding(conn: Connection, issuer_id: int, serial: bytes) -> list[int]:
     return [row["case_id"] for row in rows]
 
 
-async def open_grounds(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], set[str]]:
-    """Of certificates (issuer id, serial), the triggers, as judged last, of their cases that are not closed."""
+async def open_grounds(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], dict[str, int]]:
+    """Of certificates (issuer id, serial), the triggers, as judged last, of their cases that are not closed.
+
+    With the number of the newest such case.
+    """
     rows = await conn.fetch(
-        "select m.issuer_id, m.serial, coalesce((select e.text from case_event e where e.case_id = c.id"
-        "  and e.kind = 'judged' order by e.id desc limit 1), c.trigger) as trigger"
+        "select c.id as case_id, m.issuer_id, m.serial, coalesce((select e.text from case_event e"
+        "  where e.case_id = c.id and e.kind = 'judged' order by e.id desc limit 1), c.trigger) as trigger"
         " from unnest($1::smallint[], $2::bytea[]) as k (issuer_id, serial)"
         " join case_certificate m using (issuer_id, serial) join revocation_case c on c.id = m.case_id"
         " where coalesce((select e.kind from case_event e where e.case_id = c.id and e.kind in ('closed', 'reopened')"
-        "  order by e.id desc limit 1), '') <> 'closed'",
+        "  order by e.id desc limit 1), '') <> 'closed' order by c.id",
         [issuer_id for issuer_id, _ in keys],
         [serial for _, serial in keys],
     )
-    found: dict[tuple[int, bytes], set[str]] = {}
+    found: dict[tuple[int, bytes], dict[str, int]] = {}
     for row in rows:
-        found.setdefault((row["issuer_id"], row["serial"]), set()).add(row["trigger"])
+        found.setdefault((row["issuer_id"], row["serial"]), {})[row["trigger"]] = row["case_id"]
     return found
 
 

@@ -56,6 +56,11 @@ async def kill_switch_lock(conn: Connection, *, stop: bool) -> AsyncIterator[Non
         yield
 
 
+async def switch_lock(conn: Connection, issuer_id: int) -> None:
+    """Whoever orders a new OCSP signer of this issuer sees who did before; until the end of the transaction."""
+    await conn.execute("select pg_advisory_xact_lock($1)", _key("switch", str(issuer_id).encode()))
+
+
 @asynccontextmanager
 async def operators_lock(conn: Connection) -> AsyncIterator[None]:
     """Changes of who may do what follow each other: of two that leave too few officers, one is refused (F9)."""

@@ -55,6 +55,7 @@ _REVOKE: Rights = {
     "crl": _READ,
     "crl_demand": _READ_APPEND,
     "signer_switch": _READ_APPEND,
+    "signer_request": {"select": ("id", "issuer_id", "switch_id", "state", "code", "signer_id")},
     "ocsp_signer": _READ,
     **_LEASE,
     **_POSITION,
@@ -122,7 +123,6 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ADMIN: {
         **_REVOKE,
         "crl_disclosure": _READ_APPEND,
-        "signer_request": {"select": ("id", "issuer_id", "switch_id", "state", "code", "signer_id")},
         "bucket": {"select": ("issuer_id", "bucket", "signer_id", "passed_at")},
         "mass_job": {
             **_READ,

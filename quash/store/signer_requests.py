@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from quash.store import acts, outbox
+from quash.store import acts, locks, outbox
 from quash.store.database import Connection
 
 SWITCH = "signer.switch"
@@ -125,8 +125,22 @@ async def refuse(conn: Connection, request_id: int, code: str, at: int) -> bool:
     return bool(await conn.fetchval("select signer_refuse($1, $2, $3)", request_id, code, at))
 
 
+_UNANSWERED = """
+select s.id, s.act_id from signer_switch s left join lateral (select r.state from signer_request r
+    where r.issuer_id = s.issuer_id and r.switch_id >= s.id order by r.id desc limit 1) r on true
+where s.issuer_id = $1 and coalesce(r.state, 'open') = 'open' order by s.id desc limit 1
+"""
+
+
 async def order_switch(conn: Connection, issuer_id: int, issuer: str, *, actor: str, at: int) -> tuple[int, int]:
-    """An operator's order for a new signer at once, in the caller's transaction; returns its id and its act's."""
+    """An operator's order for a new signer at once, in the caller's transaction; returns its id and its act's.
+
+    One that is neither fulfilled nor refused yet stands for both: who orders a switch and then blocks the key, in
+    whatever order, means one.
+    """
+    await locks.switch_lock(conn, issuer_id)
+    if (waiting := await conn.fetchrow(_UNANSWERED, issuer_id)) is not None:
+        return waiting["id"], waiting["act_id"]
     act_id = await acts.record(conn, at=at, actor=actor, action=SWITCH, subject={"issuer": issuer})
     switch_id: int = await conn.fetchval(
         "insert into signer_switch (issuer_id, at, act_id) values ($1, $2, $3) returning id",

@@ -36,7 +36,17 @@ async def replace(conn: Connection, spki_sha256: Collection[bytes], *, at: int, 
         if active and issuer.key_ref is not None:
             await signer_requests.order_switch(conn, issuer.id, issuer.name, actor=actor, at=at)
         if active or not await cases.holding(conn, issuer.id, _serial(signer)):
-            await open_case(conn, issuer, [signer], actor=actor, at=at)
+            await ensure_case(conn, issuer, [signer], actor=actor, at=at)
+
+
+async def ensure_case(conn: Connection, issuer: Issuer, signers: Sequence[OcspSigner], *, actor: str, at: int) -> int:
+    """The number of a case of theirs that is open; one is opened for those that are in none (`open_case`)."""
+    grounds = await cases.open_grounds(conn, [(issuer.id, _serial(each)) for each in signers])
+    known = [grounds.get((issuer.id, _serial(each)), {}).get(_TRIGGER) for each in signers]
+    lacking = [signer for signer, case_id in zip(signers, known, strict=True) if case_id is None]
+    if lacking:
+        return await open_case(conn, issuer, lacking, actor=actor, at=at)
+    return max(case_id for case_id in known if case_id is not None)
 
 
 async def open_case(conn: Connection, issuer: Issuer, signers: Sequence[OcspSigner], *, actor: str, at: int) -> int:

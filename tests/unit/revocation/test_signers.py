@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from issuer.revocation.signers import SignersApi
 from quash.pki.certificate import read_certificate
 from quash.runtime.clock import FakeClock, SystemClock
 from quash.runtime.config import Config
-from quash.store import acts, blocked_keys, issuers, ocsp_signers, stolen_signers
+from quash.store import acts, blocked_keys, issuers, ocsp_signers, signer_requests, stolen_signers
 from quash.store.database import acquire
 from quash.store.roles import ADMIN, JOBS
 from tests.support.command_line import CommandLine, Said
@@ -183,6 +184,51 @@ async def test_whoever_blocks_a_signers_key_orders_its_replacement(world: World,
     assert await world.owner.fetchval("select issuer_id from outbox where kind = 'signer'") == signer["issuer_id"]
     member = await world.owner.fetchval("select serial from case_certificate")
     assert member == read_certificate(signer["certificate"]).serial
+
+
+@pytest.mark.parametrize("blocks_first", [True, False])
+async def test_an_order_and_a_blocked_key_are_one_switch(
+    world: World, deployment: Deployment, database: Any, blocks_first: bool
+) -> None:
+    """Whoever is first, and however often: one order, one case, and the officer is told both; after a refusal anew."""
+    signer = await world.owner.fetchrow("select certificate, issuer_id from ocsp_signer")
+    key = hashlib.sha256(read_certificate(signer["certificate"]).spki).digest()
+
+    async def block() -> None:
+        async with acquire(world.pool) as conn, conn.transaction():
+            act_id = await acts.record(conn, at=world.now, actor="operator:one", action="key.block", subject={})
+            await blocked_keys.block(conn, key, reason="asserted: stolen", added_at=world.now, act_id=act_id)
+
+    async def order() -> tuple[str, int]:
+        said = (await deployment.quash("switch", "--issuer", "alpha", "--json")).json
+        return said["job"], said["case"]
+
+    if blocks_first:
+        await block()
+    assert [await order(), await order()] == [("switch-1", 1)] * 2
+    await block()
+    counts = "select (select count(*) from signer_switch), (select count(*) from revocation_case)"
+    assert tuple(await world.owner.fetchrow(counts)) == (1, 1)
+    assert await world.owner.fetchval("select count(*) from outbox where kind = 'signer'") == 1
+    await world.owner.execute(
+        "insert into signer_request (issuer_id, switch_id, key_ref, csr, state, code, created_at)"
+        " values ($1, 1, 'pem:ocsp/x.pem', '', 'refused', 'x', 0)",
+        signer["issuer_id"],
+    )
+    assert await order() == ("switch-2", 1)
+
+
+async def test_orders_at_the_same_moment_are_one(world: World) -> None:
+    """The second one waits for the first one's commit, and finds it."""
+    alpha = world.authorities["alpha"].id
+
+    async def order() -> int:
+        async with acquire(world.pool) as conn, conn.transaction():
+            number, _ = await signer_requests.order_switch(conn, alpha, "alpha", actor="operator:o", at=world.now)
+            await asyncio.sleep(0.2)  # not committed
+            return number
+
+    assert await asyncio.gather(order(), order()) == [1, 1]
 
 
 @pytest.mark.parametrize(("state", "online", "known"), [("retiring", True, True), ("active", False, False)])
