@@ -48,6 +48,14 @@ def check_crl_validity(this_update: int, next_update: int, *, subscribers: bool)
         raise QuashError("crl.validity", f"this CRL is valid for at most {limit // DAY} days (B2)", Kind.REFUSED)
 
 
+def answers_late_after(validity: int) -> int:
+    """Seconds of an answer's age from which it is a person's business that no newer one has replaced it (A2 to A4).
+
+    An hour before a day is over (G3), or where validities are short, with half of the margin left until half of them.
+    """
+    return min(23 * HOUR, validity // 2 - REFRESH_MARGIN // 2)
+
+
 def renewal_due(not_before: int, not_after: int, now: int) -> bool:
     """Whether a certificate that is replaced regularly (A17) has passed half of its life."""
     return now - not_before >= (not_after + 1 - not_before) // 2

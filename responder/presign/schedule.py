@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quash.pki.rules import HOUR, REFRESH_MARGIN
+from quash.pki.rules import REFRESH_MARGIN
 
 
 def next_due(*, began: int, bucket: int, bucket_count: int, every: int, validity: int) -> int:
@@ -16,11 +16,3 @@ def next_due(*, began: int, bucket: int, bucket_count: int, every: int, validity
     slot = bucket * every // bucket_count
     wait = every - (began - slot) % every
     return began + max(1, min(wait, validity // 2 - REFRESH_MARGIN))
-
-
-def late_after(validity: int) -> int:
-    """Seconds after which answers that were not replaced are a person's business (A4).
-
-    An hour before a day is over (G3), or where validities are short, with half of the margin left until half of them.
-    """
-    return min(23 * HOUR, validity // 2 - REFRESH_MARGIN // 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from quash.pki.rules import answers_late_after
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
 from quash.store import buckets, outbox
@@ -11,7 +12,6 @@ from quash.store.database import Connection, Pool, acquire
 from quash.store.news import NewsReader
 from responder.presign.feeder import Feeder
 from responder.presign.metrics import OLDEST, OLDEST_LIMIT, alarm
-from responder.presign.schedule import late_after
 
 PRUNE_BATCH = 10_000
 PRUNE_BATCHES = 10
@@ -41,7 +41,7 @@ class Upkeep:
         async with acquire(self._pool) as conn:
             oldest = await buckets.oldest_pass(conn)
         age = max(0, int(self._clock.now()) - oldest) if oldest is not None else 0
-        limit = late_after(self._settings.validity)
+        limit = answers_late_after(self._settings.validity)
         OLDEST.set(age)
         OLDEST_LIMIT.set(limit)
         if age > limit:

@@ -21,6 +21,7 @@ from quash.errors import Kind, QuashError
 from quash.pki.certid import CertId, CertIdHash
 from quash.pki.ocsp_request import parse_request
 from quash.pki.ocsp_response import ERRORS, Status
+from quash.pki.rules import answers_late_after
 from responder.serve.freshness import Freshness
 from responder.serve.httpdate import http_date, parse_http_date
 from responder.serve.view import Directory, ServedIssuer, View
@@ -62,8 +63,9 @@ class Answer(NamedTuple):
 
     For HEAD, `body` is what GET would carry: the skin sends its length alone. `outcome` is an OCSP status, or `http`.
     Of a signed answer, `until` is the Unix second from which it has other headers, all else being as it is, `tail`
-    is the end of the body that it shares with other answers, and `version` and `this_update` are the record's. An
-    unsigned one has a `cause`. With `ask`, it is what is said when no live signer does better.
+    is the end of the body that it shares with other answers, and `version` and `this_update` are the record's; from
+    `late_at` on a newer one should have replaced it (0: made for one asker). An unsigned one has a `cause`. With `ask`,
+    it is what is said when no live signer does better.
     """
 
     status: int
@@ -76,6 +78,7 @@ class Answer(NamedTuple):
     tail: bytes = b""
     version: int = 0
     this_update: int = 0
+    late_at: int = 0
     issuer: str = ""
     serial: bytes = b""
     cause: str = ""
@@ -268,6 +271,7 @@ class Responder:
             tail=template.tail,
             version=record.version,
             this_update=record.this_update,
+            late_at=record.this_update + answers_late_after(record.next_update - record.this_update),
             issuer=issuer.name,
             serial=serial,
         )
@@ -287,7 +291,14 @@ class Responder:
 def live_answer(outcome: str, body: bytes, otherwise: Answer, this_update: int) -> Answer:
     """A response that was signed for one asker, in place of another one."""
     return otherwise._replace(
-        headers=(_OCSP, _ONE_ASKERS), body=body, outcome=outcome, this_update=this_update, cause="", until=0, tail=b""
+        headers=(_OCSP, _ONE_ASKERS),
+        body=body,
+        outcome=outcome,
+        this_update=this_update,
+        late_at=0,
+        cause="",
+        until=0,
+        tail=b"",
     )
 
 

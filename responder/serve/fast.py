@@ -19,6 +19,7 @@ shared where they can be; and nothing is joined, since the socket takes an answe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -32,7 +33,7 @@ from quash.pki.ocsp_request import parse_plain_request
 from responder.serve.access_log import AccessLog, described
 from responder.serve.answer import SIGNED, Responder, request_of_path, route
 from responder.serve.httpdate import http_date
-from responder.serve.metrics import Tally, age_bucket, age_changes
+from responder.serve.metrics import Tally, age_bucket, age_changes, is_late
 from responder.serve.plain import NO_BODY, body_length, get_target, post_target
 from responder.serve.view import ServedIssuer
 from responder.serve.wire import START, render_ok
@@ -236,8 +237,9 @@ class FastPath:
         if answer.outcome not in SIGNED:
             return None
         age = age_bucket(second - answer.this_update)
-        until = min(answer.until, age_changes(answer.this_update, age))
-        tally = self._tally(answer.outcome, asked.cert_id.hash.value, asked.issuer.name, age)
+        late = is_late(answer, second)
+        until = min(answer.until, age_changes(answer.this_update, age), sys.maxsize if late else answer.late_at)
+        tally = self._tally(answer.outcome, asked.cert_id.hash.value, asked.issuer.name, age, late)
         made = _Made(record, _shared(until), render_ok(answer), answer.tail, tally)
         if len(self._made) >= MEMO:
             self._forget()

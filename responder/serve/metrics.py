@@ -30,18 +30,31 @@ ERRORS = Counter(
     "Answers without a signature: what they said, and why",
     ["outcome", "cause", "issuer"],
 )
+LATE = Counter(
+    "quash_ocsp_late_answers_total",
+    "Signed answers that a newer one should have replaced: older than 23 h, or than their validity allows (A2 to A4)",
+    ["issuer"],
+)
 
 _METHODS = {"GET": "GET", "HEAD": "HEAD", "POST": "POST"}
 
 
 class Tally(NamedTuple):
-    """What signed answers of the fast path are told apart by. `age`: a bucket of AGES, the last one for older ones."""
+    """What signed answers of the fast path are told apart by. `age`: a bucket of AGES, the last one for older ones.
+
+    `late`: a newer one should have replaced it.
+    """
 
     method: str
     outcome: str
     hash: str
     issuer: str
     age: int
+    late: bool
+
+
+def is_late(answer: Answer, now: float) -> bool:
+    return 0 < answer.late_at <= now
 
 
 def age_bucket(age: int) -> int:
@@ -62,12 +75,14 @@ def count_answer(source: str, method: str, answer: Answer, now: float) -> None:
         ERRORS.labels(answer.outcome, answer.cause, answer.issuer).inc()
     elif answer.outcome in SIGNED:
         ages.add(answer.issuer, age_bucket(int(now) - answer.this_update), 1)
+        LATE.labels(answer.issuer).inc(is_late(answer, now))
 
 
 def count_fast(tally: Tally, answers: int) -> None:
     """Of the fast path, many at once."""
     ANSWERS.labels("fast", tally.method, 200, tally.outcome, tally.hash, tally.issuer).inc(answers)
     ages.add(tally.issuer, tally.age, answers)
+    LATE.labels(tally.issuer).inc(answers if tally.late else 0)
 
 
 def count_refusal(answer: Answer) -> None:

@@ -13,13 +13,14 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
 from quash.cache import layout
+from quash.pki.rules import answers_late_after
 from quash.runtime.config import Presign
 from quash.store import buckets, outbox
 from responder.presign import refresh
 from responder.presign.desk import SigningDesk
 from responder.presign.metrics import ALARMS
 from responder.presign.refresh import Pace
-from responder.presign.schedule import late_after, next_due
+from responder.presign.schedule import next_due
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -240,7 +241,7 @@ def test_refreshes_that_come_out_too_late_are_refused(validity: int) -> None:
     assert Presign(validity=validity, refresh_every=most).refresh_every == most
     with pytest.raises(ValidationError):
         Presign(validity=validity, refresh_every=most + 1)
-    assert most < late_after(validity) < validity // 2 or late_after(validity) == 23 * HOUR
+    assert most < answers_late_after(validity) < validity // 2 or answers_late_after(validity) == 23 * HOUR
 
 
 async def test_late_is_what_the_validity_makes_so(world: Any) -> None:

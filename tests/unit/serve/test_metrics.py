@@ -9,11 +9,12 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from structlog.testing import capture_logs
 
+from quash.cache import layout
 from quash.errors import Kind, QuashError
 from quash.pki import der
 from quash.pki.certid import CertId, CertIdHash, encode_certid
 from quash.pki.ocsp_request import build_request
-from responder.serve.metrics import AGES, age_bucket, age_changes
+from responder.serve.metrics import AGES, HOUR, age_bucket, age_changes
 from tests.unit.serve.in_memory import DV, ELSEWHERE, EXPIRED, GOOD, MISSING, NOW, OV, REVOKED, STRAY, Site, settle
 from tests.unit.serve.test_differential import get, post
 
@@ -121,6 +122,22 @@ async def test_signed_answers_are_counted_by_issuer_and_age(fast: bool) -> None:
     await ask(site, request, request)
     after = (answers(), within("600.0"), within("3600.0"), within("14400.0"), within("+Inf"))
     assert [now - then for now, then in zip(after, before, strict=True)] == [3, 0, 1, 3, 3]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(("validity", "late_after"), [(10 * HOUR, 5 * HOUR - HOUR // 4), (48 * HOUR, 23 * HOUR)])
+async def test_late_answers_are_counted(fast: bool, validity: int, late_after: int) -> None:
+    """By their own validity (A2 to A4), from the second on at which a newer one is missing, without a new record."""
+    key = layout.record_key(2, ELSEWHERE)
+    began = NOW + 1 - late_after
+    site = Site(fast=fast, records={key: OV.record(ELSEWHERE, began, revoked=(0, began), validity=validity)})
+    request = post(build_request(OV.cert_id(ELSEWHERE)), "/")
+    counts = []
+    for _ in range(3):
+        await ask(site, request, request)
+        counts.append(value("quash_ocsp_late_answers_total", issuer="demo/ca1"))
+        site.clock.step(1)
+    assert [count - counts[0] for count in counts] == [0, 2, 4]
 
 
 @pytest.mark.parametrize("age", [0, 59, *AGES, *(age + 1 for age in AGES), 10**6])
