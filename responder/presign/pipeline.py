@@ -2,13 +2,13 @@
 
 Small passes are signed on the desk, in this process; large ones by the crew, several slices at once, and then the next
 pass begins while the last slices of the one before are out. A pass is told of as complete with its last slice alone,
-whatever the order in which they come back. News of a bucket drop every pass that read it before them.
+whatever the order in which they come back. News of a bucket drop every pass that read it before them, and a new signer,
+or the revocation of one, drops those of the signer before it: nothing more is fed that a revoked one signed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,6 +131,10 @@ class Pipeline:
         """Gives up the passes over any of these buckets; they stay due."""
         self._abandon([each for each in self._passes if not each.keys.isdisjoint(buckets)])
 
+    def drop_replaced(self, now: int) -> None:
+        """Gives up the passes of who is not the signer any more: its certificate may be revoked. They stay due."""
+        self._abandon([each for each in self._passes if each.signer_id != self.signer_id(each.issuer_id, now)])
+
     def close(self) -> None:
         """Gives up everything."""
         self._abandon(list(self._passes))
@@ -147,10 +151,16 @@ class Pipeline:
         begun = await begin_pass(conn, as_of, paused, taken)
         if begun is not None:
             begun.large = len(begun.rest) >= LARGE
-            with contextlib.suppress(QuashError):  # without a signer it fails below, unless there is nothing to sign
-                begun.signer_id = self._choose(begun.issuer_id, as_of)[0].id
+            begun.signer_id = self.signer_id(begun.issuer_id, as_of)
             self._passes.append(begun)
         return begun
+
+    def signer_id(self, issuer_id: int, as_of: int) -> int | None:
+        """Who signs for an issuer; None: nobody, and what there is to sign will fail."""
+        try:
+            return self._choose(issuer_id, as_of)[0].id
+        except QuashError:
+            return None
 
     async def _sign(self, desk: Desk, current: Pass, permitted: Permitted) -> Signed:
         loop = asyncio.get_running_loop()

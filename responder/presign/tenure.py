@@ -212,7 +212,10 @@ class Tenure:
             permitted = permit(*await statuses.with_certificates(conn, keys, as_of), self.roster.parsed_certificates)
         large = len(news) > NEWS_BATCH
         if large:
+            before = self._signer_ids(permitted)
             signed = await self._news.by_crew(permitted.statuses, as_of, self._until, self._meanwhile)
+            if self._signer_ids(permitted) != before:
+                return _Taken(0, more=True)  # perhaps one of them is revoked: they are read again
         else:
             signed = await self._news.by_desk(permitted.statuses, as_of)
         dirty = {(item.issuer_id, item.bucket) for item in news if item.bucket is not None}
@@ -308,6 +311,7 @@ class Tenure:
             for item in news
         ):
             self.roster = await Roster.load(conn)
+            self._pipeline.drop_replaced(int(self._clock.now()))
             self._feeder.announce_again()
             self._obstacles.clear()
             self._timetable.at_once("rotation")  # perhaps an operator ordered a switch
@@ -316,6 +320,13 @@ class Tenure:
         keys = [(status.issuer_id, status.serial) for status in found if needs_proof(status)]
         certificates = await statuses.certificates(conn, keys) if keys else {}
         return permit(found, certificates, self.roster.parsed_certificates)
+
+    def _signer_ids(self, permitted: Permitted) -> set[int | None]:
+        """Of the issuers of these statuses, who would sign now."""
+        now = int(self._clock.now())
+        return {
+            self._pipeline.signer_id(issuer_id, now) for issuer_id in {each.issuer_id for each in permitted.statuses}
+        }
 
     async def _meanwhile(self) -> None:
         await self._take_news(URGENT)

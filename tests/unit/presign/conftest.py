@@ -21,6 +21,7 @@ from quash.cache.layout import Record
 from quash.keys import KeyHandle, KeyUnavailable
 from quash.pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm, algorithm_for_spki
 from quash.pki.certid import CertIdHash
+from quash.pki.certificate import read_certificate
 from quash.pki.ocsp_response import ResponseTemplate, Status
 from quash.pki.serials import new_serial
 from quash.runtime.clock import FakeClock
@@ -278,6 +279,18 @@ class World:
             await self.revoke_in(conn, authority, serial, reason, at=at)
             if announce:
                 await outbox.add_certificates(conn, [(authority.id, serial)])
+
+    async def revoke_signer(self, authority: Authority, signer_id: int) -> None:
+        """The certificate of a delegated signer, which gets its row with that."""
+        serial = read_certificate(authority.signers[signer_id].public_bytes(Encoding.DER)).serial
+        await self.database.owner.execute(
+            "insert into certificate (issuer_id, serial, state, profile, not_after, bucket, created_at)"
+            " values ($1, $2, 'imported', 'imported', $3, 0, 0)",
+            authority.id,
+            serial,
+            self.now + DAY,
+        )
+        await self.revoke(authority, serial)
 
     async def revoke_in(
         self, conn: Connection, authority: Authority, serial: bytes, reason: int = 1, *, at: int | None = None

@@ -201,6 +201,43 @@ async def test_bulk_news_go_to_the_crew_and_urgent_ones_overtake_them(
     assert (await world.cache())[authority.id, serials[0]].version == 1
 
 
+@pytest.mark.parametrize("news", [False, True])
+async def test_nothing_more_is_fed_that_a_revoked_signer_signed(
+    world: Any, state: State, crew: SigningCrew, monkeypatch: pytest.MonkeyPatch, news: bool
+) -> None:
+    """Revoked in the middle of a pass, or of bulk news: what is out and what is left go to the new one (A13)."""
+    authority = await world.authority()
+    old = await signer_of(world, authority)
+    write_keys(world, state)
+    serials = await world.imported(authority, 1300 if news else 3 * LARGE)
+    presigner = await world.presigner(crew=crew)
+    if news:
+        await presigner.step()
+        async with world.database.owner.acquire() as conn:
+            await outbox.add_certificates(conn, [(authority.id, serial) for serial in serials], lane=outbox.BULK)
+    began, slices, sign = await world.database.owner.fetchval("select max(id) from feed") or 0, 0, SigningCrew.sign
+
+    async def counted(crew: SigningCrew, *arguments: Any) -> Any:
+        nonlocal slices
+        slices += 1
+        if slices == 2:
+            await world.signer(authority)
+            write_keys(world, state)
+            await world.revoke_signer(authority, old.id)
+        await asyncio.sleep(0.3)  # so that there is time to look away
+        return await sign(crew, *arguments)
+
+    monkeypatch.setattr(SigningCrew, "sign", counted)
+    await world.clock.advance(2)
+    await presigner.step()
+    rows = await world.database.owner.fetch("select kind, payload from feed where id > $1 order by id", began)
+    templates = [number for number, row in enumerate(rows) if row["kind"] == "template"]
+    after = [row["payload"] for row in rows[templates[-1] :] if row["kind"] == "records"]
+    signers = {decode_record(item[2]).signer_id for payload in after for item in decode_batch(payload)}
+    assert signers == {max(authority.signers)}
+    assert {key[1] for key in await world.cache()} >= set(serials)
+
+
 class ManyProcesses:
     """A crew of more processes than this machine has cores: all that they were given comes back at once."""
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import REGISTRY
 
 from quash.keys import KeyUnavailable, ensure_successor
-from quash.pki.certificate import read_certificate
 from quash.pki.csr import proven_key
 from quash.store import signer_requests
 from responder.presign.metrics import ALARMS
@@ -259,21 +257,10 @@ async def test_a_revoked_signer_signs_only_while_there_is_no_other(world: Any) -
     second = await world.issue(authority)
     await presigner.step()
 
-    async def revoked(signer_id: int) -> None:
-        serial = read_certificate(authority.signers[signer_id].public_bytes(Encoding.DER)).serial
-        await world.database.owner.execute(
-            "insert into certificate (issuer_id, serial, state, profile, not_after, bucket, created_at)"
-            " values ($1, $2, 'imported', 'imported', $3, 0, 0)",
-            authority.id,
-            serial,
-            world.now + DAY,
-        )
-        await world.revoke(authority, serial)
-
-    await revoked(new)
+    await world.revoke_signer(authority, new)
     third = await world.issue(authority)
     await presigner.step()
-    await revoked(old)
+    await world.revoke_signer(authority, old)
     fourth = await world.issue(authority)
     await presigner.step()
     cache = await world.cache()
