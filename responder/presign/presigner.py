@@ -11,7 +11,7 @@ from quash.errors import QuashError
 from quash.runtime.clock import Clock
 from quash.runtime.config import Presign
 from quash.store import feed, outbox
-from quash.store.database import Pool, acquire
+from quash.store.database import Connection, Pool, acquire
 from quash.store.leases import Holder, Lease
 from responder.presign.agreement import ClockAgreement, DatabaseTime
 from responder.presign.answered import check_answered
@@ -159,12 +159,12 @@ class Presigner:
         await self._desk.close()
 
     async def _stand_by(self) -> None:
-        """Looks now and then whether it could take over, and fetches CRLs while there is an origin to ask.
+        """Looks now and then at all that `_begin` looks at, and fetches CRLs while there is an origin to ask.
 
-        That one may be on the machine whose place this one will take. Who leads is told whether it could. Raises what
-        the last look at CRLs found.
+        That one may be on the machine whose place this one will take. Who leads is told whether this one could: nobody
+        should give up for who then refuses. Raises what the last look found.
         """
-        await self._look_at_keys()
+        await self._look_at_clocks_and_keys()
         if self._looking is not None and self._looking.done():
             error = self._looking.exception()
             self._looking, self._looked, self._obstacle = None, True, error
@@ -175,17 +175,23 @@ class Presigner:
             raise self._obstacle
         await self._holder.offer(ready=self._looked and not self._keys.problems)
 
-    async def _look_at_keys(self) -> None:
+    async def _look_at_clocks_and_keys(self) -> None:
         if self._clock.monotonic() >= self._look_at_keys_at:
             async with acquire(self._pool) as conn:
+                await self._agreement.now(conn)
                 roster = await Roster.load(conn)
             await self._keys.look(roster, int(self._clock.now()))
             self._look_at_keys_at = self._clock.monotonic() + _TRY_KEYS_EVERY
 
     async def _look(self) -> None:
         async with acquire(self._pool) as conn:
-            roster = await Roster.load(conn)
-            await check_published(conn, self._crl_folder, roster.issuers, self._crl_origin)
+            await self._compare(conn, await Roster.load(conn))
+
+    async def _compare(self, conn: Connection, roster: Roster) -> None:
+        """Whether the database still holds what the world was told, by CRLs and by OCSP."""
+        await check_published(conn, self._crl_folder, roster.issuers, self._crl_origin)
+        if self._cache is not None:
+            await check_answered(conn, self._cache, roster.issuers)
 
     async def _stop_looking(self) -> None:
         if self._looking is not None:
@@ -201,9 +207,7 @@ class Presigner:
             await self._agreement.now(conn)
             roster = await Roster.load(conn)
             self._keys.check_tokens(roster)
-            await check_published(conn, self._crl_folder, roster.issuers, self._crl_origin)
-            if self._cache is not None:
-                await check_answered(conn, self._cache, roster.issuers)
+            await self._compare(conn, roster)
             readers = {lane: outbox.reader(lane) for lane in (outbox.URGENT, outbox.BULK)}
             for reader in readers.values():
                 await reader.load(conn)

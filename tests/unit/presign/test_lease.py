@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quash.errors import QuashError
 from quash.keys import KeyUnavailable
+from quash.runtime.clock import FakeClock
+from quash.store.database import acquire
 from responder.presign.desk import SigningDesk
 from responder.presign.metrics import ALARMS
+from tests.unit.presign.test_answered import fill
 
 
 async def test_the_second_stands_by_until_the_first_goes(world: Any) -> None:
@@ -161,6 +165,44 @@ async def test_standby_keys_unlooked(world: Any) -> None:
     there.away = False
     await together(world, 16, first, second)
     assert not second.key_problems
+
+
+async def test_who_stands_by_looks_at_its_clock(world: Any) -> None:
+    """Said where it stands by, and no offer: it would refuse after the other one has given up for it."""
+    await world.authority()
+    clock = FakeClock(world.now + 6)
+    first, second = await world.presigner(), await world.presigner(clock=clock)
+    await first.step()
+    for _ in range(3):
+        with pytest.raises(QuashError, match=r"presign\.clock_disagrees"):
+            await second.step()
+        clock.step(1)
+    assert not await offered(world, first)
+    clock.step(world.now - clock.now())
+    while second._looking is None:
+        await second.step()
+    await asyncio.wait([second._looking])
+    await second.step()
+    assert await offered(world, first)
+
+
+async def test_who_stands_by_looks_at_its_cache(world: Any, tmp_path: Path) -> None:
+    """A node here answers `revoked` for what the database has lost: found before anybody gives up for it (C16)."""
+    authority = await world.authority()
+    serial = await world.issue(authority)
+    cache = fill(world, tmp_path / "cache", authority, [], [serial])
+    first, second = await world.presigner(), await world.presigner(cache=cache)
+    await first.step()
+    await second.step()
+    await asyncio.wait([second._looking])
+    with pytest.raises(QuashError, match=r"presign\.revocations_lost"):
+        await second.step()
+    assert not await offered(world, first)
+
+
+async def offered(world: Any, leader: Any) -> bool:
+    async with acquire(await world.database.pool("quash_presigner")) as conn:
+        return bool(await leader._holder.relieved(conn))
 
 
 async def test_a_lease_lost_while_signing_inserts_nothing(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
