@@ -26,7 +26,7 @@ from quash.store.database import acquire
 from tests.support.flows import Site, running
 from tests.support.initialising import demo_config
 from tests.support.postgres import Database
-from tests.support.softhsm import Token, make_token, patiently
+from tests.support.softhsm import Token, make_token
 
 KINDS = {"tls-dv": "ec-p256", "tls-ov": "rsa-2048"}
 PUBLIC = {"tls-dv": ec.EllipticCurvePublicKey, "tls-ov": rsa.RSAPublicKey}
@@ -34,12 +34,18 @@ PUBLIC = {"tls-dv": ec.EllipticCurvePublicKey, "tls-ov": rsa.RSAPublicKey}
 
 @pytest.fixture(scope="module")
 def ca() -> Token:
-    return make_token()
+    return with_a_key(make_token())
 
 
 @pytest.fixture(scope="module")
 def ocsp() -> Token:
-    return make_token()
+    return with_a_key(make_token())
+
+
+def with_a_key(token: Token) -> Token:
+    """The library of this process knows the token from here on."""
+    token.make_key("unused")
+    return token
 
 
 def config_of(database: Database, ca: Token, ocsp: Token) -> Config:
@@ -54,8 +60,6 @@ def config_of(database: Database, ca: Token, ocsp: Token) -> Config:
 
 async def test_signing_on_tokens(database: Database, clock: FakeClock, tmp_path: Path, ca: Token, ocsp: Token) -> None:
     """Issued, revoked, on the CRL, a signer renewed on its token; and each token pulled out for a while under work."""
-    patiently(lambda: ca.make_key("unused"))  # the library of this process knows both tokens from here on
-    patiently(lambda: ocsp.make_key("unused"))
     async with running(database, tmp_path, clock, config_of(database, ca, ocsp)) as site:
         assert not list((site.state.keys / "ca").glob("*.pem"))
         assert not list((site.state.keys / "ocsp").glob("tls-*.pem"))
