@@ -7,7 +7,7 @@ none is left to spoil; and each time all that was promised holds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,12 +15,17 @@ from typing import Any, get_args
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from issuer.revocation import mass
+from issuer.revocation.mass_runner import FINISHED, REVOKE, MassRunner
 from quash.errors import Kind, QuashError
 from quash.pki.reasons import Reason
+from quash.pki.serials import format_serial
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config
 from quash.store import signer_requests, signer_switches
 from quash.store.database import acquire
+from quash.store.operators import Operator
+from quash.store.roles import JOBS
 from tests.support.flows import HOUR, Key, Site, running
 from tests.support.initialising import quick_config
 from tests.support.issuing import PrivateKey
@@ -28,6 +33,8 @@ from tests.support.postgres import Cluster, Database
 from tests.support.wire import Loss, Wire
 
 _TRIES = 30
+ISSUER = "tls-dv"
+OFFICER = Operator(b"\1" * 32, "officer", "One Person", "officer", "active")
 REFRESH = 20 * HOUR
 _TWICE = """
 select 1 from signing_log where serial is not null group by issuer_id, serial, kind having count(distinct der) > 1
@@ -47,6 +54,7 @@ class Shaken:
 
     site: Site
     wire: Wire
+    mass: MassRunner
 
     async def lose(self, work: Callable[[], Awaitable[Any]], question: int, loss: Loss) -> bool:
         """Does `work` again and again, as a process or an operator would, until it succeeds; whether one was lost."""
@@ -71,7 +79,7 @@ async def shaken(cluster: Cluster, database: Database, clock: FakeClock, server_
     config = quick_config(through.config, presign={"buckets": 1, "refresh_every": REFRESH})
     async with wire.serve():
         async with running(through, server_folder, clock, config) as site:
-            yield Shaken(site, wire)
+            yield Shaken(site, wire, MassRunner(await through.pool(JOBS), clock, batch=2))
         for pool in through._pools:
             pool.terminate()
 
@@ -182,7 +190,7 @@ async def issuing(shaken: Shaken, question: int, loss: Loss) -> bool:
 
     async def issue() -> None:
         if not orders:
-            orders.append((await site.order("tls-dv")).id)
+            orders.append((await site.order(ISSUER)).id)
         order = await site.issuance.advance(orders[0])
         if order.state == "ready":
             await site.spread()
@@ -202,8 +210,8 @@ async def switching(shaken: Shaken, question: int, loss: Loss) -> bool:
     key = await good(site)
     before = site.node.ask(key).signer
     async with acquire(site.database.owner) as conn, conn.transaction():
-        issuer_id = await conn.fetchval("select id from issuer where name = 'tls-dv'")
-        job, _ = await signer_requests.order_switch(conn, issuer_id, "tls-dv", actor="operator:test", at=site.now)
+        issuer_id = await conn.fetchval("select id from issuer where name = $1", ISSUER)
+        job, _ = await signer_requests.order_switch(conn, issuer_id, ISSUER, actor="operator:test", at=site.now)
 
     async def switch() -> None:
         await site.presigner.step()
@@ -223,12 +231,57 @@ async def switching(shaken: Shaken, question: int, loss: Loss) -> bool:
     return lost
 
 
+async def revoking_many(shaken: Shaken, question: int, loss: Loss) -> bool:
+    """The job of a mass revocation, from the named certificates to its end: a sibling is found, two batches (C17)."""
+    site, shared = shaken.site, ec.generate_private_key(ec.SECP256R1())
+    keys = [await good(site, key) for key in (shared, shared, None)]
+    async with acquire(site.database.owner) as conn:
+        job = await mass.create(
+            conn, OFFICER, {"list": True}, reason=Reason.keyCompromise, revoked_at=None, now=site.now
+        )
+        await mass.add_listed(conn, job.id, ISSUER, [serial for _, serial in keys[1:]], site.now)
+        await mass.change(conn, OFFICER, job.id, "gather", site.now)
+
+    async def run() -> None:
+        await shaken.mass.step()
+        async with acquire(site.database.owner) as conn:
+            state = (await mass.find(conn, job.id)).state
+            if state == "ready":
+                await mass.start(conn, OFFICER, job.id, site.now)
+        if state != "done":
+            raise QuashError("test.not_yet", state, Kind.UNAVAILABLE)
+
+    lost = await shaken.lose(run, question, loss)
+    await settled(site)
+    await each_by_one_act(site, job.id, keys)
+    return lost
+
+
+async def each_by_one_act(site: Site, job_id: int, keys: Sequence[Key]) -> None:
+    """Each was revoked once, by the one act that names it, and the job counted it once."""
+    async with acquire(site.database.owner) as conn:
+        job = await mass.find(conn, job_id)
+    assert (job.total, job.done, job.changed) == (len(keys),) * 3
+    acts = await site.fetch("select id, action, subject from act where subject ->> 'job' = $1", str(job_id))
+    assert [act["action"] for act in acts].count(FINISHED) == 1
+    named = [
+        (serial, act["id"])
+        for act in acts
+        if act["action"] == REVOKE
+        for serial in act["subject"]["certificates"][ISSUER]
+    ]
+    rows = await site.fetch("select serial, act_id from revocation where serial = any($1)", [key[1] for key in keys])
+    assert len(rows) == len(keys)
+    assert sorted(named) == sorted((format_serial(row["serial"]), row["act_id"]) for row in rows)
+
+
 Flow = Callable[[Shaken, int, Loss], Awaitable[bool]]
 # Flow, and questions that it asks at least: fewer would mean that the wire does not see them.
 FLOWS: dict[str, tuple[Flow, int]] = {
     "revoke": (revoking, 8),
     "sweep": (sweeping, 8),
-    "presign": (presigning, 8),
+    "mass": (revoking_many, 30),
+    "presign": (presigning, 7),
     "refresh": (refreshing, 8),
     "follow": (following, 2),
     "crl": (listing, 8),
