@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +14,16 @@ from quash.cache.layout import encode_batch
 from quash.cache.writer import Catalog, Changes, LmdbWriter
 from quash.errors import QuashError
 from quash.store import feed
+from quash.store.database import Connection
 from quash.store.feed import BULK, URGENT, FeedRow
-from quash.store.news import Mark, Position
+from quash.store.news import Batch, Mark, Position
 from quash.store.roles import FOLLOWER
+from responder.follow import follower as follower_module
+from responder.follow import trust as trust_module
 from responder.follow.follower import OCTETS_AT_ONCE, READ_LIMIT
 from responder.follow.trust import Limits, Trust
 from responder.follow.urgent_lane import UrgentLane
+from tests.support.feeding import append
 from tests.support.ocsp_issuer import OcspIssuer
 from tests.unit.follow.conftest import Node, drop_oldest, next_partition, rebuilt, refused
 
@@ -69,7 +72,23 @@ async def backlog(node: Node, rows: int = ROWS) -> None:
         await node.feed(*(FeedRow(BULK, "records", None, item) for item in items))
 
 
-async def test_a_revocation_overtakes_fifty_thousand_rows(node: Node) -> None:
+def at_look(monkeypatch: pytest.MonkeyPatch, which: int, do: Callable[[], Awaitable[None]]) -> None:
+    """Has something happen right after the follower's look ahead of this number."""
+    looks = 0
+
+    class Looking(UrgentLane):
+        async def read(self, conn: Connection, limit: int) -> Batch | None:
+            nonlocal looks
+            batch = await super().read(conn, limit)
+            looks += 1
+            if looks == which:
+                await do()
+            return batch
+
+    monkeypatch.setattr(follower_module, "UrgentLane", Looking)
+
+
+async def test_a_revocation_overtakes_fifty_thousand_rows(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is there already waits for one read; one that comes meanwhile for two. Killed after each: the position
     and the heartbeat say what was read in order, and the rest comes all the same."""
     await backlog(node)
@@ -82,19 +101,15 @@ async def test_a_revocation_overtakes_fifty_thousand_rows(node: Node) -> None:
     assert (writer.commits, writer.records) == (1, READ_LIMIT - 2)  # with the announcement
     assert (writer.heartbeat(), writer.complete()) == (None, False)
 
+    late = node.records((U, node.issuer.record(U, node.now, revoked=(1, node.now - 9))))
+    at_look(monkeypatch, 20, lambda: node.feed(late))
     writer = watched(node)
+    writer.kill = lambda: revoked(node, U, node.now - 9)
     follower = await node.follower(limits=UNVERIFIED)
     assert not follower.at_head
-    step = asyncio.ensure_future(follower.step())
-    while writer.commits < 20:  # noqa: ASYNC110 (it is the step that goes on meanwhile)
-        await asyncio.sleep(0)
-    await node.feed(node.records((U, node.issuer.record(U, node.now, revoked=(1, node.now - 9)))))
-    before = writer.commits
-    writer.kill = lambda: revoked(node, U, node.now - 9)
     with pytest.raises(Killed):
-        await step
-    assert writer.commits <= before + 2
-    assert writer.records < ROWS / 2
+        await follower.step()
+    assert writer.commits == 21
     assert (writer.heartbeat(), writer.complete()) == (None, False)
 
     writer = watched(node)
@@ -174,39 +189,54 @@ async def test_the_backlog_brings_nothing_back(node: Node) -> None:
     assert revoked(node, T, node.now - 5)
 
 
-async def test_a_rebuild_leaves_out_nothing_that_had_overtaken(node: Node) -> None:
+async def test_a_rebuild_leaves_out_nothing_that_had_overtaken(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition is dropped under a node that reads it: the new file is filled with what lay ahead as well."""
-    await backlog(node, 3_000)
+    await backlog(node, 100)
     await next_partition(node)
     await node.feed(node.records((T, node.issuer.record(T, node.now))), node.heartbeat())
     writer = watched(node)
-    follower = await node.follower(limits=UNVERIFIED, read_limit=5)
-    step = asyncio.ensure_future(follower.step())
-    while writer.commits < 3:  # noqa: ASYNC110 (it is the step that goes on meanwhile)
-        await asyncio.sleep(0)
-    assert node.held(T) is not None
+
+    async def drop() -> None:
+        assert node.held(T) is not None
+        await drop_oldest(node)
+
+    at_look(monkeypatch, 3, drop)
     before = rebuilt("outdated")
-    await drop_oldest(node)
-    await step
+    follower = await node.follower(limits=UNVERIFIED, read_limit=10)
+    await follower.step()
     assert rebuilt("outdated") == before + 1
+    assert writer.commits < 10
     assert follower.at_head
     assert node.held(T) is not None
     assert node.held((0x0100_0000).to_bytes(4, "big")) is None
 
 
+async def test_what_commits_after_the_last_look_is_not_left_out(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its transaction is the first that was not over when the lane looked, and its row the last one of the feed."""
+    await backlog(node, 8)
+    late = await node.database.connection()
+    transaction = late.transaction()
+    await transaction.start()
+    await append(late, [node.records((T, node.issuer.record(T, node.now)))], node.now)
+    at_look(monkeypatch, 1, transaction.commit)
+    writer = watched(node)
+    follower = await node.follower(limits=UNVERIFIED, read_limit=10)  # all but the late row
+    assert await follower.step() == 11
+    assert writer.commits == 2
+    assert node.held(T) is not None
+
+
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """The serials whose signatures were looked at."""
-    from responder.follow import trust  # noqa: PLC0415
-
     serials: list[bytes] = []
-    verify = trust._verify
+    verify = trust_module._verify
 
     def counted(signer: Any, item: Any, record: Any) -> None:
         serials.append(item[1])
         verify(signer, item, record)
 
-    monkeypatch.setattr(trust, "_verify", counted)
+    monkeypatch.setattr(trust_module, "_verify", counted)
     return iter([serials])
 
 
