@@ -63,9 +63,23 @@ class _Tree:
 
     def plant(self, document: RFC5280Certificate, parent: PDUNode) -> PDUNode:
         """The nodes that pkilint would make below `parent`, with what it decodes of them later."""
-        node = _node(document, self.name, self.pdu, parent, self.path)
-        node.children = {tree.name: tree.plant(document, node) for tree in self.below}
+        node = _Planted.__new__(_Planted)
+        node.document, node.name, node.pdu, node.parent, node.path = document, self.name, self.pdu, parent, self.path
+        node.below = self.below
         return node
+
+
+class _Planted(PDUNode):  # type: ignore[misc]  # pkilint has no types
+    """A node of a part that comes again. Those below it are made when somebody looks, which for most nobody does."""
+
+    below: list[_Tree]
+
+    def __getattr__(self, name: str) -> Any:
+        """Asked for what is not there yet."""
+        if name != "children":
+            raise AttributeError(name)
+        self.children = {tree.name: tree.plant(self.document, self) for tree in self.below}
+        return self.children
 
 
 class _Parts(RFC5280Certificate):  # type: ignore[misc]  # pkilint has no types
