@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -12,16 +11,16 @@ from issuer.checks.workers import PRIVATE
 
 
 def _lint(document: str, der: bytes) -> dict[str, Any]:
-    found = [asdict(finding) for finding in pkilinting.findings(der, document)]
+    found = [finding.as_json() for finding in pkilinting.findings(der, document)]
     return {"version": pkilinting.VERSION, "findings": found}
 
 
 def _own(_: str, der: bytes) -> dict[str, Any]:
-    return {"version": own_rules.VERSION, "findings": [asdict(finding) for finding in own_rules.findings(der)]}
+    return {"version": own_rules.VERSION, "findings": [finding.as_json() for finding in own_rules.findings(der)]}
 
 
 def _ocsp(_: str, der: bytes) -> dict[str, Any]:
-    return {"findings": [asdict(finding) for finding in ocsp_linting.findings(der)]}
+    return {"findings": [finding.as_json() for finding in ocsp_linting.findings(der)]}
 
 
 def _key(of: str, spki: bytes) -> None:
