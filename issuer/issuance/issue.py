@@ -38,6 +38,7 @@ from issuer.checks.lint import Linting
 from issuer.checks.registries import Registries
 from issuer.ct.tbs import is_poisoned
 from issuer.issuance import accept, ending, logs, prepare, sign
+from issuer.issuance.crl_urls import CrlUrls
 from issuer.issuance.means import PASSING, Answers, Logging, Means, SignCertificate, unobserved
 from issuer.issuance.prepare import Plan, Reserved
 from issuer.issuance.reserve import reserve
@@ -103,7 +104,10 @@ class Issuance:
         passed: Callable[[str], Awaitable[None]] = unobserved,
     ) -> None:
         self.registries = registries
-        self._means = Means(pool, config, clock, sign, answers, check_key, linting, logging, registries, passed)
+        self._means = Means(
+            *(pool, config, clock, sign, answers, check_key, linting, logging, registries, passed),
+            crl_urls=CrlUrls(clock),
+        )
         self._pool = pool
         self._clock = clock
         self._waiting = Waiting(self._means)

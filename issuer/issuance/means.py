@@ -10,6 +10,7 @@ from issuer.checks.keys import KeyCheck
 from issuer.checks.lint import Linting
 from issuer.checks.registries import Registries
 from issuer.ct.submit import Transparency
+from issuer.issuance.crl_urls import CrlUrls
 from quash.errors import Kind
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
@@ -54,6 +55,7 @@ class Means:
     logging: Logging | None
     registries: Registries | None
     passed: Callable[[str], Awaitable[None]]
+    crl_urls: CrlUrls
 
     def now(self) -> int:
         """Unix seconds."""

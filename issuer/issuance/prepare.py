@@ -17,6 +17,7 @@ from issuer.checks.keys import KeyCheck
 from issuer.checks.registries import Registries
 from issuer.ct.tbs import check_match, plain, with_poison, with_scts
 from issuer.issuance import validations
+from issuer.issuance.crl_urls import CrlUrls
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
@@ -24,7 +25,7 @@ from quash.pki.rules import DAY
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config, Profile
 from quash.runtime.profiles import LEAVES, ProfileKind
-from quash.store import certificates, crls, issuers, issuing
+from quash.store import certificates, issuers, issuing
 from quash.store.certificates import Reservation
 from quash.store.database import Connection
 from quash.store.issuers import Issuer, IssuerCertificate
@@ -148,7 +149,9 @@ def _check_obstacles(found: Obstacles) -> None:
         raise QuashError("key.blocked", "this key was reported compromised: make a new one (C9)", Kind.REFUSED)
 
 
-async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, logged: bool) -> Draft:
+async def make_draft(
+    conn: Connection, config: Config, plan: Plan, now: int, *, logged: bool, crl_urls: CrlUrls
+) -> Draft:
     """Chooses serial, validity and shard, and builds the TBS and its throw-away-signed twin.
 
     `logged`: it is the TBS of a precertificate. Without logs, a deployment that must have them refuses (E6).
@@ -167,7 +170,7 @@ async def make_draft(conn: Connection, config: Config, plan: Plan, now: int, *, 
         certificate=plan.issuer_certificate.der,
         ocsp_url=f"{config.ocsp_base}/{plan.issuer.ocsp_path}" if "ocsp" in says else None,
         ca_issuers_url=f"{config.crl_base}/{plan.issuer.name}.cer",
-        crl_url=await _crl_url(conn, plan.issuer, shard) if "crl" in says else None,
+        crl_url=await crl_urls.of(conn, plan.issuer, shard) if "crl" in says else None,
     )
     tbs = profiles.build_tbs(plan.kind, leaf_issuer, plan.content, serial, valid)
     tbs = with_poison(tbs) if logged else tbs
@@ -188,16 +191,6 @@ def _chain(above: Sequence[tuple[Issuer, IssuerCertificate | None]]) -> Chain:
         if certificate is None:
             raise QuashError("issuer.missing", f"{issuer.name} has no certificate: run init", Kind.UNAVAILABLE)
     return tuple((issuer, certificate.der) for issuer, certificate in above if certificate is not None)
-
-
-async def _crl_url(conn: Connection, issuer: Issuer, shard: int | None) -> str:
-    """The URL of the CRL that would list the certificate, byte for byte as in a shard's IDP (B15, B16)."""
-    scope = await crls.find_scope(conn, issuer.id, shard)
-    if scope is None:
-        raise QuashError(
-            "issuer.no_crl", f"{issuer.name} has no CRL for shard {shard}: run init (B18)", Kind.UNAVAILABLE
-        )
-    return scope.url
 
 
 def reserved_for(order: Order, found: Reservation | None) -> Reserved | None:

@@ -19,7 +19,7 @@ from quash.store.orders import Order
 async def reserve(means: Means, conn: Connection, order: Order, plan: Plan) -> tuple[Order, Reserved]:
     """Raises what a linter refuses; whatever is raised, no serial is committed."""
     logged = plan.kind.logged and means.logging is not None
-    draft = await prepare.make_draft(conn, means.config, plan, means.now(), logged=logged)
+    draft = await prepare.make_draft(conn, means.config, plan, means.now(), logged=logged, crl_urls=means.crl_urls)
     linted = await lint(means, conn, order, draft.twin, f"{plan.kind.document}-{'pre' * logged}certificate")
     row = Certificate(
         issuer_id=plan.issuer.id,

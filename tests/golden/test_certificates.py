@@ -30,6 +30,7 @@ from issuer.checks.findings import at_or_above
 from issuer.checks.lint import TOLERATED
 from issuer.ct.tbs import check_match, plain, with_scts
 from issuer.issuance import prepare
+from issuer.issuance.crl_urls import CrlUrls
 from issuer.issuance.prepare import Plan, make_draft
 from issuer.signer import ca_profiles, hierarchy, lint, operators
 from issuer.signer.authority import authority_of
@@ -40,6 +41,7 @@ from quash.pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm, algor
 from quash.pki.certificate import read_certificate
 from quash.pki.rules import DAY
 from quash.runtime import config as configuration
+from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config, ExternalLinter, Permitted, load
 from quash.runtime.profiles import shipped
 from quash.runtime.state import State
@@ -218,7 +220,7 @@ async def drafted(name: str, monkeypatch: pytest.MonkeyPatch, *, logged: bool) -
     monkeypatch.setattr(crls, "find_scope", find_scope)
     monkeypatch.setattr(prepare, "new_serial", partial(serial_of, name))
     plan = Plan(profile, kind, issuer, certificate, content, hashlib.sha256(content.spki).digest(), ())
-    draft = await make_draft(None, config, plan, case["at"], logged=logged)  # type: ignore[arg-type]
+    draft = await make_draft(None, config, plan, case["at"], logged=logged, crl_urls=CrlUrls(FakeClock()))  # type: ignore[arg-type]
     return draft.tbs
 
 
