@@ -117,15 +117,16 @@ async def test_a_feed_that_is_committed_late_by_a_presigner_that_was_replaced(
     """A presigner that pauses before its commit, with its session gone and a successor waiting: nothing is skipped."""
     early, late = await issue(site), await issue(site)
     reached, go = asyncio.Event(), asyncio.Event()
-    append = feed.append
+    write = feed.write
 
-    async def pause(*arguments: Any) -> None:
-        monkeypatch.setattr(feed, "append", append)
-        await append(*arguments)
-        reached.set()
-        await go.wait()
+    async def pause(conn: Connection, *arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(feed, "write", write)
+        async with conn.transaction():
+            await write(conn, *arguments, **more)
+            reached.set()
+            await go.wait()
 
-    monkeypatch.setattr(feed, "append", pause)
+    monkeypatch.setattr(feed, "write", pause)
     await site.revoke(early)
     paused = asyncio.ensure_future(site.presigner.step())
     await reached.wait()
