@@ -281,7 +281,7 @@ FLOWS: dict[str, tuple[Flow, int]] = {
     "revoke": (revoking, 8),
     "sweep": (sweeping, 8),
     "mass": (revoking_many, 30),
-    "presign": (presigning, 7),
+    "presign": (presigning, 3),
     "refresh": (refreshing, 8),
     "follow": (following, 2),
     "crl": (listing, 8),
