@@ -135,9 +135,12 @@ def _not_of_subscribers(config: Config) -> list[str]:
     return [name for name, kind in config.kinds.items() if kind.type not in LEAVES]
 
 
-async def recheck(conn: Connection, plan: Plan, serial: bytes) -> bool:
-    """What may change at any moment; it holds only under `signing_locks` (C9, G21). Returns: `serial` is revoked."""
-    found = await issuing.obstacles(conn, plan.issuer.id, plan.spki_sha256, serial)
+async def recheck(conn: Connection, locks: tuple[int, int], plan: Plan, serial: bytes) -> bool:
+    """What may change at any moment, under `locks` (`locks_to_sign`), which this takes (C9, G21).
+
+    Returns: `serial` is revoked.
+    """
+    found = await issuing.obstacles(conn, locks, plan.issuer.id, plan.spki_sha256, serial)
     _check_obstacles(found)
     return found.revoked
 

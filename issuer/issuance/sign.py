@@ -16,7 +16,7 @@ from quash.errors import Kind, QuashError
 from quash.pki.serials import format_serial
 from quash.store import issuing
 from quash.store.database import Connection
-from quash.store.locks import signing_locks
+from quash.store.locks import locks_to_sign
 from quash.store.orders import Order
 
 
@@ -25,8 +25,8 @@ async def sign_precertificate(means: Means, conn: Connection, order: Order, plan
     if means.logging is None:
         message = "this order began with logs, now there are none: order again"
         raise QuashError("ct.not_configured", message, Kind.REFUSED)
-    async with signing_locks(conn, reserved.spki_sha256):
-        der = await _signed(means, conn, plan, reserved, means.logging.sign_precertificate)
+    async with locks_to_sign(conn, reserved.spki_sha256) as locks:
+        der = await _signed(means, conn, locks, plan, reserved, by=means.logging.sign_precertificate)
         await means.passed("presign")
         begun(order, await issuing.set_precertificate(conn, *reserved.key, der))
     await means.passed("precommit")
@@ -41,8 +41,8 @@ async def sign_certificate(
     `answered`: whether this worker saw them just now, asked before the commit; then the order is `issued`, unless the
     serial was revoked meanwhile.
     """
-    async with signing_locks(conn, reserved.spki_sha256):
-        der = await _signed(means, conn, plan, reserved, means.sign)
+    async with locks_to_sign(conn, reserved.spki_sha256) as locks:
+        der = await _signed(means, conn, locks, plan, reserved, by=means.sign)
         await means.passed("sign")
         now = means.now()
         subject = {
@@ -69,13 +69,15 @@ async def sign_certificate(
     return replace(order, state=state or order.state, updated_at=now), done
 
 
-async def _signed(means: Means, conn: Connection, plan: Plan, reserved: Reserved, sign: SignCertificate) -> bytes:
-    """May it still be, and did the CA signer sign the committed bytes?"""
-    if await prepare.recheck(conn, plan, reserved.serial):
+async def _signed(
+    means: Means, conn: Connection, locks: tuple[int, int], plan: Plan, reserved: Reserved, *, by: SignCertificate
+) -> bytes:
+    """May it still be, and did the CA signer sign the committed bytes? Takes the locks."""
+    if await prepare.recheck(conn, locks, plan, reserved.serial):
         raise ending.revoked()
     prepare.check_reserved(reserved, plan, means.now())
     if (expired := ending.expired(means, reserved)) is not None:
         raise expired
-    der = await sign(*reserved.key)
+    der = await by(*reserved.key)
     prepare.check_signed(der, reserved.tbs, plan.issuer_certificate.der)
     return der

@@ -105,12 +105,16 @@ async def chain_and_certificate(
     return [issuers.read_shown(row) for row in rows], rows[0]["until"], rows[0]["leaf"]
 
 
-async def obstacles(conn: Connection, issuer_id: int, spki_sha256: bytes, serial: bytes | None) -> Obstacles:
-    """Holds while the caller has `quash.store.locks.signing_locks` from before the call. `serial`: if there is one."""
+async def obstacles(
+    conn: Connection, locks: tuple[int, int], issuer_id: int, spki_sha256: bytes, serial: bytes | None
+) -> Obstacles:
+    """Takes `locks` (`quash.store.locks.locks_to_sign`), then looks: what it finds holds while the caller has them.
+
+    `serial`: if there is one.
+    """
     row = await conn.fetchrow(
-        f"select {issuers.stopped('$1')} as stopped,"
-        " exists (select from blocked_key where spki_sha256 = $2) as blocked,"
-        " exists (select from revocation where issuer_id = $1 and serial = $3) as revoked",
+        "select stopped, blocked, revoked from obstacles_under_locks($1, $2, $3, $4, $5)",
+        *locks,
         issuer_id,
         spki_sha256,
         serial,

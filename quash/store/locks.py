@@ -84,6 +84,17 @@ async def signing_locks(conn: Connection, spki_sha256: bytes) -> AsyncIterator[N
 
 
 @asynccontextmanager
+async def locks_to_sign(conn: Connection, spki_sha256: bytes) -> AsyncIterator[tuple[int, int]]:
+    """Yields the numbers of `signing_locks`, for the question of the block that takes them and looks.
+
+    That is `quash.store.issuing.obstacles`.
+    """
+    kill_switch, key = _key("kill-switch", b""), _key("spki", spki_sha256)
+    async with _having(conn, (kill_switch, True), (key, False)):
+        yield kill_switch, key
+
+
+@asynccontextmanager
 async def try_order_lock(conn: Connection, order_id: UUID) -> AsyncIterator[bool]:
     """Yields whether this session alone works on the order; it does not wait."""
     key = _key("order", order_id.bytes)

@@ -214,7 +214,7 @@ FUNCTIONS: Final[Mapping[str, Columns]] = {
     PRESIGNER: ("feed_add_partition", "feed_drop_partition"),
     CA_SIGNER: ("signer_reserve", "signer_finish", "signer_refuse"),
     # Whoever writes a certificate also fills the index of its names.
-    ISSUING: ("certificate_names", "der_header"),
+    ISSUING: ("certificate_names", "der_header", "obstacles_under_locks"),
     ADMIN: ("certificate_names", "der_header"),
     JOBS: ("certificate_names", "der_header"),
 }

@@ -285,7 +285,7 @@ FLOWS: dict[str, tuple[Flow, int]] = {
     "refresh": (refreshing, 8),
     "follow": (following, 2),
     "crl": (listing, 8),
-    "issue": (issuing, 20),
+    "issue": (issuing, 15),
     "switch": (switching, 20),
 }
 LOSSES: tuple[Loss, ...] = get_args(Loss)

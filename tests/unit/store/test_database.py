@@ -17,9 +17,9 @@ import pytest
 from quash.errors import QuashError
 from quash.runtime.config import Config
 from quash.runtime.state import State
-from quash.store import roles
+from quash.store import issuing, roles
 from quash.store.database import acquire, connect, owe
-from quash.store.locks import kill_switch_lock, signing_locks, spki_lock, try_order_lock
+from quash.store.locks import kill_switch_lock, locks_to_sign, signing_locks, spki_lock, try_order_lock
 from quash.store.passwords import ensure_password
 
 
@@ -147,13 +147,17 @@ async def test_a_session_goes_back_without_its_locks(database: Any) -> None:
         assert await conn.fetchval("show idle_session_timeout") == "0"
 
 
-async def test_whoever_is_cut_off_at_a_lock_leaves_none(database: Any) -> None:
+@pytest.mark.parametrize("looks", [True, False])
+async def test_whoever_is_cut_off_at_a_lock_leaves_none(database: Any, looks: bool) -> None:
     """Cancelled while it waits for the second of two, or while it gives a lock up: the pool sees to the rest."""
     pool, other = await database.pool(roles.ISSUING), await database.connection()
     digest = bytes(32)
 
     async def sign(inside: asyncio.Event) -> None:
-        async with acquire(pool) as conn, signing_locks(conn, digest):
+        taking = locks_to_sign if looks else signing_locks
+        async with acquire(pool) as conn, taking(conn, digest) as locks:
+            if locks is not None:
+                await issuing.obstacles(conn, locks, 1, digest, None)
             inside.set()
             await asyncio.sleep(60)
 
@@ -215,6 +219,10 @@ def test_whoever_takes_what_outlives_a_transaction_says_so() -> None:
     }
     assert len(taking) >= 6
     assert {name for name, body in taking.items() if "owe(" not in body and "_having(" not in body} == set()
-    # Nor does a function of the database take something behind our backs.
+    # Nor does a function of the database take something behind our backs, but the one that `locks_to_sign` is for.
     migrations = (root / "quash/store/migrations").glob("*.sql")
-    assert {file.name for file in migrations if re.search(r"advisory_lock|set_config\(", file.read_text())} == set()
+    assert {file.name for file in migrations if re.search(r"advisory_lock|set_config\(", file.read_text())} == {
+        "0076_locks_to_sign.sql"
+    }
+    callers = [file.name for file in files if "obstacles_under_locks(" in file.read_text(encoding="utf-8")]
+    assert callers == ["issuing.py"]

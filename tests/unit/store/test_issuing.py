@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -21,8 +23,9 @@ from quash.store import acts, blocked_keys, certificates, issuers, issuing, orde
 from quash.store.certificates import Certificate
 from quash.store.database import Connection
 from quash.store.issuers import Issuer
+from quash.store.issuing import Obstacles
 from quash.store.lint_results import LintResult
-from quash.store.locks import kill_switch_lock, order_lock, signing_locks, spki_lock, try_order_lock
+from quash.store.locks import kill_switch_lock, locks_to_sign, order_lock, spki_lock, try_order_lock
 from quash.store.orders import Order
 from quash.store.revocations import Revocation
 from quash.store.roles import ADMIN, ISSUING
@@ -82,6 +85,12 @@ class Desk:
         linted = self.linted(order, "dv-certificate")
         async with order_lock(self.conn, order.id) as lock:
             return await issuing.set_final_tbs(self.conn, row.issuer_id, row.serial, tbs, linted=linted, lock=lock)
+
+    @asynccontextmanager
+    async def signing(self, serial: bytes | None = None) -> AsyncIterator[Obstacles]:
+        """The locks that issuing holds to sign, and what is found under them."""
+        async with locks_to_sign(self.conn, _KEY) as locks:
+            yield await issuing.obstacles(self.conn, locks, self.issuer.id, _KEY, serial)
 
     async def until_waiting(self, other: Connection) -> None:
         """Until our session waits for a lock that `other` has."""
@@ -214,7 +223,7 @@ async def test_locks_end_with_the_commit_and_not_a_moment_earlier(desk: Desk, st
     """Whoever waits for the key or for the kill switch sees what was committed under the locks (C8, G21)."""
     order, row = await desk.reserved()
     queries: list[str] = []
-    async with try_order_lock(desk.conn, order.id) as alone, signing_locks(desk.conn, _KEY):
+    async with try_order_lock(desk.conn, order.id) as alone, desk.signing():
         assert alone
         async with desk.conn.transaction():
             if step == "T2":
@@ -237,7 +246,7 @@ async def test_locks_end_with_the_commit_and_not_a_moment_earlier(desk: Desk, st
 async def test_a_transaction_that_found_another_state_ends_its_locks_too(desk: Desk) -> None:
     """And what a session took twice it has twice."""
     _, row = await desk.reserved()
-    async with signing_locks(desk.conn, _KEY), spki_lock(desk.conn, _KEY):
+    async with desk.signing(), spki_lock(desk.conn, _KEY):
         assert not await issuing.set_precertificate(desk.conn, row.issuer_id, new_serial(), b"pre")
         async with asyncio.timeout(10), kill_switch_lock(desk.admin, stop=True), spki_lock(desk.admin, _KEY):
             pass
@@ -391,9 +400,26 @@ async def test_after_each_transaction_the_serial_is_known_and_revocable(desk: De
     siblings = await certificates.siblings(desk.admin, _KEY, desk.now, 10)
     assert [each.serial for each in siblings] == [row.serial]
     await desk.revoke(row)
-    assert await issuing.obstacles(desk.conn, row.issuer_id, _KEY, row.serial) == issuing.Obstacles(
-        stopped=False, blocked=False, revoked=True
-    )
+    async with desk.signing(row.serial) as found:
+        assert found == issuing.Obstacles(stopped=False, blocked=False, revoked=True)
+
+
+async def test_the_look_under_the_locks_sees_what_was_committed_while_it_waited(desk: Desk) -> None:
+    """C9, C8: blocking a key commits under its lock; whoever signs next with the key is told, by the same question."""
+    act = await acts.record(desk.admin, at=desk.now, actor="operator:bob", action="test", subject={})
+    _, row = await desk.reserved()
+
+    async def look() -> Obstacles:
+        async with desk.signing(row.serial) as found:
+            return found
+
+    async with spki_lock(desk.admin, _KEY):
+        looking = asyncio.create_task(look())
+        await desk.until_waiting(desk.admin)
+        await blocked_keys.block(desk.admin, _KEY, reason="ours", added_at=desk.now, act_id=act)
+        await desk.revoke(row)
+        await issuers.set_stopped(desk.admin, None, stopped=True, at=desk.now, act_id=act)
+    assert await looking == Obstacles(stopped=True, blocked=True, revoked=True)
 
 
 async def test_obstacles_are_told_apart(desk: Desk) -> None:
@@ -401,8 +427,8 @@ async def test_obstacles_are_told_apart(desk: Desk) -> None:
     act = await acts.record(desk.admin, at=desk.now, actor="operator:bob", action="test", subject={})
 
     async def look() -> tuple[bool, bool]:
-        found = await issuing.obstacles(desk.conn, desk.issuer.id, _KEY, None)
-        assert not found.revoked
+        async with desk.signing() as found:
+            assert not found.revoked
         prospect = await issuing.prospect(desk.conn, desk.issuer.name, _SPKI, [])
         assert prospect is not None
         assert prospect.obstacles == found
