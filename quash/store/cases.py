@@ -250,14 +250,16 @@ async def holding(conn: Connection, issuer_id: int, serial: bytes) -> list[int]:
 async def open_grounds(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], dict[str, int]]:
     """Of certificates (issuer id, serial), the triggers, as judged last, of their cases that are not closed.
 
-    With the number of the newest such case.
+    With the number of the newest such case. What strangers report is no ground before a person has judged it.
     """
     rows = await conn.fetch(
-        "select c.id as case_id, m.issuer_id, m.serial, coalesce((select e.text from case_event e"
-        "  where e.case_id = c.id and e.kind = 'judged' order by e.id desc limit 1), c.trigger) as trigger"
+        "select c.id as case_id, m.issuer_id, m.serial, coalesce(j.trigger, c.trigger) as trigger"
         " from unnest($1::smallint[], $2::bytea[]) as k (issuer_id, serial)"
         " join case_certificate m using (issuer_id, serial) join revocation_case c on c.id = m.case_id"
-        " where coalesce((select e.kind from case_event e where e.case_id = c.id and e.kind in ('closed', 'reopened')"
+        " join act a on a.id = c.act_id left join lateral (select e.text as trigger from case_event e"
+        "  where e.case_id = c.id and e.kind = 'judged' order by e.id desc limit 1) j on true"
+        " where (a.actor <> 'intake' or j.trigger is not null)"
+        " and coalesce((select e.kind from case_event e where e.case_id = c.id and e.kind in ('closed', 'reopened')"
         "  order by e.id desc limit 1), '') <> 'closed' order by c.id",
         [issuer_id for issuer_id, _ in keys],
         [serial for _, serial in keys],

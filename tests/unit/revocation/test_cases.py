@@ -394,3 +394,14 @@ async def test_evidence_files_are_kept(api: Client, monkeypatch: pytest.MonkeyPa
     assert (await put("large", body)).code == "case.file_too_large"
     actions = [each["action"] for each in (await api.get(f"{path}/timeline")).body["timeline"]]
     assert actions == ["case.open", "case.evidence"]
+
+
+async def test_siblings_within_a_case_that_another_case_finds_compromised(world: World, api: Client) -> None:
+    """C12, C8: the first takes its sibling along as compromised, which the case's own reason then cannot replace."""
+    spki = key_hash()
+    one, sibling = await world.certificate(spki=spki), await world.certificate("beta", spki=spki)
+    path = await case_about(api, "br-12", named(world, one, sibling))
+    await case_about(api, "br-3", named(world, one))
+    assert (await api.post(f"{path}/revocation", {})).body == {"revoked": 2, "left": 0}
+    for each in (one, sibling):
+        assert [row.reason for row in await world.history(each)] == [Reason.keyCompromise]

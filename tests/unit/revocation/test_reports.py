@@ -296,3 +296,29 @@ async def test_notices_go_out_until_they_are_taken(
     assert b"Auto-Submitted: auto-generated" in envelope.content
     shown = (await api.get(f"{path}/notices")).body["notices"]
     assert [(each["tries"], each["sent_at"] is not None) for each in shown] == [(2, True), (1, True), (2, True)]
+
+
+async def test_what_strangers_allege_is_no_other_cases_reason(
+    world: World, database: Any, api: Client, taker: ReportTaker
+) -> None:
+    """C12, C13: a report's case says keyCompromise for others only once a person judged that it is one."""
+    alleged, judged = await world.certificate(spki=key_hash()), await world.certificate(spki=key_hash())
+    key = ec.generate_private_key(ec.SECP256R1())
+    serials = [format_serial(each[1]) for each in (alleged, judged)]
+    await hand_in(world, database, evidence.from_csr(csr(key, f"quash-compromise-{'2' * 40}")), serials=serials)
+    assert await taker.step() == 1
+    (report,) = (await api.get("/v1/cases")).body["cases"]
+    assert (report["trigger"], report["certificates"]) == ("br-3", 2)
+    said = {"trigger": "br-12", "reporter": "Example", "summary": "not by the CPS"}
+    case = f"/v1/cases/{(await api.post('/v1/cases', said)).body['id']}"
+
+    async def revoke(serial: str) -> None:
+        assert (await api.post(f"{case}/certificates", {"certificates": [{"serial": serial}]})).status == 201
+        assert (await api.post(f"{case}/revocation", {})).body == {"revoked": 1, "left": 0}
+
+    await revoke(serials[0])
+    assert [row.reason for row in await world.history(alleged)] == [Reason.superseded]
+    assert await world.owner.fetchval("select count(*) from blocked_key") == 0
+    assert (await api.post(f"/v1/cases/{report['id']}/judgement", {"trigger": "br-3"})).status == 201
+    await revoke(serials[1])
+    assert [row.reason for row in await world.history(judged)] == [Reason.keyCompromise]
