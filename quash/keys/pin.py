@@ -69,9 +69,8 @@ class Pin:
         if self.file is None:
             raise KeyUnavailable(f"token {label}: no PIN; add pin-source=file:/... to the key's reference")
         path = self.records / f"login-{hashlib.sha256(token).hexdigest()[:16]}"
-        descriptor = _open(path, self.file)
+        descriptor = _hold(path, self.file, label)
         try:
-            _lock(descriptor, label)
             yield Turn(descriptor, path, self.file)
         finally:
             os.close(descriptor)
@@ -116,7 +115,14 @@ class Turn:
         self._write(self._before)
 
     def succeeded(self) -> None:
-        self._write(_Told())
+        """There is nothing to tell any more; the file stays, so that a full disk keeps nobody from the next login.
+
+        Not one of root's own: if the PIN is given to a service afterwards, the record would be in that one's way.
+        """
+        if os.geteuid() == os.fstat(self._descriptor).st_uid == 0:
+            self.path.unlink(missing_ok=True)
+        else:
+            self._write(_Told())
 
     def _write(self, told: _Told) -> None:
         body = json.dumps(asdict(told)).encode().ljust(_SIZE) if told != _Told() else b" " * _SIZE
@@ -127,6 +133,20 @@ class Turn:
         except OSError as error:
             raise _useless(self.path, error) from None
         self._told = told
+
+
+def _hold(path: Path, pin_file: Path, label: str) -> int:
+    """The record's file, locked; who had it before us may have removed it."""
+    while True:
+        descriptor = _open(path, pin_file)
+        try:
+            _lock(descriptor, label)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
 
 
 def _open(path: Path, pin_file: Path) -> int:
@@ -207,6 +227,7 @@ def _stat(pin_file: Path) -> os.stat_result:
 
 def _useless(path: Path, error: OSError) -> KeyUnavailable:
     return KeyUnavailable(
-        f"{path}, which tells others of a refused PIN, cannot be kept ({error.strerror}): no PIN is tried without it",
+        f"{path}, which tells others of a refused PIN, cannot be kept ({error.strerror}): no PIN is tried without it;"
+        " if it is another user's, prove the PIN by hand, then remove it",
         "key.login_record",
     )

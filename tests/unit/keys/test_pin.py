@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,6 +245,42 @@ def test_whose_record_it_is(shared: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+def test_a_pin_that_is_given_away_later(shared: Path) -> None:
+    """`quash init` by root with a PIN of root's, who gives it to the service afterwards: the service has its turn."""
+    place = Pin(shared / "pin", shared)
+    (shared / "pin").write_text(PIN + "\n")
+    (shared / "pin").chmod(0o400)
+    with place.turn(b"serial", "a") as turn:
+        turn.begin()
+        turn.succeeded()
+    os.chown(shared / "pin", 4711, 4711)
+    with user(4711), place.turn(b"serial", "a") as turn:
+        turn.begin()
+        turn.refused()
+    (record,) = shared.glob("login-*")
+    os.chown(record, 0, 0)
+    with user(4711), refused("key.login_record", "remove it"), place.turn(b"serial", "a"):
+        pass
+
+
+def test_who_waited_for_a_record_that_was_removed(place: Pin) -> None:
+    """Two that lock different files under one name would both try the PIN: the one that waited takes the new file."""
+    with ThreadPoolExecutor() as waiting:
+        with place.turn(b"serial", "a") as turn:
+            turn.begin()
+            later = waiting.submit(_take_turn, place)
+            time.sleep(0.1)
+            turn.path.unlink()
+        assert later.result(timeout=5) == turn.path.stat().st_ino
+
+
+def _take_turn(place: Pin) -> int:
+    with place.turn(b"serial", "a") as turn:
+        turn.begin()
+        return os.fstat(turn._descriptor).st_ino
+
+
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """A folder where everybody may write, and nobody may remove another's."""
@@ -261,8 +299,8 @@ def user(uid: int) -> Iterator[None]:
 
 
 @contextmanager
-def refused(code: str) -> Iterator[None]:
-    with pytest.raises(KeyUnavailable) as caught:
+def refused(code: str, remedy: str = "") -> Iterator[None]:
+    with pytest.raises(KeyUnavailable, match=remedy or None) as caught:
         yield
     assert caught.value.code == code
 
