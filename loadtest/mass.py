@@ -45,7 +45,9 @@ from quash.runtime.config import Config
 from quash.runtime.state import State
 from quash.store import certificates, issuers, outbox
 from quash.store.database import SCHEMA, Connection, connect_once
-from quash.store.roles import OWNER
+from quash.store.roles import OWNER, PRESIGNER
+from responder.presign.answered import check_answered
+from responder.presign.published import check_published
 
 MARCH_2020 = 3_048_289
 _ISSUER = "tls-dv"
@@ -242,7 +244,10 @@ async def singles(session: Any, system: System, serials: list[str], until: async
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds; `stages`: from the start of the job until each is over. `idle`, `busy`: milliseconds of single ones."""
+    """Seconds; `stages`: from the start of the job until each is over. `idle`, `busy`: milliseconds of single ones.
+
+    `compared`: what a presigner that takes over spends on what CRLs and OCSP tell already.
+    """
 
     count: int
     signature: float
@@ -254,6 +259,7 @@ class Measured:
     cpu: Counter[str]
     peaks: Mapping[str, float]
     octets: float
+    compared: float
     idle: Sequence[float]
     busy: Sequence[float]
 
@@ -303,10 +309,24 @@ async def measure(system: System, count: int, single: int) -> Measured:
     mine = next(each for each in stats["issuers"] if each["issuer"] == _ISSUER)
     if mine["revoked"] < count:
         raise RuntimeError(f"the cache has {mine['revoked']} revoked of {count}")
+    compared = await comparison(system, count)
     octets, signature = stats["used_bytes"] / stats["records"], statistics.mean(signatures)
     return Measured(
-        count, signature, loaded, answered, answered_cpu, previewed, times, spent, peaks, octets, idle, busy
+        count, signature, loaded, answered, answered_cpu, previewed, times, spent, peaks, octets, compared, idle, busy
     )
+
+
+async def comparison(system: System, count: int) -> float:
+    """Seconds until a presigner knows, before it leads, that the database holds all that the world was told."""
+    state = State(system.state)
+    conn, began = await connect_once(Config(), state, PRESIGNER), time.monotonic()
+    known = await issuers.all_issuers(conn)
+    entries = await check_published(conn, state.crl, known)
+    answers = await check_answered(conn, state.cache, known)
+    conn.terminate()
+    if min(entries, answers) < count:
+        raise RuntimeError(f"{entries} CRL entries and {answers} answers of {count} were compared")
+    return time.monotonic() - began
 
 
 def table(of: Measured) -> str:
@@ -342,6 +362,7 @@ def table(of: Measured) -> str:
         if seconds > cpu / 200
     ]
     lines += ["", f"Cache: {of.octets:.0f} used octets a certificate, both hashes."]
+    lines += [f"A takeover's comparison of CRLs and cache with the database: {of.compared:.1f} s."]
     for name, values in (("idle system", of.idle), ("beside the mass revocation", of.busy)):
         if values:
             p50, p99 = percentile(list(values), 0.5), percentile(list(values), 0.99)

@@ -159,7 +159,7 @@ async def unrevoked(conn: Connection, issuer_id: int, serials: Sequence[bytes]) 
     for start in range(0, len(serials), _BATCH):
         rows = await conn.fetch(
             "select s from unnest($2::bytea[]) s"
-            " where not exists (select from revocation where issuer_id = $1 and serial = s)",
+            " where not exists (select from revocation where issuer_id = $1 and serial = s offset 0)",  # as in `LOST`
             issuer_id,
             list(serials[start : start + _BATCH]),
         )

@@ -11,6 +11,7 @@ from quash.cache.layout import Record, encode_record
 from quash.cache.writer import Changes, LmdbWriter
 from quash.errors import QuashError
 from quash.pki.serials import format_serial, new_serial
+from quash.store.statuses import LOST
 from responder.presign import answered
 
 
@@ -87,3 +88,12 @@ async def test_of_a_damaged_record_counts_that_it_is_revoked(world: Any, tmp_pat
     writer.close()
     with pytest.raises(QuashError, match=format_serial(lost)):
         await (await world.presigner(cache=folder)).step()
+
+
+async def test_each_is_looked_up_by_its_key_before_statistics_tell_of_them(world: Any) -> None:
+    """A takeover just after a mass revocation: no slice may read all revocations there are."""
+    authority = await world.authority()
+    args = [authority.id, [new_serial()], [1], [world.now]]
+    plan = "\n".join(row[0] for row in await world.database.owner.fetch(f"explain {LOST}", *args))
+    assert "Index Scan using revocation_pkey" in plan
+    assert "Join" not in plan
