@@ -145,11 +145,8 @@ class System:
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 if parent == self.process.pid:
-                    environment = dict(
-                        pair.split("=", 1) for pair in (entry / "environ").read_text().split("\0") if "=" in pair
-                    )
-                    found[environment.get("QUASH_INSTANCE", "?")] = int(entry.name)
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                    found[instance(entry)] = int(entry.name)
+            except (FileNotFoundError, ProcessLookupError):
                 continue
         return found
 
@@ -181,6 +178,19 @@ class System:
         while not self.ready():
             assert time.monotonic() < deadline, f"not ready again: {self.unready()}"
             time.sleep(0.1)
+
+
+def instance(process: Path) -> str:
+    """The name of a supervisor's child, by its folder in /proc, or a question mark: it has not begun to be one.
+
+    Who has opened a key shows its variables to root alone; there is one of each, so its command names it as well.
+    """
+    try:
+        variables = (process / "environ").read_text().split("\0")
+    except PermissionError:
+        command = (process / "cmdline").read_text().split("\0")
+        return command[command.index("serve") + 1] if "serve" in command else "?"
+    return dict(pair.split("=", 1) for pair in variables if "=" in pair).get("QUASH_INSTANCE", "?")
 
 
 def make_csr(csr: Path, key: Path, names: Sequence[str], *, subject: str = "/", new: bool = True) -> None:

@@ -152,8 +152,8 @@ def processes_of(system: System) -> dict[int, str]:
             continue
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes()
-            folder = os.fsencode(os.readlink(entry / "cwd"))  # PostgreSQL's own children write over their command line
-            if mark in command or folder.startswith(mark):
+            # PostgreSQL's own children write over their command line; who has a key shows its folder to root alone.
+            if mark in command or os.fsencode(os.readlink(entry / "cwd")).startswith(mark):
                 found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
 

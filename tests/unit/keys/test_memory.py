@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from loadtest.system import instance
 from quash.errors import QuashError
 from quash.keys import open_key
 
@@ -63,3 +67,21 @@ def test_an_open_key_closes_the_process(tmp_path: Path, *, opens: bool, found: i
 
     assert sys.platform == "linux"
     assert in_a_child(body) == found
+
+
+@pytest.mark.parametrize(("mode", "found"), [(0o755, _READ), (0o111, _REFUSED)])
+def test_whoever_tests_without_rights_knows_it_by_its_command(mode: int, found: int) -> None:
+    """Here it is a program that its user may not read, which is as closed as one that has opened a key."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        shell = shutil.copy("/bin/sh", Path(folder) / "sh")
+        shell.chmod(mode)
+
+        def body() -> int:
+            command = [shell, "-c", "read line", "serve", "presigner"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, env={"QUASH_INSTANCE": "other"}) as child:
+                name = instance(Path(f"/proc/{child.pid}"))
+                child.communicate()
+            return {"other": _READ, "presigner": _REFUSED}.get(name, _FAILED)
+
+        assert in_a_child(body) == found
