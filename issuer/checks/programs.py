@@ -93,14 +93,19 @@ async def _exit(process: subprocess.Popen[bytes]) -> int:
     finally:
         loop.remove_reader(number)
         os.close(number)
+    _kill_group(process)  # what it started and left behind
     return process.wait()
 
 
-async def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The whole session's group: its number stays taken while any of it runs."""
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Of its session: the number stays taken while any of it runs, or nobody has asked how it ended."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is None:
+        _kill_group(process)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
                 await _exit(process)

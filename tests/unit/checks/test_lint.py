@@ -206,6 +206,16 @@ async def test_what_a_linter_started_ends_with_it(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+async def test_what_a_linter_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    """Also when it said all that it had to say in time: nothing of others goes on beside keys."""
+    mark = tmp_path / "alive"
+    command = ("sh", "-c", f"echo 'I: fine'; (sleep 1; touch {mark}) >/dev/null 2>&1 &")
+    (found,) = await adapters.findings(program(tmp_path, "", command=command), b"")
+    assert found.severity == "info"
+    await asyncio.sleep(1.5)
+    assert not mark.exists()
+
+
 async def test_a_linter_that_does_not_read_its_input_may_speak(tmp_path: Path) -> None:
     """What it said counts, also where the certificate is larger than a pipe."""
     (found,) = await adapters.findings(program(tmp_path, "print('E: no')"), bytes(1_000_000))
