@@ -212,7 +212,7 @@ async def revoke_members(
     names = {each.id: each.name for each in await issuers.all_issuers(conn)}
     due = await _due(conn, case_id, reason, int(clock.now()))
     some = due[:batch]
-    grounds = await cases.open_grounds(conn, [(each.issuer_id, each.serial) for each in some])
+    grounds = await cases.open_grounds(conn, [(each.issuer_id, each.serial) for each in some], alleged=False)
     for member in some:
         others = grounds.get((member.issuer_id, member.serial), ())
         applies = strongest([reason, *(find_trigger(each).reason for each in others)])

@@ -247,10 +247,12 @@ async def holding(conn: Connection, issuer_id: int, serial: bytes) -> list[int]:
     return [row["case_id"] for row in rows]
 
 
-async def open_grounds(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], dict[str, int]]:
+async def open_grounds(
+    conn: Connection, keys: Sequence[tuple[int, bytes]], *, alleged: bool
+) -> dict[tuple[int, bytes], dict[str, int]]:
     """Of certificates (issuer id, serial), the triggers, as judged last, of their cases that are not closed.
 
-    With the number of the newest such case. What strangers report is no ground before a person has judged it.
+    With the number of the newest such case. `alleged`: also of those that a report caused and no person has judged.
     """
     rows = await conn.fetch(
         "select c.id as case_id, m.issuer_id, m.serial, coalesce(j.trigger, c.trigger) as trigger"
@@ -258,11 +260,12 @@ async def open_grounds(conn: Connection, keys: Sequence[tuple[int, bytes]]) -> d
         " join case_certificate m using (issuer_id, serial) join revocation_case c on c.id = m.case_id"
         " join act a on a.id = c.act_id left join lateral (select e.text as trigger from case_event e"
         "  where e.case_id = c.id and e.kind = 'judged' order by e.id desc limit 1) j on true"
-        " where (a.actor <> 'intake' or j.trigger is not null)"
+        " where ($3 or a.actor <> 'intake' or j.trigger is not null)"
         " and coalesce((select e.kind from case_event e where e.case_id = c.id and e.kind in ('closed', 'reopened')"
         "  order by e.id desc limit 1), '') <> 'closed' order by c.id",
         [issuer_id for issuer_id, _ in keys],
         [serial for _, serial in keys],
+        alleged,
     )
     found: dict[tuple[int, bytes], dict[str, int]] = {}
     for row in rows:

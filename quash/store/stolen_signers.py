@@ -41,7 +41,7 @@ async def replace(conn: Connection, spki_sha256: Collection[bytes], *, at: int, 
 
 async def ensure_case(conn: Connection, issuer: Issuer, signers: Sequence[OcspSigner], *, actor: str, at: int) -> int:
     """The number of a case of theirs that is open; one is opened for those that are in none (`open_case`)."""
-    grounds = await cases.open_grounds(conn, [(issuer.id, _serial(each)) for each in signers])
+    grounds = await cases.open_grounds(conn, [(issuer.id, _serial(each)) for each in signers], alleged=True)
     known = [grounds.get((issuer.id, _serial(each)), {}).get(_TRIGGER) for each in signers]
     lacking = [signer for signer, case_id in zip(signers, known, strict=True) if case_id is None]
     if lacking:

@@ -186,9 +186,9 @@ async def test_whoever_blocks_a_signers_key_orders_its_replacement(world: World,
     assert member == read_certificate(signer["certificate"]).serial
 
 
-@pytest.mark.parametrize("blocks_first", [True, False])
+@pytest.mark.parametrize(("blocks_first", "actor"), [(True, "intake"), (False, "operator:one")])
 async def test_an_order_and_a_blocked_key_are_one_switch(
-    world: World, deployment: Deployment, database: Any, blocks_first: bool
+    world: World, deployment: Deployment, database: Any, blocks_first: bool, actor: str
 ) -> None:
     """Whoever is first, and however often: one order, one case, and the officer is told both; after a refusal anew."""
     signer = await world.owner.fetchrow("select certificate, issuer_id from ocsp_signer")
@@ -196,7 +196,7 @@ async def test_an_order_and_a_blocked_key_are_one_switch(
 
     async def block() -> None:
         async with acquire(world.pool) as conn, conn.transaction():
-            act_id = await acts.record(conn, at=world.now, actor="operator:one", action="key.block", subject={})
+            act_id = await acts.record(conn, at=world.now, actor=actor, action="key.block", subject={})
             await blocked_keys.block(conn, key, reason="asserted: stolen", added_at=world.now, act_id=act_id)
 
     async def order() -> tuple[str, int]:
