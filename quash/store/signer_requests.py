@@ -126,7 +126,7 @@ async def refuse(conn: Connection, request_id: int, code: str, at: int) -> bool:
 
 
 _UNANSWERED = """
-select s.id, s.act_id from signer_switch s left join lateral (select r.state from signer_request r
+select s.id from signer_switch s left join lateral (select r.state from signer_request r
     where r.issuer_id = s.issuer_id and r.switch_id >= s.id order by r.id desc limit 1) r on true
 where s.issuer_id = $1 and coalesce(r.state, 'open') = 'open' order by s.id desc limit 1
 """
@@ -136,12 +136,12 @@ async def order_switch(conn: Connection, issuer_id: int, issuer: str, *, actor: 
     """An operator's order for a new signer at once, in the caller's transaction; returns its id and its act's.
 
     One that is neither fulfilled nor refused yet stands for both: who orders a switch and then blocks the key, in
-    whatever order, means one.
+    whatever order, means one. That somebody else wanted it too is an act all the same (F1, F3).
     """
     await locks.switch_lock(conn, issuer_id)
-    if (waiting := await conn.fetchrow(_UNANSWERED, issuer_id)) is not None:
-        return waiting["id"], waiting["act_id"]
     act_id = await acts.record(conn, at=at, actor=actor, action=SWITCH, subject={"issuer": issuer})
+    if (waiting := await conn.fetchval(_UNANSWERED, issuer_id)) is not None:
+        return waiting, act_id
     switch_id: int = await conn.fetchval(
         "insert into signer_switch (issuer_id, at, act_id) values ($1, $2, $3) returning id",
         issuer_id,

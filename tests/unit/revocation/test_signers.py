@@ -206,6 +206,8 @@ async def test_an_order_and_a_blocked_key_are_one_switch(
     if blocks_first:
         await block()
     assert [await order(), await order()] == [("switch-1", 1)] * 2
+    officers = "select count(*) from act where action = 'signer.switch' and actor <> $1"
+    assert await world.owner.fetchval(officers, actor) == 2  # each order is on record (F1, F3)
     await block()
     counts = "select (select count(*) from signer_switch), (select count(*) from revocation_case)"
     assert tuple(await world.owner.fetchrow(counts)) == (1, 1)
