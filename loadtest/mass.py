@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import math
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import platform
 import re
 import secrets
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -45,9 +47,7 @@ from quash.runtime.config import Config
 from quash.runtime.state import State
 from quash.store import certificates, issuers, outbox
 from quash.store.database import SCHEMA, Connection, connect_once
-from quash.store.roles import OWNER, PRESIGNER
-from responder.presign.answered import check_answered
-from responder.presign.published import check_published
+from quash.store.roles import OWNER
 
 MARCH_2020 = 3_048_289
 _ISSUER = "tls-dv"
@@ -318,15 +318,12 @@ async def measure(system: System, count: int, single: int) -> Measured:
 
 async def comparison(system: System, count: int) -> float:
     """Seconds until a presigner knows, before it leads, that the database holds all that the world was told."""
-    state = State(system.state)
-    conn, began = await connect_once(Config(), state, PRESIGNER), time.monotonic()
-    known = await issuers.all_issuers(conn)
-    entries = await check_published(conn, state.crl, known)
-    answers = await check_answered(conn, state.cache, known)
-    conn.terminate()
-    if min(entries, answers) < count:
-        raise RuntimeError(f"{entries} CRL entries and {answers} answers of {count} were compared")
-    return time.monotonic() - began
+    command = [sys.executable, "-m", "responder.presign.compare", str(system.state)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE)
+    said = json.loads((await process.communicate())[0])
+    if min(said["entries"], said["answers"]) < count:
+        raise RuntimeError(f"{said['entries']} CRL entries and {said['answers']} answers of {count} were compared")
+    return float(said["seconds"])
 
 
 def table(of: Measured) -> str:
