@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 from issuer.checks import adapters
 from issuer.checks.findings import EMAIL_DOCUMENTS, Finding, Report, at_or_above
 from issuer.checks.workers import Runner
+from quash.runtime.clock import Clock, SystemClock
 from quash.runtime.config import ExternalLinter, Lint
 
 Linting = Callable[[bytes, str], Awaitable[Sequence[Report]]]
@@ -29,6 +30,8 @@ TOLERATED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """zlint's findings that stand, by its code, each with the rule that wants it so. No configuration adds to it."""
 
+_ASKED_EVERY: Final = 60.0
+"""Seconds for which a linter has the version that it told."""
 _SECONDS = Histogram("quash_lint_seconds", "Time of one linter for one document, waiting included", ["linter"])
 
 
@@ -38,12 +41,16 @@ async def no_linting(_twin: bytes, _document: str) -> Sequence[Report]:
 
 
 class LintGate:
-    """pkilint and our own rules in worker processes, and the external linters of the configuration, all at once."""
+    """pkilint and our own rules in worker processes, and the external linters of the configuration, all at once.
 
-    def __init__(self, config: Lint, runner: Runner) -> None:
+    `clock`: tells when a linter is asked for its version again.
+    """
+
+    def __init__(self, config: Lint, runner: Runner, clock: Clock | None = None) -> None:
         self._config = config
         self._runner = runner
-        self._versions: dict[str, tuple[adapters.Identity, str]] = {}
+        self._clock = clock or SystemClock()
+        self._versions: dict[str, tuple[adapters.Identity, float, str]] = {}
 
     async def __call__(self, twin: bytes, document: str) -> Sequence[Report]:
         """See `Linting`. Raises `lint.unavailable`, `lint.timeout`, `checks.*`."""
@@ -72,12 +79,16 @@ class LintGate:
             await self._version(linter)
 
     async def _version(self, linter: ExternalLinter) -> str:
-        """Asked again when its program is another one: an upgrade beside a running service is on record (D48)."""
-        program = adapters.identity(linter)
-        known = self._versions.get(linter.name)
-        if known is None or known[0] != program:
-            known = self._versions[linter.name] = program, await adapters.version(linter)
-        return known[1]
+        """Asked again when its program is another one: an upgrade beside a running service is on record (D48).
+
+        And once in a while, since a program may be a wrapper of one that was upgraded, or what asks a service.
+        """
+        program, now = adapters.identity(linter), self._clock.monotonic()
+        known, asked, said = self._versions.get(linter.name, (None, now, ""))
+        if known != program or now - asked >= _ASKED_EVERY:
+            said = await adapters.version(linter)
+            self._versions[linter.name] = program, now, said
+        return said
 
     async def answers(self, bodies: Sequence[bytes]) -> Report:
         """pkilint's report on OCSP responses (DER), all that it finds in any of them."""

@@ -65,7 +65,7 @@ async def main(process: Process) -> None:
             KeyChecks(config.checks, workers) as check_key,
             CtLogs(config.ct, process.state.root / config.ct.log_list, process.clock) as logs,
         ):
-            gate = LintGate(config.lint, workers)
+            gate = LintGate(config.lint, workers, process.clock)
             issuance = Issuance(
                 pool=pool,
                 config=config,

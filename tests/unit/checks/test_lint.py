@@ -21,6 +21,7 @@ from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from quash.errors import Kind, QuashError
+from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config, ExternalLinter, Lint, LintExemption, load
 from quash.runtime.profiles import shipped
 from tests.support.issuing import CRL_BASE, DAY, OCSP_BASE, ca_certificate, private_key, spki_of
@@ -303,6 +304,19 @@ async def test_an_upgrade_beside_a_running_service_is_on_record(tmp_path: Path) 
         report = await gate.external(linter, b"")
         said.append((report.version, report.findings[0].message))
     assert said == [(f"I: {each}", each) for each in ("own 7", "own 7", "own 8")]
+
+
+async def test_an_upgrade_behind_a_wrapper_is_on_record_a_minute_later(tmp_path: Path) -> None:
+    """D48, G48: the program that is started stays as it was, as `curl` does when pkimetal is upgraded."""
+    own, clock = tmp_path / "own", FakeClock()
+    linter = program(tmp_path, "", command=("sh", "-c", f"cat {own}"))
+    linter = linter.model_copy(update={"version_command": linter.command})
+    gate, said = LintGate(Lint(external=(linter,)), Inline(), clock), []
+    for version, passed in (("own 7", 0), ("own 8", 59), ("own 8", 1)):
+        own.write_text(f"I: {version}")
+        await clock.advance(passed)
+        said.append((await gate.external(linter, b"")).version)
+    assert said == ["I: own 7", "I: own 7", "I: own 8"]
 
 
 async def test_an_exemption_needs_code_and_whole_message() -> None:
