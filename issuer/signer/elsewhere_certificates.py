@@ -43,6 +43,7 @@ class _Elsewhere:
     spki: bytes
     algorithm: SignatureAlgorithm
     signed: tuple[bytes, bytes] | None = None
+    quick: bool = True
 
     def sign(self, tbs: bytes) -> bytes:
         if self.signed is None:

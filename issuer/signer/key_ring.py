@@ -1,4 +1,7 @@
-"""The CA keys of this process: opened when first used, each used by one request at a time in a thread of its own."""
+"""The CA keys of this process: opened when first used, each used by one request at a time in a thread of its own.
+
+An open key that is quick is used by the event loop: asking a thread costs as much as the signature.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from quash.pki.algorithms import verify
 from quash.store.issuers import Issuer
 
 T = TypeVar("T")
+_SHORT = 65536  # octets: more, as of a CRL, take longer to hash than a thread takes to be asked
 
 
 class CaKey:
@@ -32,16 +36,21 @@ class CaKey:
         self.used = True
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    async def _use(self, work: Callable[[], T], octets: int = 0) -> T:
+        if self._handle is not None and self._handle.quick and octets <= _SHORT:
+            return work()
+        return await self.run(work)
+
     async def open(self, issuer: Issuer) -> None:
         """Opens the key, or sees whether the open one is still there. Raises `KeyUnavailable`, `key.mismatch`."""
-        await self.run(lambda: self._look(issuer))
+        await self._use(lambda: self._look(issuer))
 
     async def sign(self, issuer: Issuer, tbs: bytes) -> bytes:
         """The raw signature of `tbs`, verified: a faulty one is not handed out, since it may tell the key.
 
         Raises `KeyUnavailable`; the next call opens the key anew.
         """
-        return await self.run(lambda: self._sign(issuer, tbs))
+        return await self._use(lambda: self._sign(issuer, tbs), len(tbs))
 
     async def close(self) -> None:
         await self.run(self._close)

@@ -34,6 +34,10 @@ class KeyHandle(Protocol):
     @property
     def algorithm(self) -> SignatureAlgorithm: ...
 
+    @property
+    def quick(self) -> bool:
+        """Whether a signature takes less than to have another thread make it: it may then be made by the event loop."""
+
     def sign(self, tbs: bytes) -> bytes: ...
 
     def sign_many(self, many: Sequence[bytes]) -> list[bytes]:

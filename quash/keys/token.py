@@ -84,6 +84,7 @@ class Pkcs11Key:
         self._key: Any = None
         self.spki: bytes = self._open()
         self.algorithm: SignatureAlgorithm = algorithm_for_spki(self.spki)
+        self.quick = False  # a token may take its time, or never answer
         self._mechanism, self._given = _scheme(self.algorithm)
 
     def sign(self, tbs: bytes) -> bytes:

@@ -1,22 +1,26 @@
 """The signing desk: every key of this process, opened, used and closed by one thread of its own.
 
 The thread keeps the event loop free while a token signs, and keeps the contract of KeyHandle (one thread). A key that
-failed is forgotten and opened anew for the next batch.
+failed is forgotten and opened anew for the next batch. While the thread has nothing to do, the event loop itself signs
+a few records with an open key that is quick: asking a thread costs as much as a signature.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from quash.keys import KeyHandle
 from quash.store.ocsp_signers import OcspSigner
 from quash.store.statuses import CertificateStatus
 from responder.presign.signing import Asked, Batch, ForOne, RecordSigner
 
+P = ParamSpec("P")
 T = TypeVar("T")
+_FEW = 4
+"""Records that the event loop may sign: with their self-check a millisecond or two."""
 OpenKey = Callable[[str], KeyHandle]
 """Opens the key of a reference; raises `KeyUnavailable`."""
 
@@ -61,6 +65,11 @@ class Keys:
     ) -> Batch:
         return self.use(signer, issuer_certificate, lambda records: records.sign(statuses, as_of, validity))
 
+    def quick(self, signer: OcspSigner) -> bool:
+        """Whether the signer's key is open, and quick."""
+        records = self._open.get(signer.id)
+        return records is not None and records.quick
+
     def use(self, signer: OcspSigner, issuer_certificate: bytes, work: Callable[[RecordSigner], T]) -> T:
         """What `work` returns; whatever it raises, the key is opened anew for the next."""
         try:
@@ -85,6 +94,7 @@ class SigningDesk:
     def __init__(self, open_key: OpenKey) -> None:
         self._keys = Keys(open_key)
         self._thread = _thread()
+        self._asked: list[Future[Any]] = []
 
     async def sign(
         self,
@@ -95,18 +105,15 @@ class SigningDesk:
         validity: int,
     ) -> Batch:
         """Records of one issuer's statuses; see `RecordSigner.sign`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, self._keys.sign, signer, issuer_certificate, statuses, as_of, validity
-        )
+        if len(statuses) <= _FEW and self._keys.quick(signer) and self._idle():
+            return self._keys.sign(signer, issuer_certificate, statuses, as_of, validity)
+        return await self._ask(self._keys.sign, signer, issuer_certificate, statuses, as_of, validity)
 
     async def sign_response(
         self, signer: OcspSigner, issuer_certificate: bytes, asked: Sequence[Asked], as_of: int, response: ForOne
     ) -> bytes:
         """A response for one asker; see `RecordSigner.sign_response`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread,
+        return await self._ask(
             self._keys.use,
             signer,
             issuer_certificate,
@@ -115,8 +122,16 @@ class SigningDesk:
 
     async def look(self, signer: OcspSigner, issuer_certificate: bytes) -> None:
         """Uses the signer's key once; raises `KeyUnavailable`, `presign.key_mismatch`, `presign.self_check_failed`."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._keys.use, signer, issuer_certificate, RecordSigner.try_key)
+        await self._ask(self._keys.use, signer, issuer_certificate, RecordSigner.try_key)
+
+    async def _ask(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        asked = self._thread.submit(work, *args, **kwargs)
+        self._asked = [*(each for each in self._asked if not each.done()), asked]
+        return await asyncio.wrap_future(asked)
+
+    def _idle(self) -> bool:
+        """Whether the thread has nothing to do; it goes on with what nobody waits for any more."""
+        return all(each.done() for each in self._asked)
 
     async def close(self) -> None:
         """Closes every key; they are opened anew if something is signed after all."""

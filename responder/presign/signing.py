@@ -113,6 +113,7 @@ class RecordSigner:
         issuer = read_certificate(issuer_certificate)
         self.signer = signer
         self._issuer_certificate = issuer_certificate
+        self.quick = key.quick
         self._key = key
         self._template = ResponseTemplate(
             issuer_subject=issuer.subject,

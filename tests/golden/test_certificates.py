@@ -251,6 +251,7 @@ class Handle:
 
     spki: bytes
     algorithm: SignatureAlgorithm
+    quick: bool = True
 
     def sign(self, tbs: bytes) -> bytes:
         return b"\x01" * 64

@@ -264,7 +264,7 @@ class _MovableKey:
     """A key that can be taken away."""
 
     def __init__(self, key: KeyHandle, ref: str, away: set[str]) -> None:
-        self.spki, self.algorithm = key.spki, key.algorithm
+        self.spki, self.algorithm, self.quick = key.spki, key.algorithm, key.quick
         self.sign, self.check, self.close = key.sign, key.check, key.close
         self._key, self._ref, self._away = key, ref, away
 

@@ -67,10 +67,12 @@ class SoftwareKey:
     key: PrivateKey
     spki: bytes = field(init=False)
     algorithm: SignatureAlgorithm = field(init=False)
+    quick: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.spki = spki_of(self.key)
         self.algorithm = algorithm_for_spki(self.spki)
+        self.quick = self.algorithm.name == "ecdsa-p256-sha256"
 
     def sign(self, tbs: bytes) -> bytes:
         digest = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}[self.algorithm.hash_name]

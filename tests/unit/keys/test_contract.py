@@ -42,6 +42,11 @@ def test_names_its_public_key_and_algorithm(place, handle: KeyHandle) -> None:
     assert handle.algorithm.name == ALGORITHMS[place.kind]
 
 
+def test_is_quick_where_nothing_is_waited_for(place, handle: KeyHandle) -> None:
+    """An event loop stands still while it signs: a token and a long key are given a thread."""
+    assert handle.quick == (place.ref.startswith("pem:") and place.kind in ("ec-p256", "ed25519"))
+
+
 @pytest.mark.parametrize("size", [0, 1, 200, 100_000])
 def test_signatures_verify_elsewhere(place, handle: KeyHandle, size: int) -> None:
     """pyca, given the public key alone, accepts the raw signature of messages of any length."""

@@ -49,6 +49,7 @@ class MemoryKey:
     def __init__(self, key: PrivateKey, world: World) -> None:
         self.spki = spki_of(key)
         self.algorithm: SignatureAlgorithm = algorithm_for_spki(self.spki)
+        self.quick = self.algorithm.name == "ecdsa-p256-sha256"
         self._key = key
         self._world = world
 
