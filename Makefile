@@ -71,8 +71,9 @@ bench-ocsp: setup ## OCSP answers per request against nginx, openssl, cfssl and 
 	@tools/install-debian wrk:wrk nginx:nginx apache2-utils:ab iproute2:ip util-linux:taskset
 	$(BIN)/python -m loadtest.ocsp --write $(ARGS)
 
-bench-signing: setup ## records signed per second against a bare sign loop
-	$(BIN)/python -m loadtest.signing $(ARGS)
+bench-signing: setup ## the signing plane: records per second against a bare sign loop, then all of bench-mass
+	$(BIN)/python -m loadtest.signing --write
+	$(BIN)/python -m loadtest.mass --write docs/performance.md $(ARGS)
 
 compliance: setup ## docs/compliance.md from the ids that code and tests cite; fails on an unknown one
 	$(BIN)/python tools/compliance

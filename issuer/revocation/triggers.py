@@ -1,4 +1,8 @@
-"""Why a CA must revoke, how soon and with which reason: BR 4.9.1.1, BR 4.9.1.2 and MS 2.1.13 as data."""
+"""Why a CA must revoke, how soon and with which reason: BR 4.9.1.1, BR 4.9.1.2 and MS 2.1.13 as data.
+
+A case's reason is its trigger's, so 1, 4 and 9 stand for these situations alone (C13). S/MIME certificates have the
+same triggers and times (C22).
+"""
 
 from __future__ import annotations
 

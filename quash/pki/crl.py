@@ -1,7 +1,8 @@
 """CRLs: entries and lists written from ready-made octets, and a strict reader of its own for what is published.
 
 Profile of BR 7.2: v2; authorityKeyIdentifier (keyIdentifier only) and cRLNumber, not critical (B7); a critical
-issuingDistributionPoint for a shard (B15); entries carry at most a reasonCode (B8). The writer makes nothing else.
+issuingDistributionPoint for a shard (B15); entries carry at most a reasonCode (B8). The writer makes nothing else,
+and no delta CRLs (B27).
 """
 
 from __future__ import annotations

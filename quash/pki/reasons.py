@@ -33,7 +33,7 @@ ALLOWED_REASONS = frozenset(
         Reason.cessationOfOperation,
         Reason.privilegeWithdrawn,
     }
-)  # B11
+)  # B11; B12 would let some S/MIME certificates be held: who may take that back is not to be relied on
 
 
 PRECEDENCE = (

@@ -23,7 +23,8 @@ HOUR, DAY = 3_600, 86_400
 EMAIL_VALIDITY = 825 * DAY  # D49: longest validity of an S/MIME leaf
 SHORT_LIVED = 7 * DAY  # D4: at most so long, a leaf needs neither CRLDP nor OCSP
 
-# A1, A44 (S/MIME): 8 h by BR 4.9.9; 4 d is the founding promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
+# A1, A44 (S/MIME), and of CA certificates too, which A6 would give 12 months: 8 h by BR 4.9.9; 4 d is the founding
+# promise (G3), stricter than Microsoft's 7 d and the BR's 10 d.
 RESPONSE_VALIDITY_MIN, RESPONSE_VALIDITY_MAX = 8 * HOUR, 4 * DAY
 # A2, A3: a new response is published before half of the validity has gone by, not begun to be signed: half an
 # hour for what may be late then: a slow token, a presigner that takes over.

@@ -210,7 +210,10 @@ REVOKED = """
         where given.issuer_id = i.parent and given.spki_sha256 = sha256(i.spki) and given.der = own.der))
     from issuer_certificate own where own.issuer_id = i.id)
 """
-"""Whether the CA above has revoked every certificate that it ever gave issuer `i` (C3)."""
+"""Whether the CA above has revoked every certificate that it ever gave issuer `i` (C3).
+
+What it issued is not answered `revoked` for that, as C10 would allow: who has not heard of the CA's revocation is told
+what holds of the certificate."""
 
 
 def stopped(issuer_id: str) -> str:

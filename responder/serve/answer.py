@@ -151,7 +151,7 @@ class Responder:
         refused = _refusal(request, self._limits)
         if refused is not None:
             return refused
-        posted = request.method == "POST"
+        posted = request.method == "POST"  # A34: its body is the request; some clients name no media type, or another
         issuer_id, rest = route(request.target, self.view.directory)
         lost = self._lost(rest, posted)
         if lost is not None:
@@ -228,7 +228,8 @@ class Responder:
         if issuer is not None and len(serial) <= MAX_SERIAL:
             data = self._get(record_key(issuer.issuer_id, serial))
         if issuer is None or data is None:
-            # A9, A12: never `good` for what nobody vouched for; no `unauthorized` from a cache that may lack it.
+            # A9, A12: never `good` for what nobody vouched for, nor `revoked` (A10); no `unauthorized` from a cache
+            # that may lack it.
             if not self.view.freshness.knows_misses:
                 return _ocsp_error("try_later", "cache_incomplete", cert_id, issuer), issuer
             return _ocsp_error(
@@ -351,7 +352,7 @@ def request_of_path(text: bytes) -> bytes:
 
 
 def _headers(body: bytes, this_update: int, next_update: int, age: int) -> Headers:
-    """A35: the dates of the response itself, a strong ETag."""
+    """A35: the dates of the response itself, a strong ETag. Without Content-Location no cache keeps a POST's (A39)."""
     return (
         _OCSP,
         ("ETag", f'"{hashlib.sha256(body).hexdigest()}"'),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from loadtest.mass import histogram
+import os
+from collections import Counter
+from dataclasses import replace
+
+from loadtest.mass import Measured, histogram, missed
 
 
 def test_a_histogram_has_each_value_once() -> None:
@@ -20,3 +24,15 @@ def test_a_histogram_has_each_value_once() -> None:
 
 def test_nothing_measured_is_no_histogram() -> None:
     assert histogram({"idle": [], "busy": []}) == []
+
+
+def test_what_is_beyond_its_budget_is_named() -> None:
+    """Design, section 8: three times the bare loop on all cores, 300 octets, 2 s; each by itself."""
+    stages = {"in the cache": 6.0 / (os.cpu_count() or 1)}  # two signatures of 1000 take 2 s of one core
+    held = Measured(1000, 0.001, 1, 1, 1, 1, stages, Counter(), {}, 300.0, 1.0, [9.0], [2000.0])
+    assert missed(held) == []
+    assert [each.partition(" ")[2] for each in missed(replace(held, signature=0.00099))] == [
+        "times the bare loop (budget 3)"
+    ]
+    assert missed(replace(held, octets=301.0)) == ["301.00 octets of cache a certificate (budget 300)"]
+    assert missed(replace(held, busy=[2001.0])) == ["2001.00 ms p99 until a single revocation is seen (budget 2000)"]
