@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +21,8 @@ from quash.store.final_submissions import FIRST_PAUSE, LONGEST_PAUSE
 from quash.store.orders import Order
 from quash.store.roles import ISSUING
 from tests.support.issuing import DAY, World, make_csr
-from tests.support.transparency import logs_of
 
 Logs = tuple[CtLogs, dict[str, LogDouble]]
-
-
-@pytest.fixture
-async def logs(world: World, tmp_path: Path) -> AsyncIterator[Logs]:
-    async with logs_of(tmp_path / "list", world.clock, [await world.certificate_of("root")]) as both:
-        yield both
 
 
 async def order(world: World, client: CtLogs, names: tuple[str, ...] = ("www.example.org",)) -> Order:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -38,12 +38,6 @@ POINTS = ("accept", "reserve", "presign", "precommit", "log", "final", "sign", "
 
 class ProcessEndedError(Exception):
     """The process ends here: nothing behind this line runs."""
-
-
-@pytest.fixture
-async def logs(world: World, tmp_path: Path) -> AsyncIterator[tuple[CtLogs, dict[str, LogDouble]]]:
-    async with logs_of(tmp_path / "list", world.clock, [await world.certificate_of("root")]) as both:
-        yield both
 
 
 def issuance(world: World, client: CtLogs, **more: Any) -> Issuance:
