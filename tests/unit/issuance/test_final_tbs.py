@@ -14,6 +14,7 @@ from issuer.ct.double import LogDouble
 from issuer.ct.submit import CtLogs
 from issuer.issuance.issue import Issuance
 from issuer.issuance.means import Logging
+from issuer.revocation import kill_switch
 from issuer.revocation.find import Target
 from issuer.revocation.revoke import Request, revoke
 from issuer.signer import oids
@@ -21,12 +22,15 @@ from quash.errors import QuashError
 from quash.pki import der
 from quash.pki.reasons import Reason
 from quash.runtime.config import ExternalLinter, Lint
+from quash.store import acts
 from quash.store.database import acquire
+from quash.store.operators import Operator
 from quash.store.orders import Order
 from quash.store.roles import ADMIN
 from tests.support.issuing import World, make_csr
 
 Logs = tuple[CtLogs, dict[str, LogDouble]]
+BOB = Operator(b"\1" * 32, "bob", "Bob Example", "officer", "active", None)
 
 
 def issuance(world: World, client: CtLogs, **more: Any) -> Issuance:
@@ -120,3 +124,40 @@ async def test_a_precertificate_that_a_linter_refuses_leaves_nothing_but_finding
     assert await signed(world) == []
     assert await world.fetch("select from certificate") == []
     assert not any(double.entries for double in doubles.values())
+
+
+@pytest.mark.parametrize("issuer", [None, "tls-dv"])
+@pytest.mark.parametrize("point", ["precommit", "log", "final"])
+async def test_a_stop_behind_t2_leaves_the_precertificate_alone(
+    world: World, logs: Logs, database: Any, point: str, issuer: str | None
+) -> None:
+    """G21, A8: the second signature is refused by API and CA signer; lifting helps the next order, not this one's."""
+    client, _ = logs
+    admin = await database.pool(ADMIN)
+    said: list[str] = []
+
+    async def stop(step: str) -> None:
+        if step != point:
+            return
+        async with acquire(admin) as conn:
+            await kill_switch.stop(conn, BOB, issuer, "drill", 1)
+        if point == "final":
+            # The bytes are committed: an issuing API that was broken into would ask for their signature now.
+            (row,) = await world.fetch("select issuer_id, serial from certificate where tbs is not null")
+            with pytest.raises(QuashError) as error:
+                await world.signer.sign_certificate(row["issuer_id"], row["serial"])
+            said.append(error.value.code)
+
+    order = await ordered(issuance(world, client, passed=stop))
+    assert (order.state, order.code) == ("refused", "issuance.stopped")
+    assert said == (["signer.stopped"] if point == "final" else [])
+    assert [each["reason"] for each in await world.fetch("select reason from revocation")] == [Reason.superseded]
+    assert [each["serial"] for each in await world.fetch("select serial from outbox")] == [order.serial] * 2
+
+    async with acquire(admin) as conn, conn.transaction():
+        act = await acts.record(conn, at=2, actor="operator:bob", action=kill_switch.LIFT, subject={})
+        await kill_switch.lift(conn, {"issuer": issuer}, 2, act)
+    later = issuance(world, client)
+    assert await later.step() == 0
+    assert await signed(world) == ["precertificate"]
+    assert (await ordered(later)).state == "issued"
