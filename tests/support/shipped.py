@@ -135,7 +135,8 @@ def openssl_says(
     (folder / "leaf.pem").write_bytes(_pem(leaf))
     (folder / "above.pem").write_bytes(_pem(*chain[:-1]))
     (folder / "root.pem").write_bytes(_pem(chain[-1]))
-    files = ("-CAfile", "root.pem", "-untrusted", "above.pem", "leaf.pem")
+    above = ("-untrusted", "above.pem") if chain[:-1] else ()  # openssl takes no empty file
+    files = ("-CAfile", "root.pem", *above, "leaf.pem")
     time = () if at is None else ("-attime", str(int(at)))
     command = ("openssl", "verify", "-x509_strict", *time, "-purpose", purpose, *files)
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
