@@ -92,7 +92,8 @@ async def publish(world: World, issuer: str, entries: int, size: int) -> None:
     """A CRL that was published, of so many octets."""
     await world.owner.execute(
         "insert into crl (issuer_id, scope, number, this_update, next_update, entries, size, sha256, covers, scheduled,"
-        " published_at) values ($1, 'full', 1, $2::bigint, $2 + 86400, $3, $4, sha256(''), pg_current_snapshot(), true, $2)",
+        " published_at) values ($1, 'full', 1, $2::bigint, $2 + 86400, $3, $4, sha256(''), pg_current_snapshot(),"
+        " true, $2)",
         world.authorities[issuer].id,
         world.now,
         entries,
