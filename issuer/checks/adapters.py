@@ -7,6 +7,7 @@ does not speak is no linter.
 from __future__ import annotations
 
 import shutil
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,11 +48,14 @@ def read_zlint(output: bytes) -> list[Finding]:
 
 
 def read_lines(output: bytes) -> list[Finding]:
-    """Lines such as `E: message`, as certlint, cablint and x509lint print them; no line at all is no finding."""
+    """Lines such as `E: message`, as certlint, cablint and x509lint print them; no line at all is no finding.
+
+    The first two append a tab and the name of the file, which is no part of what they found.
+    """
     found = []
     for line in filter(None, map(str.strip, output.decode("utf-8", "replace").splitlines())):
         letter, _, message = line.partition(":")
-        found.append(Finding(_LETTERS[letter], "line", message.strip()))
+        found.append(Finding(_LETTERS[letter], "line", message.partition("\t")[0].strip()))
     return found
 
 
@@ -73,11 +77,14 @@ def read_pkimetal(output: bytes) -> list[Finding]:
 _READERS: Final[Mapping[str, Callable[[bytes], list[Finding]]]] = MappingProxyType(
     {"zlint": read_zlint, "pkimetal": read_pkimetal, "lines": read_lines}
 )
+_WRITERS: Final[Mapping[str, Callable[[bytes], bytes]]] = MappingProxyType(
+    {"der": bytes, "pem": lambda der: ssl.DER_cert_to_PEM_cert(der).encode()}
+)
 
 
 async def findings(linter: ExternalLinter, der: bytes) -> list[Finding]:
-    """What the program says of a DER certificate at its standard input. Raises `lint.unavailable`, `lint.timeout`."""
-    status, output = await _run(linter, linter.command, der)
+    """What the program says of a certificate (DER) at its standard input. Raises `lint.unavailable`, `lint.timeout`."""
+    status, output = await _run(linter, linter.command, _WRITERS[linter.encoding](der))
     try:
         found = _READERS[linter.output](output)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -91,11 +91,13 @@ class Checks(Model):
 
 
 class ExternalLinter(Model):
-    """A program that reads a DER certificate at its standard input and prints what it finds (D48, G6, G7)."""
+    """A program that reads a certificate at its standard input and prints what it finds (D48, G6, G7)."""
 
     name: Name
     command: Annotated[tuple[str, ...], Field(min_length=1)]
-    """For example `["zlint", "-format", "der", "-"]`."""
+    """For example `["zlint", "-format", "der", "-"]`; to one that wants a file the input is `/dev/stdin`."""
+    encoding: Literal["der", "pem"] = "der"
+    """What it is given; x509lint reads PEM alone."""
     output: Literal["zlint", "pkimetal", "lines"]
     """zlint, pkimetal: their JSON; lines: `E: message` and the like, as certlint, cablint and x509lint print."""
     version_command: tuple[str, ...] = ()

@@ -94,7 +94,7 @@ def test_only_a_demonstration_has_exemptions() -> None:
 
 
 async def test_an_external_linter_reads_the_twin_and_its_lines_count(tmp_path: Path) -> None:
-    """certlint's and cablint's form (G6, G7): DER at the standard input; E refuses, N and I do not, all are kept."""
+    """Letters of lines (G6, G7): DER at the standard input; E refuses, N and I do not, all are kept."""
     body = "n = len(sys.stdin.buffer.read())\nprint(f'E: {n} octets')\nprint('I: fine')\nprint('N: so so')"
     gate = LintGate(Lint(external=(program(tmp_path, body),)), Inline())
     der = twin()
@@ -102,6 +102,77 @@ async def test_an_external_linter_reads_the_twin_and_its_lines_count(tmp_path: P
     assert (report.linter, report.version) == ("own", "own 7")
     assert [each.severity for each in report.findings] == ["error", "info", "notice"]
     assert [each.message for each in report.refusing] == [f"{len(der)} octets"]
+
+
+LOOPS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+"""Tests and explicit commands run on the first, services on the second."""
+
+
+async def found_on(loop: str, linter: ExternalLinter, der: bytes) -> list[Finding]:
+    """What it says when a loop of this kind runs it."""
+    found: list[Finding] = await asyncio.to_thread(LOOPS[loop], adapters.findings(linter, der))
+    return found
+
+
+# What their sources do with arguments and files: every argument is one, of cablint PEM or DER; of x509lint the only
+# one, measured before it is read, PEM. Neither has an option, so `-` and `--version` are files that are not there.
+CABLINT = r"""
+import os, ssl
+for file in sys.argv[1:]:
+    raw = open(file, "rb").read()
+    der = ssl.PEM_cert_to_DER_cert(raw.decode()) if b"-BEGIN CERTIFICATE-" in raw else raw
+    for line in ("I: TLS Server certificate identified", f"E: {len(der)} octets", "W: odd"):
+        print(line, os.path.basename(file), sep="\t")
+"""
+X509LINT = r"""
+import ssl
+if len(sys.argv) != 2:
+    sys.exit(print("Usage: x509lint file") or 1)
+with open(sys.argv[1], "rb") as file:
+    size = file.seek(0, 2)
+    file.seek(0)
+    raw = file.read(size)
+if b"-BEGIN CERTIFICATE-" not in raw:
+    sys.exit(print("E: Unable to parse certificate") or 1)
+print("I: Checking as leaf certificate", f"E: {len(ssl.PEM_cert_to_DER_cert(raw.decode()))} octets", "W: odd", sep="\n")
+"""
+FILE_READERS = {
+    "cablint": (CABLINT, "der", "TLS Server certificate identified"),
+    "cablint, PEM": (CABLINT, "pem", "TLS Server certificate identified"),
+    "x509lint": (X509LINT, "pem", "Checking as leaf certificate"),
+}
+
+
+def reader(tmp_path: Path, body: str, argument: str, encoding: str) -> ExternalLinter:
+    made = program(tmp_path, body, encoding=encoding)
+    return made.model_copy(update={"command": (*made.command, argument)})
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("case", FILE_READERS)
+async def test_a_linter_that_wants_a_file_gets_its_input_as_one(tmp_path: Path, case: str, loop: str) -> None:
+    """G6, G7: cablint and x509lint open `/dev/stdin`, seek in it and read; the file's name is no part of a finding."""
+    body, encoding, identified = FILE_READERS[case]
+    der = twin()
+    found = await found_on(loop, reader(tmp_path, body, "/dev/stdin", encoding), der)
+    assert [(each.severity, each.message) for each in found] == [
+        ("info", identified),
+        ("error", f"{len(der)} octets"),
+        ("warning", "odd"),
+    ]
+
+
+@pytest.mark.parametrize("body", [CABLINT, X509LINT])
+async def test_a_linter_that_wants_a_file_has_none_called_minus(tmp_path: Path, body: str) -> None:
+    """Their sources know no standard input: nothing passes."""
+    with pytest.raises(QuashError, match=r"lint\.unavailable"):
+        await adapters.findings(reader(tmp_path, body, "-", "pem"), twin())
+
+
+async def test_an_encoding_that_a_linter_cannot_read_lets_nothing_pass(tmp_path: Path) -> None:
+    """x509lint reads PEM alone, and says so of all else."""
+    (found,) = await adapters.findings(reader(tmp_path, X509LINT, "/dev/stdin", "der"), twin())
+    assert (found.severity, found.message) == ("error", "Unable to parse certificate")
 
 
 def test_zlint_s_json_is_read() -> None:
@@ -142,16 +213,6 @@ def test_pkimetal_s_json_is_read() -> None:
     for broken in (b"{}", b'[{"Linter": "zlint", "Finding": "x", "Severity": "grave"}]'):
         with pytest.raises((KeyError, TypeError)):
             adapters.read_pkimetal(broken)
-
-
-LOOPS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
-"""Tests and explicit commands run on the first, services on the second."""
-
-
-async def found_on(loop: str, linter: ExternalLinter, der: bytes) -> list[Finding]:
-    """What it says when a loop of this kind runs it."""
-    found: list[Finding] = await asyncio.to_thread(LOOPS[loop], adapters.findings(linter, der))
-    return found
 
 
 FAULTS = {
