@@ -24,7 +24,9 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise QuashError("config.syntax", f"{path}: {error}") from None
     for override in overrides:
         _set(tree, override)
-    tree.setdefault("kinds", {**profiles.shipped(), **profiles.read(path.parent / "profiles")})
+    if "kinds" in tree:  # in one place alone, whole: no part of a configuration replaces a rule of a profile file
+        raise QuashError("config.kinds", f"{path}: kinds: each is a file of its own, in the folder profiles beside it")
+    tree["kinds"] = {**profiles.shipped(), **profiles.read(path.parent / "profiles")}
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

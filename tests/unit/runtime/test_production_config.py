@@ -11,11 +11,14 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from quash.errors import QuashError
 from quash.runtime.config import Config, load
 
 FILE = Path(__file__).parents[3] / "config" / "production.toml"
-# Files of their own; and what only a demonstration may set.
-ELSEWHERE = {"kinds", "lint.exempt"}
+# Files of their own, which no configuration can hold.
+FILES = {"kinds"}
+# All that an example shows and production refuses.
+DEMONSTRATION = "issuance.require_validation=false"
 _OFF = re.compile(r"^#(?=\[|[a-z_0-9-]+ = )", re.MULTILINE)  # `#key = value`; prose has a space behind the #
 _KEY = re.compile(r"^#?([a-z_0-9-]+) = ")
 _TABLE = re.compile(r"^#?\[+([a-z_0-9.]+)\]+")
@@ -34,7 +37,7 @@ def models(annotation: Any) -> list[type[BaseModel]]:
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        if path in ELSEWHERE:
+        if path in FILES:
             continue
         inner = models(field.annotation)
         if not inner:
@@ -70,7 +73,15 @@ def test_it_loads_as_it_ships_and_with_every_example_switched_on(everything: str
     assert not shipped.drills.allowed
     path = tmp_path / "production.toml"
     path.write_text(everything, encoding="utf-8")
-    assert load(path).publish.s3 is not None
+    with pytest.raises(QuashError, match=r"lint\.exempt: only where"):
+        load(path)
+    assert load(path, (DEMONSTRATION,)).publish.s3 is not None
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_what_is_a_file_is_no_key(name: str) -> None:
+    with pytest.raises(QuashError, match="a file of its own"):
+        load(FILE, (f"{name}.dv.days=90",))
 
 
 def test_every_key_is_there(everything: str) -> None:
@@ -80,7 +91,7 @@ def test_every_key_is_there(everything: str) -> None:
 
 
 def test_every_key_is_commented(text: str) -> None:
-    """Where it stands for the first time, in the line above."""
+    """Where it stands for the first time, in the line above, by words of its own: "As above" tells nothing."""
     seen: set[str] = set()
     bare = []
     table, above = "", ""
@@ -89,7 +100,7 @@ def test_every_key_is_commented(text: str) -> None:
             table = found[1]
         elif (found := _KEY.match(line)) and f"{table}.{found[1]}" not in seen:
             seen.add(f"{table}.{found[1]}")
-            if not above.startswith("# "):
+            if not above.startswith("# ") or above.lower().startswith("# as above"):
                 bare.append(f"{table}.{found[1]}")
         above = line
     assert bare == []
