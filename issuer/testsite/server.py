@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,16 +33,16 @@ class Sites:
         self._contexts = {site.host: self._context(site) for site in shown}
 
     @asynccontextmanager
-    async def serving(self, host: str, port: int) -> AsyncIterator[int]:
-        """Serves inside the block and yields the port."""
+    async def serving(self, listen: socket.socket) -> AsyncIterator[None]:
+        """Serves on a listening socket inside the block, which closes it."""
         hide_versions()
         app = web.Application()
         app.router.add_get("/", self._page)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port, ssl_context=self._front()).start()
-            yield runner.addresses[0][1]
+            await web.SockSite(runner, listen, ssl_context=self._front()).start()
+            yield
         finally:
             await runner.cleanup()
 

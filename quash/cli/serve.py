@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +20,8 @@ from quash.cli.common import (
     reports_errors,
 )
 from quash.errors import QuashError
-from quash.runtime.config import Config
 from quash.runtime.process import Main, Process, die_with, run
-from quash.runtime.supervisor import CPU, HEALTH_SOCKET, INSTANCE, LISTEN_FD, SUPERVISOR_PID, listening_socket
+from quash.runtime.supervisor import CPU, HEALTH_SOCKET, INSTANCE, SUPERVISOR_PID, inherited_or_own
 
 # process -> module whose `main` runs it; only the process itself imports it (security contexts)
 PROCESSES = {
@@ -57,7 +55,8 @@ def serve(
         die_with(int(os.environ[SUPERVISOR_PID]))
     deployment = context(config, state, set_)
     main: Main = importlib.import_module(PROCESSES[process]).main
-    listen = _listener(deployment.config) if process == "responder" else None
+    public = deployment.config.responder
+    listen = inherited_or_own(public.host, public.port) if process == "responder" else None
     if CPU in os.environ:
         os.sched_setaffinity(0, {int(os.environ[CPU])})
     instance, elsewhere = os.environ.get(INSTANCE, process), os.environ.get(HEALTH_SOCKET)
@@ -65,10 +64,3 @@ def serve(
     made = Process(instance, deployment.config, deployment.state, listen=listen, health_at=health_at)
     made.read_config = lambda: context(config, state, set_).config
     uvloop.run(run(made, main))
-
-
-def _listener(config: Config) -> socket.socket:
-    """The supervisor's listening socket when there is one, else this process's own."""
-    if LISTEN_FD in os.environ:
-        return socket.socket(fileno=int(os.environ[LISTEN_FD]))
-    return listening_socket(config.responder.host, config.responder.port)

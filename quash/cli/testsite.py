@@ -22,6 +22,7 @@ from quash.cli.common import (
 )
 from quash.errors import Kind, QuashError
 from quash.runtime.clock import SystemClock
+from quash.runtime.supervisor import inherited_or_own
 
 
 class _Client:
@@ -67,14 +68,16 @@ async def _serve(deployment: Context) -> None:
     authority = _Client(deployment, wanted.operator)
     certificates = TestCertificates(wanted, deployment.state, authority, SystemClock())
     sites = Sites(certificates)
-    async with sites.serving(wanted.host, wanted.port) as port:
+    listen = inherited_or_own(wanted.host, wanted.port)
+    host, port, *_ = listen.getsockname()
+    async with sites.serving(listen):
         shown: tuple[str, ...] = ()
         while True:
             await certificates.step()
-            for host, error in certificates.problems.items():
-                print(f"warning: {host}: {error}", file=sys.stderr, flush=True)
+            for site, error in certificates.problems.items():
+                print(f"warning: {site}: {error}", file=sys.stderr, flush=True)
             sites.load()
             if sites.hosts != shown:
                 shown = sites.hosts
-                print(f"serving on {wanted.host}:{port}: {' '.join(shown)}", flush=True)
+                print(f"serving on {host}:{port}: {' '.join(shown)}", flush=True)
             await asyncio.sleep(certificates.pause)

@@ -51,6 +51,13 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return sock
 
 
+def inherited_or_own(host: str, port: int) -> socket.socket:
+    """The listening socket that a supervisor or a socket unit handed over, else one as `listening_socket` makes it."""
+    if LISTEN_FD in os.environ:
+        return socket.socket(fileno=int(os.environ[LISTEN_FD]))
+    return listening_socket(host, port)
+
+
 @dataclass(frozen=True)
 class Child:
     """One process to keep running."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,7 +22,7 @@ from quash.runtime.supervisor import listening_socket
 from quash.store.embedded import SUPERUSER, EmbeddedPostgres
 from quash.store.passwords import password_file
 from tests.support.postgres import folder_for_servers
-from tests.support.services import accounts, apply_rules, units
+from tests.support.services import accounts, apply_rules, sites, units
 
 pytestmark = pytest.mark.long
 
@@ -29,6 +32,7 @@ _SET_MDWE, _REFUSE_EXEC_GAIN = 65, 1  # prctl: what MemoryDenyWriteExecute= asks
 _, GROUPS = accounts()
 IDS = {"root": 0, **{name: _FIRST_ID + number for number, name in enumerate(sorted(GROUPS))}}
 
+UNITS = {**units(), "testsite": sites()}
 ALL = {"responder-1", *units()} - {"responder"}
 """As `metrics` tells of them."""
 
@@ -42,6 +46,7 @@ FORBIDDEN = {
     "ca-signer": ("secrets/ocsp.passphrase", "keys/ocsp", "secrets/quash_owner.password"),
     "issuer": ("secrets/quash_admin.password", "secrets/quash_owner.password", "keys/ca"),
     "metrics": ("secrets/api.key", "keys/ca", "cache/responses.mdb"),
+    "testsite": ("operators/operator.key", "secrets/api.key", "secrets/quash_issuing.password", "keys/ca"),
 }
 UNWRITABLE = {"responder": ("cache/responses.mdb", "crl"), "crl-origin": ("crl",), "issuer": ("certs", "ct")}
 
@@ -59,6 +64,8 @@ class Services(System):
     def start(self) -> Services:
         done = self.quash("init")
         assert done.status == 0, done.err
+        for suffix in ("pem", "key"):  # init makes one operator alone, who stands in for that of the sites
+            shutil.copy(self.state / f"operators/operator.{suffix}", self.state / f"operators/testsite.{suffix}")
         if _ROOT:
             apply_rules(self.state, IDS)
         self.folder.chmod(0o755)
@@ -70,13 +77,24 @@ class Services(System):
 
     def _serve(self, process: str, listen: int) -> None:
         worker = {"QUASH_INSTANCE": "responder-1", "QUASH_LISTEN_FD": str(listen)} if process == "responder" else {}
-        command = [*as_user(process), *QUASH, "serve", process, *self.arguments]
+        self._run(process, ["serve", process], worker, (listen,) if worker else ())
+
+    def serve_sites(self) -> int:
+        """Starts the test sites on a socket of ours, as their socket unit does, and returns the port."""
+        listen = listening_socket("127.0.0.1", 0)
+        with listen:
+            command = ["testsite", "--set", "testsite.operator=testsite"]
+            self._run("testsite", command, {"QUASH_LISTEN_FD": str(listen.fileno())}, (listen.fileno(),))
+            return int(listen.getsockname()[1])
+
+    def _run(self, process: str, verb: list[str], more: dict[str, str], handed: tuple[int, ...]) -> None:
+        command = [*as_user(process), *QUASH, *verb, *self.arguments]
         with (self.folder / f"{process}.log").open("wb") as log:
             self.running[process] = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env={**os.environ, **worker, "HOME": "/nonexistent"},
-                pass_fds=(listen,) if worker else (),
+                env={**os.environ, **more, "HOME": "/nonexistent"},
+                pass_fds=handed,
                 stdout=log,
                 stderr=log,
                 preexec_fn=restricted,  # noqa: PLW1509 - no thread holds a lock of malloc here
@@ -101,7 +119,7 @@ def as_user(process: str) -> list[str]:
     """What runs a command with a service's user, groups and lack of capabilities, where the interpreter is readable."""
     if not _ROOT:
         return []
-    unit = units()[process]
+    unit = UNITS[process]
     groups = ",".join(str(IDS[name]) for name in unit.all("SupplementaryGroups"))
     user = str(IDS[unit.one("User")])
     drop = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={groups}", "--no-new-privs"]
@@ -188,6 +206,32 @@ def test_a_certificate_is_issued_answered_and_revoked(services: Services) -> Non
     assert done.status == 0, done.err
     assert openssl_ocsp(services, "tls-dv", pem, url=url) == "revoked"
     assert services.quash("crl verify").status == 0
+
+
+def test_test_sites_show_certificates_as_their_user(services: Services) -> None:
+    """F13: ordered and revoked with their operator's key alone, shown on a socket that they did not open."""
+    port = services.serve_sites()
+    trusted = ssl.create_default_context(cafile=str(services.state / "certs" / "root.pem"))
+    deadline = time.monotonic() + 60
+    for host in ("valid.quash-test.example.org", "revoked.quash-test.example.org"):
+        while not shown(port, host, trusted):
+            assert time.monotonic() < deadline, f"{host}\n{services.logs()}"
+            time.sleep(0.2)
+    if _ROOT:
+        owner = str(IDS[UNITS["testsite"].one("User")])
+        assert f"Uid:\t{owner}\t" in Path(f"/proc/{services.running['testsite'].pid}/status").read_text()
+
+
+def shown(port: int, host: str, trusted: ssl.SSLContext) -> bool:
+    """Whether a TLS client that checks everything is let in."""
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+            trusted.wrap_socket(raw, server_hostname=host),
+        ):
+            return True
+    except OSError:  # no certificate to show yet
+        return False
 
 
 # Not an install that is missing: no user but root can take another one's place, so there is nobody to look as.

@@ -46,6 +46,11 @@ def units() -> dict[str, Unit]:
     return found
 
 
+def sites() -> Unit:
+    """A subscriber's, so a command of its own beside the CA's processes."""
+    return _read(FOLDER / "quash-testsite.service")
+
+
 def refresh() -> Unit:
     """What a timer starts: the one service that is no process of ours that stays."""
     return _read(FOLDER / "quash-refresh@.service")

@@ -11,9 +11,11 @@ import pytest
 from quash.cli.serve import PROCESSES
 from quash.runtime.config import load
 from quash.store.roles import RIGHTS
-from tests.support.services import DEMO_ONLY, FOLDER, STATE, Unit, accounts, refresh, rules, units
+from tests.support.services import DEMO_ONLY, FOLDER, STATE, Unit, accounts, refresh, rules, sites, units
 
-SHIPPED = units()
+# Those that stay, by the name of their process.
+SHIPPED = {**units(), "testsite": sites()}
+COMMANDS = {**{process: f"serve {process}" for process in PROCESSES}, "testsite": "testsite"}
 # What every service has, whatever systemd-analyze says of it.
 HARDENED = {
     "NoNewPrivileges": "yes",
@@ -32,14 +34,14 @@ EXPOSURE = 2.0  # of 10, as systemd-analyze counts
 
 def test_every_process_has_a_service_and_none_is_of_another() -> None:
     """A process that is added without a unit fails here, as does a unit that nothing stands behind."""
-    assert set(SHIPPED) == set(PROCESSES) - DEMO_ONLY
+    assert set(units()) == set(PROCESSES) - DEMO_ONLY
     assert {path.name for path in FOLDER.glob("*.service")} == {unit.name for unit in (*SHIPPED.values(), refresh())}
 
 
 @pytest.mark.parametrize("process", sorted(SHIPPED))
 def test_a_service_runs_its_process_hardened(process: str) -> None:
     unit = SHIPPED[process]
-    assert unit.one("ExecStart") == f"/opt/quash/.venv/bin/quash serve {process}"
+    assert unit.one("ExecStart") == f"/opt/quash/.venv/bin/quash {COMMANDS[process]}"
     assert {key: unit.one(key) for key in HARDENED} == HARDENED
     assert set(unit.all("Environment")) >= {f"QUASH_STATE={STATE}", "QUASH_CONFIG=/etc/quash/production.toml"}
     assert unit.one("WantedBy", "Install") == "quash.target"
@@ -114,6 +116,17 @@ def test_workers_share_a_socket_that_outlives_them() -> None:
     assert worker.all("RestrictAddressFamilies") == ["AF_UNIX"]
 
 
+def test_test_sites_are_a_subscriber_on_a_socket_that_is_given() -> None:
+    """Their keys and their operator's are nobody else's; no capability for port 443, no password of the database."""
+    unit, owners = SHIPPED["testsite"], {rule.path: (rule.user, rule.mode) for rule in rules()}
+    user, wanted = unit.one("User"), load(FOLDER.parent / "production.toml").testsite
+    assert owners[f"{STATE}/testsite"] == (user, 0o700)
+    assert owners[f"{STATE}/operators/{wanted.operator}.key"] == (user, 0o400)
+    assert f"-{STATE}/secrets" in unit.all("InaccessiblePaths")
+    assert "QUASH_LISTEN_FD=3" in unit.all("Environment")
+    assert f"ListenStream={wanted.port}" in (FOLDER / "quash-testsite.socket").read_text()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A file system with the units in it, and nothing else but what they lean on."""
@@ -147,7 +160,15 @@ def test_systemd_agrees(root: Path) -> None:
     names = [instance(unit) for unit in (*SHIPPED.values(), refresh())]
     analyze = ["systemd-analyze", f"--root={root}"]
     said = subprocess.run(
-        [*analyze, "verify", *names, "quash-ocsp.socket", "quash-refresh@ct.timer", "quash.target"],
+        [
+            *analyze,
+            "verify",
+            *names,
+            "quash-ocsp.socket",
+            "quash-testsite.socket",
+            "quash-refresh@ct.timer",
+            "quash.target",
+        ],
         capture_output=True,
         text=True,
         check=False,

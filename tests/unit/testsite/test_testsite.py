@@ -24,6 +24,7 @@ from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock
 from quash.runtime.config import Config, load
 from quash.runtime.state import State
+from quash.runtime.supervisor import listening_socket
 from quash.store.roles import ADMIN, CA_SIGNER, ISSUING
 from tests.support.issuing import World, add_hierarchy, key_ring, make_config
 
@@ -125,7 +126,9 @@ async def test_each_site_shows_what_its_name_says(world: World, desk: Desk, cloc
     assert await certificates.step() == 3
     assert desk.orders == ["tls-dv", "tls-dv", "day"]
     sites = Sites(certificates)
-    async with sites.serving("127.0.0.1", 0) as port:
+    listen = listening_socket("127.0.0.1", 0)
+    port = listen.getsockname()[1]
+    async with sites.serving(listen):
         sites.load()
         assert sites.hosts == ("valid.test.example.org", "revoked.test.example.org")  # not expired yet: not shown
         with pytest.raises(NO_HANDSHAKE):
