@@ -22,11 +22,14 @@ from quash.pki.rules import DAY, RSA_MIN_BITS, SHORT_LIVED, check_public_key
 
 # D3 and G33: notBefore is when the serial was reserved; a reservation that a crash left may be a little older.
 MAX_BACKDATING, MAX_CLOCK_STEP = DAY, 60
+# D1: RFC 5280 allows 20 octets; a positive serial of 8 has 63 bits, one fewer than must be random.
+SERIAL_OCTETS = range(9, 21)
 
 
 def check_certificate(tbs: TbsCertificate, authority: Authority, expected: Expected, now: int) -> None:
     """Raises `tbs.*` unless this is what was reserved, of this authority, and within the rules at `now`."""
     _check_reserved(tbs, authority, expected)
+    _check_serial(tbs.serial)
     profile = _profile(expected.profile, authority)
     _check_validity(tbs, authority, profile, now)
     check_public_key(tbs.spki, private=authority.algorithm.name == "ed25519")
@@ -47,6 +50,13 @@ def _check_reserved(tbs: TbsCertificate, authority: Authority, expected: Expecte
     for fact, (found, reserved) in facts.items():
         if found != reserved:
             raise _refuse(fact, f"its {fact.replace('_', ' ')} is not what was reserved")
+
+
+def _check_serial(serial: bytes) -> None:
+    """D1, as far as one serial shows it: whoever reserved it may not have drawn it from `new_serial`."""
+    if serial[0] & 0x80 or len(serial) not in SERIAL_OCTETS:
+        bounds = f"{SERIAL_OCTETS.start} to {SERIAL_OCTETS.stop - 1} octets"
+        raise _refuse("serial", f"its serial is not a positive number of {bounds} (D1)")
 
 
 def _profile(name: str, authority: Authority) -> Profile:

@@ -51,6 +51,11 @@ def row(**columns: Any) -> Change:
     return lambda leaf, _: leaf.row.update(columns)
 
 
+def numbered(octets: bytes) -> Change:
+    """In TBS and row alike: what an issuing API reserves that was broken into."""
+    return lambda leaf, _: leaf.set(serial=octets).row.update(serial=octets)
+
+
 def mangle(change: Callable[[bytes], bytes]) -> Change:
     return lambda leaf, _: setattr(leaf, "mangle", change)
 
@@ -85,6 +90,13 @@ REFUSALS: dict[str, tuple[Change, str]] = {
     "another notAfter": (lambda leaf, _: leaf.set(not_after=leaf.frame.not_after - 1), "tbs.validity"),
     "another key": (lambda leaf, _: leaf.set(spki=OTHER_KEY), "tbs.public_key"),
     "another key in the row": (row(spki_sha256=b"\0" * 32), "tbs.public_key"),
+    # Its serial is none of ours (D1), reserved or not.
+    "serial 0": (numbered(b"\0"), "tbs.serial"),
+    "a negative serial": (numbered(b"\x80" + bytes(15)), "tbs.serial"),
+    "a serial of 21 octets": (numbered(b"\1" * 21), "tbs.serial"),
+    "a serial of 21 octets, the first a sign": (numbered(b"\0" + b"\xff" * 20), "tbs.serial"),
+    "a serial with 63 bits": (numbered(b"\x7f" + b"\xff" * 7), "tbs.serial"),
+    "a counted serial": (numbered(b"\1"), "tbs.serial"),
     # It is not this issuer's.
     "another issuer": (lambda leaf, desk: leaf.set(issuer=desk.hierarchy["tls-ov"].subject), "tbs.issuer"),
     "the issuer's name encoded anew": (
@@ -204,6 +216,14 @@ async def test_refuses_what_is_not_right(desk: Desk) -> None:
     assert codes == {what: code for what, (_, code) in REFUSALS.items()}
     good = await desk.leaf()
     assert await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, await desk.reserve(good))
+
+
+@pytest.mark.parametrize("octets", [b"\0\x80" + bytes(7), b"\x7f" + b"\xff" * 19])
+async def test_the_shortest_and_the_longest_serial_are_signed(desk: Desk, octets: bytes) -> None:
+    """D1: 64 bits, and 2^159 - 1."""
+    leaf = await desk.leaf()
+    numbered(octets)(leaf, desk)
+    assert await desk.signer.sign_certificate(desk.hierarchy["tls-dv"].id, await desk.reserve(leaf))
 
 
 async def test_a_root_signs_no_leaf(desk: Desk) -> None:
