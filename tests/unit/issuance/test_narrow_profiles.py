@@ -10,10 +10,14 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from issuer.checks.lint import LintGate
 from issuer.checks.workers import Inline
+from issuer.ct.double import LogDouble
+from issuer.ct.submit import CtLogs
+from issuer.issuance.means import Logging
 from quash.errors import QuashError
-from quash.runtime.config import Config, Lint
+from quash.runtime.config import Config, ExternalLinter, Lint
 from quash.runtime.profiles import ProfileKind
 from tests.support.issuing import OV_SUBJECT, World, make_config, make_csr
+from tests.support.shipped import ZLINT
 
 DAY = 86_400
 
@@ -47,6 +51,29 @@ async def test_a_short_lived_certificate_carries_no_way_to_ask(world: World) -> 
     ]
     with pytest.raises(x509.ExtensionNotFound):
         extensions.get_extension_for_class(x509.CRLDistributionPoints)
+
+
+async def test_zlint_lets_both_forms_of_a_short_lived_certificate_pass(
+    world: World, logs: tuple[CtLogs, dict[str, LogDouble]]
+) -> None:
+    """D4, D18, D47: as it is logged and as it is issued; the OCSP URL that zlint misses in both is on record."""
+    client, _ = logs
+    zlint = ExternalLinter(name="zlint", command=(str(ZLINT), "-format", "der", "-"), output="zlint")
+    issuance = world.issuance(
+        config=_config(world, {"name": "tls-dv", "issuer": "tls-dv", "kind": "dv-short-lived", "days": 7}),
+        linting=LintGate(Lint(level="warning", external=(zlint,)), Inline()),
+        logging=Logging(world.signer.sign_precertificate, client),
+    )
+    order = await issuance.submit("operator:ann", "tls-dv", make_csr())
+    order = await issuance.finish(order.id, timeout=0)
+    assert (order.state, order.detail) == ("issued", None)
+    linted = await world.fetch("select document, refused, findings from lint_result where linter = 'zlint' order by id")
+    assert [(each["document"], each["refused"]) for each in linted] == [
+        ("dv-precertificate", False),
+        ("dv-certificate", False),
+    ]
+    for each in linted:
+        assert "e_sub_cert_aia_does_not_contain_ocsp_url" in {finding["code"] for finding in each["findings"]}
 
 
 async def test_a_certificate_of_a_profile_without_ocsp_points_to_its_crl_alone(world: World) -> None:
