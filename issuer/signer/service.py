@@ -51,7 +51,8 @@ class CaSigner:
         """The DER certificate of a reserved serial (content octets); again and after a crash, the same bytes.
 
         Where a precertificate was signed for the serial, the certificate is its match octet for octet (D18, D19).
-        Raises `signer.not_reserved`, `signer.stopped`, `key.blocked`, `tbs.*`, `ct.*` and whatever `KeyRing` raises.
+        Raises `signer.not_reserved`, `signer.stopped`, `signer.revoked`, `key.blocked`, `tbs.*`, `ct.*` and what
+        `KeyRing` raises.
         """
         return await self._sign_reserved(_CERTIFICATE, issuer_id, serial)
 
@@ -222,6 +223,10 @@ def _check_permission(issuer: Issuer, found: Signable) -> None:
             )
         if found.stopped:
             raise QuashError("signer.stopped", f"the kill switch stops {issuer.name}; release it first", Kind.REFUSED)
+    if found.revoked:
+        raise QuashError(
+            "signer.revoked", "this serial is revoked: nothing more is signed for it; order anew", Kind.REFUSED
+        )
     if found.blocked:
         raise QuashError("key.blocked", "this public key is blocked for ever; use another key pair", Kind.REFUSED)
 

@@ -16,14 +16,15 @@ from quash.store.signing_log import SignedCertificate
 class Signable:
     """A reservation, what was signed for its serial before, and what stands against signing.
 
-    `crl_url`: of the scope that shows it. `blocked`: its key (C9). `stopped`: the issuer, by the kill switch (G21).
-    `issuer_revoked`: the CA above has revoked every certificate that it ever gave the issuer (C3).
+    `crl_url`: of the scope that shows it. `revoked`: the serial (E8). `blocked`: its key (C9). `stopped`: the issuer,
+    by the kill switch (G21). `issuer_revoked`: the CA above has revoked every certificate that it ever gave it (C3).
     """
 
     reservation: Reservation
     precertificate: SignedCertificate | None
     certificate: SignedCertificate | None
     crl_url: str | None
+    revoked: bool
     blocked: bool
     stopped: bool
     issuer_revoked: bool
@@ -34,6 +35,7 @@ select {SHOWN}, {", ".join(f"c.{column}" for column in certificates.COLUMNS.spli
     c.tbs, c.order_id, c.created_at as reserved_at, s.url,
     before.tbs_sha256 as precertificate_tbs, before.der as precertificate_der,
     done.tbs_sha256 as certificate_tbs, done.der as certificate_der,
+    exists (select from revocation r where r.issuer_id = c.issuer_id and r.serial = c.serial) as revoked,
     exists (select from blocked_key b where b.spki_sha256 = c.spki_sha256) as blocked,
     {stopped("i.id")} as stopped,
     {REVOKED} as issuer_revoked
@@ -65,6 +67,7 @@ def _signable(row: Any) -> Signable | None:
         _signed(row["precertificate_tbs"], row["precertificate_der"]),
         _signed(row["certificate_tbs"], row["certificate_der"]),
         row["url"],
+        row["revoked"],
         row["blocked"],
         row["stopped"],
         bool(row["issuer_revoked"]),

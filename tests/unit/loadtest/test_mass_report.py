@@ -27,12 +27,13 @@ def test_nothing_measured_is_no_histogram() -> None:
 
 
 def test_what_is_beyond_its_budget_is_named() -> None:
-    """Design, section 8: three times the bare loop on all cores, 300 octets, 2 s; each by itself."""
+    """Design, section 8: three times the bare loop on all cores, 300 octets, 2 s and 10 s; each by itself."""
     stages = {"in the cache": 6.0 / (os.cpu_count() or 1)}  # two signatures of 1000 take 2 s of one core
-    held = Measured(1000, 0.001, 1, 1, 1, 1, stages, Counter(), {}, 300.0, 1.0, [9.0], [2000.0])
+    held = Measured(1000, 0.001, 1, 1, 1, 1, stages, Counter(), {}, 300.0, 1.0, [9.0], [2000.0], [10_000.0])
     assert missed(held) == []
     assert [each.partition(" ")[2] for each in missed(replace(held, signature=0.00099))] == [
         "times the bare loop (budget 3)"
     ]
     assert missed(replace(held, octets=301.0)) == ["301.00 octets of cache a certificate (budget 300)"]
+    assert missed(replace(held, listed=[10_001.0])) == ["10001.00 ms p99 until its CRL is published (budget 10000)"]
     assert missed(replace(held, busy=[2001.0])) == ["2001.00 ms p99 until a single revocation is seen (budget 2000)"]

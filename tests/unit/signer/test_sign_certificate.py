@@ -14,8 +14,9 @@ from cryptography import x509
 from issuer.signer.tbs import tbs_of
 from quash.errors import Kind, QuashError
 from quash.keys import KeyUnavailable
-from quash.store import blocked_keys, certificates, signing_log
+from quash.store import blocked_keys, certificates, revocations, signing_log
 from quash.store.issuers import Issuer
+from quash.store.revocations import Revocation
 from tests.support.issuing import DAY, SoftwareKey, private_key
 from tests.support.reserving import LEAF_KEY, Desk, refused
 
@@ -118,6 +119,16 @@ async def test_bytes_changed_after_signing(desk: Desk) -> None:
     with pytest.raises(QuashError, match=r"signer\.reservation_changed"):
         await desk.signer.sign_certificate(issuer_id, serial)
     assert len(await desk.fetch("select from signing_log")) == 1
+
+
+async def test_a_revoked_serial(desk: Desk) -> None:
+    """Nothing more is signed for a serial that the world is told is revoked, though its bytes still lie there (E8)."""
+    serial, act_id = await desk.reserve(await desk.leaf()), await desk.act()
+    issuer_id = desk.hierarchy["tls-dv"].id
+    async with desk.owner.acquire() as conn:
+        await revocations.add(conn, [Revocation(issuer_id, serial, 1, 4, desk.now, desk.now, None, act_id)])
+    assert (await refused(desk, serial)).code == "signer.revoked"
+    assert await desk.fetch("select from signing_log") == []
 
 
 async def test_a_blocked_key(desk: Desk) -> None:
