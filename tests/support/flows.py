@@ -203,12 +203,16 @@ def _reason(entry: x509.RevokedCertificate) -> int:
 
 
 class Node:
-    """A machine that answers: a follower, its cache file and one worker. A relying party asks it by `ask`."""
+    """A machine that answers: a follower, its cache file and one worker. A relying party asks it by `ask`.
+
+    `taken_up`: how many rows of the feed its follower has read, those that came again too.
+    """
 
     def __init__(self, site: Site, pool: Pool, folder: Path) -> None:
         self._site = site
         self._pool = pool
         self._folder = folder
+        self.taken_up = 0
         self.start()
 
     def start(self) -> None:
@@ -237,7 +241,7 @@ class Node:
     async def step(self) -> None:
         """Applies what the feed has; the worker notices, also when the follower cannot go on."""
         try:
-            await self._follower.step()
+            self.taken_up += await self._follower.step()
         finally:
             self._worker.refresh()
 
@@ -338,12 +342,21 @@ class Site:
             **more,
         )
 
-    async def new_presigner(self, clock: Clock | None = None, *, database_ahead: float = 0.0) -> Presigner:
-        """One more presigner; `database_ahead`: how far the database's clock is ahead as this presigner sees it."""
+    async def new_presigner(
+        self,
+        clock: Clock | None = None,
+        *,
+        database_ahead: float = 0.0,
+        through: Callable[[KeyHandle], KeyHandle] = lambda key: key,
+    ) -> Presigner:
+        """One more presigner; `database_ahead`: how far the database's clock is ahead as this presigner sees it.
+
+        `through`: what stands between it and each of its keys.
+        """
         files = KeyFiles(self.config, self.state)
 
         def open_key(ref: str) -> KeyHandle:
-            return _MovableKey(files.open("ocsp", ref), ref, self.keys_away)
+            return through(_MovableKey(files.open("ocsp", ref), ref, self.keys_away))
 
         async def database_time(_: Connection) -> float:
             return self.clock.now() + database_ahead
