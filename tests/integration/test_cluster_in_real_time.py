@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from cryptography import x509
 
@@ -29,6 +30,7 @@ from quash.errors import QuashError
 from quash.pki.reasons import Reason
 from quash.runtime.clock import SystemClock
 from quash.runtime.config import Config
+from quash.runtime.overview import ask
 from quash.runtime.state import State
 from quash.store import signer_requests, signer_switches
 from quash.store.database import Pool, acquire, connect
@@ -98,6 +100,12 @@ class Machine:
                 process.send_signal(signal.SIGKILL)
             await process.wait()
 
+    def workers(self, name: str) -> list[int]:
+        """The signing processes of a process: of those that it spawned, all but Python's tracker of resources."""
+        pid = self._processes[name].pid
+        spawned = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in spawned if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
     async def stop(self) -> None:
         await self.kill(*self._processes)
         self._client.shutdown()
@@ -143,6 +151,13 @@ class Cluster:
         scopes = await self.owner.fetch("select path from crl_scope")
         return all((self.far.state.crl / scope["path"]).exists() for scope in scopes)
 
+    async def far_says_stale(self) -> None:
+        """Its responder to whoever watches it: still ready, and why that is not all."""
+        at = self.far.state.run / "responder.health"
+        report = orjson.loads(await ask(at, "/readyz"))
+        assert report == {"ready": True, "checks": {"cache": {"ok": True, "detail": "stale"}}}
+        assert b'quash_ocsp_cache_freshness{state="stale"} 1.0' in await ask(at, "/metrics")
+
     async def leads(self, name: str) -> None:
         async def look() -> bool:
             return await self.pair.primary.admin(_LEADER) == name
@@ -172,9 +187,7 @@ UNKNOWN = b"\x02" * 16
 
 
 def write_config(path: Path, url: str, port: int) -> Path:
-    path.write_text(
-        f'[database]\nurl = "{url}"\n[presign]\nworkers = 0\n[responder]\nport = {port}\nfresh_seconds = {FRESH}\n'
-    )
+    path.write_text(f'[database]\nurl = "{url}"\n[responder]\nport = {port}\nfresh_seconds = {FRESH}\n')
     return path
 
 
@@ -258,10 +271,13 @@ async def test_a_cluster_in_real_time(server_folder: Path) -> None:
             return state == "signing" and done > 0
 
         await until("some of it is signed", in_the_middle)
+        workers = cluster.near.workers("presigner")
+        assert len(workers) == Config().presign.workers
         await cluster.near.kill("presigner")
         await cluster.leads("far")
         await cluster.revoke(second)
         await cluster.both_say(second, "revoked")
+        await until("the killed presigner's workers are gone", lambda: _gone(workers))
 
         async def finished() -> bool:
             return await cluster.progress(job) == ("done", BUCKETS)
@@ -286,6 +302,7 @@ async def test_a_cluster_in_real_time(server_folder: Path) -> None:
 
         await until("the far node is stale", stale)
         assert time.monotonic() - cut > FRESH - 3, "stale before its limit: a heartbeat is at most that much older"
+        await cluster.far_says_stale()
         assert (await cluster.far.ask(cluster.issuer, good))[0] == "good"
         assert (await cluster.far.ask(cluster.issuer, first))[0] == "revoked"
         assert not revoking.done(), "acknowledged, and one machine alone has it"
@@ -312,3 +329,15 @@ async def test_a_cluster_in_real_time(server_folder: Path) -> None:
 async def _revoked(cluster: Cluster, serial: bytes) -> bool:
     await cluster.revoke(serial)
     return True
+
+
+async def _gone(workers: list[int]) -> bool:
+    """Ended; whether somebody has taken note of it is not theirs to say."""
+    return not any(_state(pid) not in ("Z", "X", "") for pid in workers)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
