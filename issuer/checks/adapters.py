@@ -50,12 +50,13 @@ def read_zlint(output: bytes) -> list[Finding]:
 def read_lines(output: bytes) -> list[Finding]:
     """Lines such as `E: message`, as certlint, cablint and x509lint print them; no line at all is no finding.
 
-    The first two append a tab and the name of the file, which is no part of what they found.
+    The first two append a tab and the name of the file, which is no part of what they found. None has codes: what it
+    says is the name of the rule.
     """
     found = []
     for line in filter(None, map(str.strip, output.decode("utf-8", "replace").splitlines())):
         letter, _, message = line.partition(":")
-        found.append(Finding(_LETTERS[letter], "line", message.partition("\t")[0].strip()))
+        found.append(Finding(_LETTERS[letter], message.partition("\t")[0].strip(), ""))
     return found
 
 

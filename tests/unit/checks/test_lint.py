@@ -17,7 +17,7 @@ import uvloop
 from issuer import profiles
 from issuer.checks import adapters
 from issuer.checks.findings import Finding, refusal
-from issuer.checks.lint import LintGate
+from issuer.checks.lint import TOLERATED_OF_CERTLINT, LintGate
 from issuer.checks.workers import Inline
 from issuer.profiles import LeafContent, LeafIssuer, Validity
 from quash.errors import Kind, QuashError
@@ -101,7 +101,7 @@ async def test_an_external_linter_reads_the_twin_and_its_lines_count(tmp_path: P
     _, report = await gate(der, "dv-certificate")
     assert (report.linter, report.version) == ("own", "own 7")
     assert [each.severity for each in report.findings] == ["error", "info", "notice"]
-    assert [each.message for each in report.refusing] == [f"{len(der)} octets"]
+    assert [each.code for each in report.refusing] == [f"{len(der)} octets"]
 
 
 LOOPS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
@@ -155,11 +155,20 @@ async def test_a_linter_that_wants_a_file_gets_its_input_as_one(tmp_path: Path, 
     body, encoding, identified = FILE_READERS[case]
     der = twin()
     found = await found_on(loop, reader(tmp_path, body, "/dev/stdin", encoding), der)
-    assert [(each.severity, each.message) for each in found] == [
+    assert [(each.severity, each.code) for each in found] == [
         ("info", identified),
         ("error", f"{len(der)} octets"),
         ("warning", "odd"),
     ]
+
+
+async def test_what_certlint_of_2019_cannot_know_stands(tmp_path: Path) -> None:
+    """D4, D49: an OCSP URL that may be missing, and organizationIdentifier; nothing else that it says."""
+    said = (*TOLERATED_OF_CERTLINT, "Name has unknown attribute 2.5.4.98")
+    body = "".join(f"print('E: {each}', 'stdin', sep='\\t')\n" for each in said)
+    _, report = await LintGate(Lint(external=(program(tmp_path, body),)), Inline())(twin(), "dv-certificate")
+    assert [each.code for each in report.standing] == list(TOLERATED_OF_CERTLINT)
+    assert [each.code for each in report.refusing] == ["Name has unknown attribute 2.5.4.98"]
 
 
 @pytest.mark.parametrize("body", [CABLINT, X509LINT])
@@ -172,7 +181,7 @@ async def test_a_linter_that_wants_a_file_has_none_called_minus(tmp_path: Path, 
 async def test_an_encoding_that_a_linter_cannot_read_lets_nothing_pass(tmp_path: Path) -> None:
     """x509lint reads PEM alone, and says so of all else."""
     (found,) = await adapters.findings(reader(tmp_path, X509LINT, "/dev/stdin", "der"), twin())
-    assert (found.severity, found.message) == ("error", "Unable to parse certificate")
+    assert (found.severity, found.code) == ("error", "Unable to parse certificate")
 
 
 def test_zlint_s_json_is_read() -> None:
@@ -308,7 +317,7 @@ async def test_a_linter_gets_nothing_of_who_runs_it(tmp_path: Path, monkeypatch:
     with secret.open() as file:
         os.set_inheritable(file.fileno(), True)
         (found,) = await found_on(loop, program(tmp_path, SAYS_ALL, timeout=5, memory=1000), b"")
-    said = orjson.loads(found.message)
+    said = orjson.loads(found.code)
     assert said["environment"] == [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG=C.UTF-8",
@@ -363,7 +372,7 @@ async def test_an_upgrade_beside_a_running_service_is_on_record(tmp_path: Path) 
         new.chmod(0o755)
         new.replace(linter.command[0])
         report = await gate.external(linter, b"")
-        said.append((report.version, report.findings[0].message))
+        said.append((report.version, report.findings[0].code))
     assert said == [(f"I: {each}", each) for each in ("own 7", "own 7", "own 8")]
 
 

@@ -99,7 +99,7 @@ async def test_every_result_is_stored(deployment: Made, database: Any, tmp_path:
 
 
 LINTERS = ("pkilint", "other")
-SEEN = {"severity": "info", "code": "line", "message": "seen"}
+SEEN = {"severity": "info", "code": "seen", "message": ""}
 
 
 @pytest.mark.parametrize(("level", "severity"), [("notice", "notice"), ("warning", "warning"), ("error", "error")])
@@ -121,6 +121,37 @@ async def test_the_level_is_the_configurations(
     assert await deployment.fetch("select from issuer") == []
     said.pop()
     await deployment.make(with_lint(deployment, level=level))
+
+
+X509LINT = """
+import sys
+print("I: Checking as leaf certificate")
+if b"\\x2b\\x06\\x01\\x05\\x05\\x07\\x03\\x09" in sys.stdin.buffer.read():
+    print("E: No policy extension", "E: No CRL or OCSP over HTTP", sep="\\n")
+    print("E: no authorityInformationAccess extension")
+    print("E: Subject with organizationName, givenName or surname but without stateOrProvince or localityName")
+    print("W: No HTTP URL for issuing certificate")
+"""
+
+
+async def test_x509lint_gates_cas_and_ocsp_signers(deployment: Made, tmp_path: Path) -> None:
+    """G6, A15-A17: what it wants of a leaf stands in an OCSP signer; the real one says the very same of ours."""
+    await deployment.make(with_lint(deployment, external=external(tmp_path, X509LINT)))
+    stored = [row for row in await deployment.fetch(STORED) if row[2] == "other"]
+    assert {(document, len(found), refused) for _, document, _, found, refused in stored} == {
+        ("root", 1, False),
+        ("sub-ca", 1, False),
+        ("ocsp-signer", 6, False),
+    }
+
+
+@pytest.mark.parametrize("profile", ["root", "sub-ca"])
+def test_no_ca_passes_for_an_ocsp_signer(profile: str) -> None:
+    """A CA without policies, AIA or place names is still refused."""
+    for said in lint.TAKEN_FOR_A_LEAF:
+        assert lint.is_tolerated(Finding("error", said, ""), "ocsp-signer")
+        assert not lint.is_tolerated(Finding("error", said, ""), profile)
+    assert not lint.is_tolerated(Finding("error", "Issuer without countryName", ""), "ocsp-signer")
 
 
 async def test_external_linters_gate_cas(deployment: Made, tmp_path: Path) -> None:
