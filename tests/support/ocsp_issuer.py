@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -16,6 +16,7 @@ from quash.pki.algorithms import SIGNATURE_ALGORITHMS
 from quash.pki.certid import CertId, CertIdHash, issuer_hashes
 from quash.pki.ocsp_response import ResponseTemplate, Status
 
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 VALIDITY = 172_799
 _ALGORITHM = SIGNATURE_ALGORITHMS["ecdsa-p256-sha256"]
 
@@ -46,11 +47,11 @@ class OcspIssuer:
 
     def __post_init__(self) -> None:
         self.certificate = (
-            self._certificate(f"Test CA {self.name}", self.key)
+            self._certificate(f"Test CA {self.name}", self.key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self.key, hashes.SHA256())
         )
-        self.signer_certificate = self.delegate(self.signer_key)
+        self.signer_certificate = self.delegate(self.signer_key.public_key())
         self.template = ResponseTemplate(
             issuer_subject=self.certificate.subject.public_bytes(),
             issuer_spki=_spki(self.key),
@@ -58,7 +59,7 @@ class OcspIssuer:
             algorithm=_ALGORITHM,
         )
 
-    def delegate(self, key: ec.EllipticCurvePrivateKey, *usages: x509.ObjectIdentifier) -> x509.Certificate:
+    def delegate(self, key: PublicKey, *usages: x509.ObjectIdentifier) -> x509.Certificate:
         """A certificate by this CA; for OCSP signing unless `usages` say otherwise."""
         builder = self._certificate(f"OCSP {self.name}", key)
         builder = builder.add_extension(
@@ -69,14 +70,14 @@ class OcspIssuer:
     def leaf(self, serial: int) -> x509.Certificate:
         """An end-entity certificate by this CA."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._certificate(f"leaf {serial}", key).serial_number(serial)
+        builder = self._certificate(f"leaf {serial}", key.public_key()).serial_number(serial)
         return builder.sign(self.key, hashes.SHA256())
 
-    def _certificate(self, common_name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _certificate(self, common_name: str, key: PublicKey) -> x509.CertificateBuilder:
         return x509.CertificateBuilder(
             issuer_name=_name(f"Test CA {self.name}"),
             subject_name=_name(common_name),
-            public_key=key.public_key(),
+            public_key=key,
             serial_number=None if common_name.startswith("leaf") else x509.random_serial_number(),
             not_valid_before=_time(self.starts),
             not_valid_after=_time(self.starts + 400 * 86_400),

@@ -26,6 +26,7 @@ from quash.keys.library import RESTART_EVERY
 
 T = TypeVar("T")
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+SPY = next(Path("/usr/lib").rglob("pkcs11-spy.so"), Path("/none"))
 PIN = "4711-softhsm"
 _numbers = itertools.count(1)
 
@@ -75,6 +76,13 @@ class Token:
         where = ("--token", self.label, "--pin", PIN, "--label", label, "--id", f"{number:02x}")
         subprocess.run(["softhsm2-util", "--import", pem, *where], check=True, capture_output=True)
 
+    def put_pin(self, secret: str) -> None:
+        """Another PIN's file, in place of the one there was."""
+        draft = self.pin_file.with_suffix(".new")
+        draft.touch(0o600)
+        draft.write_text(secret + "\n")
+        draft.rename(self.pin_file)
+
     def pull_out(self) -> None:
         self.folder.rename(self._away)
 
@@ -92,6 +100,25 @@ class Token:
     @property
     def _away(self) -> Path:
         return self.folder.parents[1] / f"away-{self.folder.name}"
+
+
+@dataclass(frozen=True)
+class Spy:
+    """OpenSC's spy between SoftHSM2 and the processes that have `environment`: what they call stands in `log`."""
+
+    log: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PKCS11SPY": MODULE, "PKCS11SPY_OUTPUT": str(self.log)}
+
+    def ref(self, ref: str) -> str:
+        """The same key, through the spy."""
+        return ref.replace(quote(MODULE), quote(str(SPY)))
+
+    def calls(self, function: str) -> int:
+        """By all of them so far."""
+        return self.log.read_text().count(f": {function}\n") if self.log.exists() else 0
 
 
 def patiently(work: Callable[[], T]) -> T:

@@ -202,7 +202,7 @@ def issuer(node: Node, **changes: object) -> FeedRow:
 def der(node: Node, *usages: object) -> bytes:
     """A signer's certificate by the node's issuer, for `usages`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return node.issuer.delegate(key, *usages).public_bytes(Encoding.DER)  # type: ignore[arg-type]
+    return node.issuer.delegate(key.public_key(), *usages).public_bytes(Encoding.DER)  # type: ignore[arg-type]
 
 
 STRANGER = OcspIssuer(1, "tls-dv", 1)

@@ -17,16 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from quash.keys import KeyUnavailable, open_key, pin
 from quash.keys.pin import Pin
 from tests.support.small_disk import fill, small_disk
-from tests.support.softhsm import MODULE, PIN, Token, make_token
+from tests.support.softhsm import MODULE, PIN, Spy, Token, make_token
 
-SPY = next(Path("/usr/lib").rglob("pkcs11-spy.so"), Path("/none"))
 WRONG = "1234"
 
 
@@ -38,27 +36,22 @@ class Door:
     logins: Path
 
     @property
+    def spy(self) -> Spy:
+        return Spy(self.logins.parent / "spy.log")
+
+    @property
     def calls(self) -> int:
-        log = self.logins.parent / "spy.log"
-        return log.read_text().count("C_Login\n") if log.exists() else 0
+        return self.spy.calls("C_Login")
 
     @property
     def record(self) -> Path:
         (found,) = self.logins.iterdir()
         return found
 
-    def put(self, secret: str) -> None:
-        """Another PIN's file, in place of the one there was."""
-        draft = self.token.pin_file.with_suffix(".new")
-        draft.touch(0o600)
-        draft.write_text(secret + "\n")
-        draft.rename(self.token.pin_file)
-
     def start(self, count: int) -> list[str]:
         """So many processes open the key at the same moment: what each of them got."""
-        environment = os.environ | {"PKCS11SPY": MODULE, "PKCS11SPY_OUTPUT": str(self.logins.parent / "spy.log")}
-        ref = self.token.key("k").replace(quote(MODULE), quote(str(SPY)))
-        code = _OPEN.format(ref=ref, logins=str(self.logins))
+        environment = os.environ | self.spy.environment
+        code = _OPEN.format(ref=self.spy.ref(self.token.key("k")), logins=str(self.logins))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         begun = [
             subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) for _ in range(count)
@@ -101,12 +94,12 @@ def door(tmp_path: Path) -> Door:
 
 def test_processes_that_start_together(door: Door) -> None:
     """One try by four at once, none by those that are started again, and the right PIN works at once and for all."""
-    door.put(WRONG)
+    door.token.put_pin(WRONG)
     assert door.start(4) == ["key.login_failed"] * 4
     assert door.calls == 1
     assert door.start(2) == ["key.login_failed"] * 2
     assert door.calls == 1
-    door.put(PIN)
+    door.token.put_pin(PIN)
     assert door.start(2) == ["opened"] * 2
     assert door.calls == 3
 
@@ -114,11 +107,11 @@ def test_processes_that_start_together(door: Door) -> None:
 def test_a_file_that_always_looks_new(door: Door) -> None:
     """As a service manager's credentials do: two tries in all, then a person's proof, who is told how."""
     for _ in range(4):
-        door.put(WRONG)
+        door.token.put_pin(WRONG)
         answer = door.start(1)
     assert answer == ["key.pin_suspect"]
     assert door.calls == pin.MOST
-    door.put(PIN)
+    door.token.put_pin(PIN)
     assert door.start(1) == ["key.pin_suspect"]
     door.prove_by_hand()
     door.record.unlink()
@@ -136,7 +129,7 @@ def test_somebody_elses_failure(door: Door) -> None:
 
 def test_what_is_written_down(door: Door) -> None:
     """The record says nothing of the PIN, and the error says what to do, and where."""
-    door.put(WRONG)
+    door.token.put_pin(WRONG)
     for _ in range(2):
         with pytest.raises(KeyUnavailable, match="put the right one there") as caught:
             open_key(door.token.key("k"), Path("/"), None, logins=door.logins)
@@ -150,7 +143,7 @@ def test_what_is_written_down(door: Door) -> None:
 
 def test_the_right_pin_by_now(door: Door) -> None:
     """The token's PIN was changed to what the file says: the file is touched, as the error says."""
-    door.put("9999-later")
+    door.token.put_pin("9999-later")
     assert open_code(door) == "key.login_failed"
     where = ("--module", MODULE, "--token-label", door.token.label, "--login", "--pin", PIN)
     subprocess.run(["pkcs11-tool", *where, "--change-pin", "--new-pin", "9999-later"], check=True, capture_output=True)

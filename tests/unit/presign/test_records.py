@@ -46,7 +46,7 @@ def of(der: bytes, key: Any, not_after: int) -> OcspSigner:
 def test_every_algorithm(name: str) -> None:
     """Both CertIDs of good, revoked and upgraded certificates, serials of 1, 16 and 20 octets, in their order."""
     issuer, key = OcspIssuer(), KEYS[name]()
-    delegated = issuer.delegate(key).public_bytes(Encoding.DER)
+    delegated = issuer.delegate(key.public_key()).public_bytes(Encoding.DER)
     certificate = issuer.certificate.public_bytes(Encoding.DER)
     signer = RecordSigner(of(delegated, key, NOW + 10 * VALIDITY), certificate, PemKey(key))
     statuses = [
