@@ -39,7 +39,8 @@ async def examine(config: Config, state: State, clock: Clock) -> AsyncIterator[D
         if linter not in config.lint.external:
             yield await _auditor(config, linter)
     linters = (*config.lint.external, *config.self_audit.linters)
-    configured = {linter.command[0].rpartition("/")[2] for linter in linters}
+    # By its name too: cablint may be run by ruby, pkimetal is asked by curl.
+    configured = {name for each in linters for name in (each.name, each.command[0].rpartition("/")[2])}
     for name in _LINTERS:
         if name not in configured:
             where = adapters.find_program(name)

@@ -94,6 +94,13 @@ async def test_a_linter_works_if_it_judges_a_certificate_and_tells_its_version(
     assert found["auditor"] == "ok"
 
 
+async def test_a_linter_that_another_program_runs_is_not_missing(tmp_path: Path, clock: FakeClock) -> None:
+    """As ruby runs cablint, and curl asks pkimetal: it is said to work, not in the same breath to be absent."""
+    config = Config.model_validate({"lint": {"external": [_auditor(name="cablint")]}})
+    said = [each.state async for each in examine(config, State(tmp_path), clock) if each.what == "cablint"]
+    assert said == ["ok"]
+
+
 async def test_what_nobody_configured_is_said(tmp_path: Path, clock: FakeClock) -> None:
     """D42, F13: no blocklist, roots without test sites, and in a demonstration no linter for audits: notes."""
     file = Path(__file__).parents[3] / "config" / "demo.toml"
