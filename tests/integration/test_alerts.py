@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.system import System
@@ -48,6 +49,14 @@ def test_a_running_system_exposes_every_metric_of_the_code(system: System) -> No
             assert set(sample.labels) <= DECLARED[name] | promql.ADDED, name
             if not sample.name.endswith("_created"):
                 assert set(sample.labels) >= DECLARED[name] - {"le"}, name
+    counters = [each for each in families if each.type == "counter" and each.name.startswith("quash_")]
+    counted = {f"{each.name}_created": _labels(each, f"{each.name}_total") for each in counters if each.samples}
+    assert counted
+    assert counted == {name: _labels(exposed[name], name) for name in counted}, "rules on events need them"
+
+
+def _labels(family: Metric, name: str) -> set[frozenset[tuple[str, str]]]:
+    return {frozenset(sample.labels.items()) for sample in family.samples if sample.name == name}
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))

@@ -49,7 +49,10 @@ def _note(node: Any, query: Query) -> None:
 
 
 def family(name: str, declared: dict[str, set[str]]) -> str:
-    """The metric that a series belongs to: a histogram has three kinds of them."""
+    """The metric that a series belongs to: a histogram has three kinds of them, a counter two."""
+    counter = name.removesuffix("_created") + "_total"
+    if name.endswith("_created") and counter in declared:
+        return counter
     return next((name.removesuffix(s) for s in _SUFFIXES if name.removesuffix(s) in declared), name)
 
 
