@@ -17,7 +17,7 @@ from quash.pki.reasons import Reason, parse_reason
 from quash.pki.serials import format_serial, parse_serial
 from quash.runtime.clock import Clock
 from quash.runtime.config import Config
-from quash.store import exemptions, mass_jobs, mass_sets, rates
+from quash.store import exemptions, mass_jobs, mass_sets, mass_signing, rates
 from quash.store.database import Pool, acquire
 from quash.store.mass_jobs import MassJob
 
@@ -147,8 +147,10 @@ class MassApi(Routes):
         async with acquire(self._pool) as conn:
             found = await mass_jobs.page(conn, query.before, query.limit)
             signing = await rates.last(conn, rates.SIGNING)
+            waiting = await mass_signing.to_sign(conn, [each.id for each in found], self._now)
         following = found[-1].id if len(found) == query.limit else None
-        return answer({"mass_revocations": [self._job(each, signing) for each in found], "before": following})
+        shown = [self._job(each, signing, waiting.get(each.id, 0)) for each in found]
+        return answer({"mass_revocations": shown, "before": following})
 
     async def create(self, request: web.Request) -> web.Response:
         """Changes nothing yet: the set is gathered, previewed, and then started."""
@@ -160,10 +162,10 @@ class MassApi(Routes):
             made = await mass.create(
                 conn, operator, body.selection(), reason=reason, revoked_at=since, now=self._now, pace=body.pace()
             )
-        return answer(self._job(made, None), status=201)
+        return answer(self._job(made, None, 0), status=201)
 
     async def get_job(self, request: web.Request) -> web.Response:
-        """State, preview, progress and, while it runs, the seconds that are left."""
+        """State, preview, progress, and the seconds that are left: until all is revoked, and until all is signed."""
         require(request, *EVERYONE)
         return await self._shown(request)
 
@@ -239,11 +241,16 @@ class MassApi(Routes):
     async def _shown(self, request: web.Request) -> web.Response:
         async with acquire(self._pool) as conn:
             job = await mass.find(conn, _number(request))
-            return answer(self._job(job, await rates.last(conn, rates.SIGNING)))
+            waiting = await mass_signing.to_sign(conn, [job.id], self._now)
+            return answer(self._job(job, await rates.last(conn, rates.SIGNING), waiting.get(job.id, 0)))
 
-    def _job(self, job: MassJob, signing: float | None) -> dict[str, Any]:
-        """`signing`: certificates a second, as the presigner measured it last."""
-        left = None if job.total is None else job.total - job.done
+    def _job(self, job: MassJob, signing: float | None, to_sign: int) -> dict[str, Any]:
+        """`signing`: certificates a second, as the presigner measured it last; `to_sign`: revoked, and not yet signed.
+
+        `signing_seconds` is for those and for all that is not yet revoked; an aborted job revokes no more.
+        """
+        not_revoked = 0 if job.state == "aborted" else (job.total or 0) - job.done
+        left = None if job.total is None else not_revoked + to_sign
         return {
             "id": job.id,
             "state": job.state,
@@ -258,6 +265,7 @@ class MassApi(Routes):
             "preview": job.preview,
             "needs_approval": None if job.total is None else mass.needs_approval(job, self._limit),
             "signing_seconds": None if left is None or not signing else round(left / signing, 1),
+            "to_sign": to_sign,
             "done": job.done,
             "changed": job.changed,
             "exempt": job.exempt,

@@ -20,7 +20,19 @@ from quash.pki.reasons import Decision, Outcome, Reason, decide
 from quash.pki.serials import format_serial
 from quash.runtime.clock import Clock
 from quash.runtime.log import logger
-from quash.store import acts, blocked_keys, certificates, exemptions, issuers, mass_jobs, mass_sets, outbox, revocations
+from quash.store import (
+    acts,
+    blocked_keys,
+    certificates,
+    exemptions,
+    issuers,
+    mass_jobs,
+    mass_sets,
+    mass_signing,
+    outbox,
+    rates,
+    revocations,
+)
 from quash.store.certificate_search import Wanted
 from quash.store.database import Connection, Pool, acquire
 from quash.store.mass_jobs import MassJob
@@ -35,10 +47,16 @@ _WHOLE_FROM: Final = 1000  # certificates of one bucket: below, news of each are
 _ENTRY: Final = 40  # octets of a CRL entry where no published CRL tells
 _PAGE: Final = 20_000
 _SMOOTH: Final = 0.1
+_TELL_SIGNING_EVERY: Final = 10.0  # seconds: each time the bulk news that wait are counted
+_SIGNED_WITHIN: Final = 86400  # seconds after its end, in which what a job has yet to be signed is told of
 _SHOWN: Final = 100  # exempt certificates in a preview; all of them have a path of their own
 
 _REVOKED = Counter("quash_mass_revocations_total", "Certificates that mass revocations dealt with", ["outcome"])
 _LEFT = Gauge("quash_mass_revocation_left", "Certificates that are left of the running mass revocations")
+_TO_SIGN = Gauge(
+    "quash_mass_revocation_to_sign", "Certificates of mass revocations: revoked, yet to be signed for OCSP"
+)
+_SIGNING_SECONDS = Gauge("quash_mass_revocation_to_sign_seconds", "Until they are signed, at the rate measured last")
 _LATE = Gauge("quash_mass_revocation_late", "Running mass revocations that miss their finish_by as they go (alarm)")
 _SECONDS = Gauge("quash_mass_revocation_left_seconds", "Until the running mass revocations are done, at their own rate")
 _PAUSED = Gauge("quash_mass_revocation_paused", "Mass revocations that are paused: nothing of them goes on")
@@ -69,6 +87,7 @@ class MassRunner:
         self._plans: dict[int, _Plan] = {}
         self._rates: dict[int, float] = {}
         self._last: dict[int, float] = {}
+        self._tell_signing_at = 0.0
 
     async def step(self) -> int:
         """Works on every job for at most about a second; returns how many certificates it dealt with."""
@@ -79,7 +98,9 @@ class MassRunner:
             for job in await mass_jobs.in_state(conn, "running"):
                 done += await self._turn(conn, job)
             # Also where nothing runs: what an officer or another runner ended meanwhile must not stand for ever.
-            self._tell(await mass_jobs.in_state(conn, "running", "paused"))
+            open_jobs = await mass_jobs.in_state(conn, "running", "paused")
+            self._tell(open_jobs)
+            await self._tell_signing(conn, open_jobs)
         return done
 
     async def _turn(self, conn: Connection, job: MassJob) -> int:
@@ -97,6 +118,18 @@ class MassRunner:
         _LEFT.set(sum((job.total or 0) - job.done for job in running))
         _SECONDS.set(max((job.seconds_left or 0.0 for job in running), default=0.0))
         _LATE.set(sum(pace.is_late(job, self._clock.now()) for job in running))
+
+    async def _tell_signing(self, conn: Connection, open_jobs: Sequence[MassJob]) -> None:
+        """Beyond a job's end: with slow keys what it revoked is signed long after it."""
+        if self._clock.monotonic() < self._tell_signing_at:
+            return
+        now = int(self._clock.now())
+        jobs = [*open_jobs, *await mass_jobs.ended_since(conn, now - _SIGNED_WITHIN)]
+        to_sign = sum((await mass_signing.to_sign(conn, [job.id for job in jobs], now)).values()) if jobs else 0
+        rate = await rates.last(conn, rates.SIGNING) if to_sign else None
+        _TO_SIGN.set(to_sign)
+        _SIGNING_SECONDS.set(to_sign / rate if rate else 0)
+        self._tell_signing_at = self._clock.monotonic() + _TELL_SIGNING_EVERY
 
     # --- The set.
 

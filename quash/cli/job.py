@@ -94,7 +94,7 @@ def watch(
     api: Api,
     job: JobArgument,
 ) -> None:
-    """Follows one with a progress bar until it is over; to stop watching does not stop it."""
+    """Follows one with a progress bar until it is over and signed; to stop watching does not stop it."""
     follow(api, job)
 
 
@@ -224,25 +224,35 @@ def begin(api: Api, number: int, *, as_json: bool) -> bool:
 
 
 def follow(api: Api, number: int | str) -> Any:
-    """A progress bar on stderr until it is over; returns how it ended."""
+    """A progress bar on stderr until it is over and, of a mass revocation, all is signed; returns how it ended."""
     path = switches.path(str(number)) if switches.is_switch(str(number)) else f"{PATH}/{_number(str(number))}"
     job = api.get(path)
     total = "buckets" if "buckets" in job else "certificates"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"))
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(job["state"], total=job[total], eta="")
-        while job["state"] not in _OVER:
+        while job["state"] not in _OVER or job.get("to_sign"):
+            signing = job["state"] in _OVER
             progress.update(
                 task,
-                completed=job["done"],
+                completed=job["done"] - (job["to_sign"] if signing else 0),
                 total=job[total],
-                description=job["state"],
-                eta="" if job["seconds_left"] is None else f"{switches.duration(job['seconds_left'])} left",
+                description="signing" if signing else job["state"],
+                eta=_time_left(job),
             )
             time.sleep(_POLL)
             job = api.get(path)
         progress.update(task, completed=job["done"], description=job["state"], eta="")
     return job
+
+
+def _time_left(job: Mapping[str, Any]) -> str:
+    """Until it is done and, at the measured rate, signed; empty: nobody can tell, or it stands still."""
+    known = [job["seconds_left"]] if job["state"] not in _OVER else []
+    if None in known:
+        return ""
+    known += [each for each in (job.get("signing_seconds"),) if each is not None]
+    return f"{switches.duration(max(known))} left" if known else ""
 
 
 def tell(job: dict[str, Any], *, as_json: bool) -> None:
@@ -251,6 +261,8 @@ def tell(job: dict[str, Any], *, as_json: bool) -> None:
         print_json(job)
         return
     print(f"mass revocation {job['id']}: {job['state']}, {job['reason']}, {job['done']} of {job['certificates']} done")
+    if job["to_sign"]:
+        print(f"  {job['to_sign']} of them are yet to be signed for OCSP: quash job watch {job['id']} follows that")
     preview = job["preview"]
     if preview is None:
         return

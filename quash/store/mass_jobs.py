@@ -54,7 +54,7 @@ class MassJob:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate of its last batches; None: not running, or no rate yet."""
+        """Until all is revoked, at the rate of its last batches; None: not running, or no rate yet."""
         if self.state != "running" or not self.per_second or self.total is None:
             return None
         return (self.total - self.done) / self.per_second
@@ -122,6 +122,14 @@ async def page(conn: Connection, before: int | None, limit: int) -> list[MassJob
 async def in_state(conn: Connection, *states: str) -> list[MassJob]:
     """Oldest first."""
     rows = await conn.fetch(f"select {_COLUMNS} from mass_job where state = any($1) order by id", list(states))
+    return [MassJob(**row) for row in rows]
+
+
+async def ended_since(conn: Connection, since: int) -> list[MassJob]:
+    """Those that ended since then, in Unix seconds, oldest first."""
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from mass_job where state in ('done', 'aborted') and updated_at >= $1 order by id", since
+    )
     return [MassJob(**row) for row in rows]
 
 

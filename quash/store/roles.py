@@ -48,7 +48,8 @@ _REVOKE: Rights = {
     "blocked_key_note": _READ_APPEND,
     "kill_switch": _READ_APPEND,
     "act": _READ_APPEND,
-    "outbox": {**_APPEND, "select": ("id",)},
+    # Beside its own rows: how many the presigner has yet to take up.
+    "outbox": {**_APPEND, "select": ("id", "tx", "lane", "kind", "issuer_id", "bucket")},
     "job": {**_READ_APPEND, "update": ("state", "total", "done", "updated_at")},
     "operator": _READ,
     "crl_scope": _READ,
@@ -123,7 +124,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ADMIN: {
         **_REVOKE,
         "crl_disclosure": _READ_APPEND,
-        "bucket": {"select": ("issuer_id", "bucket", "signer_id", "passed_at")},
+        "bucket": {"select": ("issuer_id", "bucket", "signer_id", "due_at", "passed_at")},
         "mass_job": {
             **_READ,
             "insert": (
@@ -177,6 +178,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "mass_job_certificate": _READ_APPEND,
         "mass_job_bucket": _READ_APPEND,
         "mass_job_exempt": _READ_APPEND,
+        "bucket": {"select": ("issuer_id", "bucket", "due_at", "passed_at")},
+        "measured_rate": _READ,
         "exemption": _READ,
         "exemption_end": _READ,
         "certificate_order": {"select": ("id", "operator")},

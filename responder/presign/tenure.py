@@ -125,6 +125,7 @@ class Tenure:
         )
         self._upkeep = Upkeep(pool, self._feeder, readers, clock, settings)
         self._latest: int | None = None
+        self._bulk_behind: int | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -204,6 +205,7 @@ class Tenure:
             batch = await reader.read(conn, size)
             news = outbox.news(batch)
             if not news:
+                await self._tell_taken_up(lane, reader.name, batch.position)
                 reader.accept(batch)
                 return None
             await self._learn_hierarchy(conn, news)
@@ -239,9 +241,17 @@ class Tenure:
             taken_up=(reader.name, batch.position),
         )
         reader.accept(batch)
+        if lane == BULK:
+            self._bulk_behind = batch.rows[-1]["news_tx"]
         if dirty:
             self._timetable.at_once("background")
         return _Taken(signed.records, batch.more)
+
+    async def _tell_taken_up(self, lane: int, reader: str, position: Position) -> None:
+        """With the last bulk news a position often lies before them: who looks at how much is left must not wait."""
+        if lane == BULK and self._bulk_behind is not None and position.tx > self._bulk_behind:
+            await self._feeder.write([], taken_up=(reader, position))
+            self._bulk_behind = None
 
     async def _refresh(self) -> int | None:
         """What the crew has signed by now, and new work for it; None: no bucket is due and nothing is being signed."""

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from issuer.api import application, listening
 from issuer.revocation.mass_api import MassApi
 from issuer.revocation.mass_runner import MassRunner
+from issuer.revocation.signers import SignersApi
 from quash.pki.reasons import Reason
 from quash.runtime.clock import FakeClock, SystemClock
-from quash.store import rates
+from quash.store import buckets, mass_jobs, outbox, rates
+from quash.store.buckets import Bucket
 from quash.store.database import acquire
 from quash.store.roles import ADMIN, JOBS, PRESIGNER
 from tests.support.command_line import CommandLine, Said
@@ -71,6 +74,7 @@ async def deployment(database: Any, tmp_path: Path) -> AsyncIterator[Deployment]
     edge = await Edge(tmp_path / "state", world.owner).set_up()
     app = application(world.pool, SystemClock())
     MassApi(world.pool, database.config, SystemClock()).add_routes(app)
+    SignersApi(world.pool, SystemClock()).add_routes(app)
     runner = MassRunner(await database.pool(JOBS), SystemClock(), batch=7)
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(listening(app, edge.tls, "127.0.0.1", 0))
@@ -222,3 +226,97 @@ async def test_the_bar_on_a_terminal(deployment: Deployment) -> None:
         await deployment.world.owner.execute("update mass_job set state = 'done' where id = $1", number)
         await terminal.until("done", "10/10")
         assert await asyncio.wait_for(terminal.process.wait(), WITHIN) == 0
+
+
+def to_sign() -> tuple[float | None, float | None]:
+    """The metrics: certificates, and seconds."""
+    name = "quash_mass_revocation_to_sign"
+    return REGISTRY.get_sample_value(name), REGISTRY.get_sample_value(f"{name}_seconds")
+
+
+async def take_up(database: Any) -> None:
+    """All bulk news, as the presigner does."""
+    reader = outbox.reader(outbox.BULK)
+    async with acquire(await database.pool(PRESIGNER)) as conn:
+        batch = await reader.read(conn)
+        await reader.save(conn, batch.position, 0)
+
+
+async def mark_due(world: World, database: Any) -> None:
+    """Alpha's bucket that holds all certificates here."""
+    async with acquire(await database.pool(PRESIGNER)) as conn:
+        await buckets.mark_due(conn, [(world.authorities["alpha"].id, 0)], int(time.time()))
+
+
+async def pass_bucket(world: World, database: Any) -> None:
+    """It is signed, a moment later."""
+    at = int(time.time()) + 2
+    passed = Bucket(world.authorities["alpha"].id, 0, at, 4)
+    async with acquire(await database.pool(PRESIGNER)) as conn:
+        await buckets.finish_pass(conn, passed, passed_at=at, pass_xmin=1, due_at=at + 3600, signer_id=None)
+
+
+async def add_buckets(world: World) -> None:
+    """None is due soon."""
+    async with acquire(world.owner) as conn:
+        for authority in world.authorities.values():
+            await buckets.add(conn, authority.id, 4, world.now + 3600)
+
+
+@pytest.mark.usefixtures("signing_rate")
+async def test_a_done_job_is_followed_until_all_is_signed(deployment: Deployment, database: Any) -> None:
+    """Ten certificates at 2.5 a second, beside news of another issuer; a key was away, so their bucket is signed."""
+    world = deployment.world
+    await add_buckets(world)
+    number = await deployment.running(10)
+    assert ((await deployment.show(number))["to_sign"], to_sign()) == (0, (0, 0))
+    async with acquire(world.owner) as conn:
+        await outbox.add_certificates(conn, [(world.authorities["beta"].id, b"x")], lane=outbox.BULK)
+    while await deployment.runner.step():
+        pass
+    job = await deployment.show(number)
+    assert (job["state"], job["done"], job["to_sign"], job["signing_seconds"]) == ("done", 10, 10, 4.0)
+    await MassRunner(await database.pool(JOBS), SystemClock(), batch=7).step()
+    assert to_sign() == (10, 4.0)
+    listed = (await deployment.command_line.run("job", "list", "--json", *deployment.options)).lines
+    assert [each["to_sign"] for each in listed] == [10]
+    text = (await deployment.command_line.run("job", "show", str(number), *deployment.options)).out
+    assert f"10 of them are yet to be signed for OCSP: quash job watch {number}" in text
+    async with Terminal("job", "watch", str(number), *deployment.options) as terminal:
+        await terminal.until("signing", "0/10", "0:00:04 left")
+        await mark_due(world, database)
+        await take_up(database)
+        assert (await deployment.show(number))["to_sign"] == 10
+        assert terminal.process.returncode is None
+        await pass_bucket(world, database)
+        await terminal.until("done", "10/10")
+        assert await asyncio.wait_for(terminal.process.wait(), WITHIN) == 0
+    assert (await deployment.show(number))["signing_seconds"] == 0
+    await MassRunner(await database.pool(JOBS), SystemClock(), batch=7).step()
+    assert to_sign() == (0, 0)
+
+
+@pytest.mark.usefixtures("signing_rate")
+async def test_a_whole_bucket_waits_as_a_whole(
+    deployment: Deployment, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its one row of news until it was passed; what an aborted job never came to does not wait."""
+    monkeypatch.setattr("issuer.revocation.mass_runner._WHOLE_FROM", 10)
+    world = deployment.world
+    await add_buckets(world)
+    number = await deployment.running(20)
+    async with acquire(await database.pool(JOBS)) as conn:
+        assert await mass_jobs.whole_buckets(conn, number) == {(world.authorities["alpha"].id, 0)}
+    while await deployment.runner.step():
+        pass
+    assert (await deployment.show(number))["to_sign"] == 20
+    await mark_due(world, database)
+    await take_up(database)
+    spki = key_hash()
+    await world.certificate(spki=spki)
+    aborted = (await deployment.quash("revoke", "--key", spki.hex(), "--preview", "--json")).json["id"]
+    assert (await deployment.quash("job", "abort", str(aborted))).status == 0
+    shown = [await deployment.show(each) for each in (number, aborted)]
+    assert [(each["to_sign"], each["signing_seconds"]) for each in shown] == [(20, 8.0), (0, 0)]
+    await pass_bucket(world, database)
+    assert (await deployment.show(number))["to_sign"] == 0

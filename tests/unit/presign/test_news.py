@@ -170,3 +170,28 @@ async def test_heartbeats_come_each_second_and_only_then(world: Any) -> None:
         await world.clock.advance(0.5)
     beats = sorted(layout.decode_heartbeat(payload) for payload in await world.feed("heartbeat"))
     assert beats == [began + i for i in range(5)]
+
+
+async def test_who_counts_bulk_news_need_not_wait_for_the_upkeep(world: Any) -> None:
+    """A transaction that was open when they were taken up kept the position before them; then they lie behind it."""
+    authority = await world.authority()
+    serial = await world.issue(authority)
+    presigner = await world.presigner()
+    await presigner.step()
+    late = await world.database.connection()
+    transaction = late.transaction()
+    await transaction.start()
+    await late.execute("select pg_current_xact_id()")
+    owner = await world.database.connection()
+    await outbox.add_certificates(owner, [(authority.id, serial)], lane=outbox.BULK)
+    unread = (
+        "select count(*) from outbox where lane = 1 and tx >= (select position from reader_position"
+        " where reader = 'presign-1')"
+    )
+    await world.clock.advance(0.5)
+    await presigner.step()
+    assert await owner.fetchval(unread) == 1
+    await transaction.commit()
+    await world.clock.advance(0.5)
+    await presigner.step()
+    assert await owner.fetchval(unread) == 0
