@@ -40,6 +40,9 @@ FinishByOption = Annotated[
 PATH: Final = "/v1/mass-revocations"
 _PART: Final = 10_000
 _POLL: Final = 0.5  # seconds
+_REST: Final = (
+    9  # times what an answer took: what of millions is unsigned is counted anew for each, beside their signing
+)
 _OVER: Final = ("done", "aborted")
 _TOLD: Final = 20  # serials that are named in an error
 _GATHERED_WITHIN: Final = 3600.0
@@ -226,7 +229,7 @@ def begin(api: Api, number: int, *, as_json: bool) -> bool:
 def follow(api: Api, number: int | str) -> Any:
     """A progress bar on stderr until it is over and, of a mass revocation, all is signed; returns how it ended."""
     path = switches.path(str(number)) if switches.is_switch(str(number)) else f"{PATH}/{_number(str(number))}"
-    job = api.get(path)
+    job, took = _timed(api, path)
     total = "buckets" if "buckets" in job else "certificates"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"))
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -240,10 +243,16 @@ def follow(api: Api, number: int | str) -> Any:
                 description="signing" if signing else job["state"],
                 eta=_time_left(job),
             )
-            time.sleep(_POLL)
-            job = api.get(path)
+            time.sleep(max(_POLL, _REST * took))
+            job, took = _timed(api, path)
         progress.update(task, completed=job["done"], description=job["state"], eta="")
     return job
+
+
+def _timed(api: Api, path: str) -> tuple[Any, float]:
+    """The job, and the seconds that the answer took."""
+    began = time.monotonic()
+    return api.get(path), time.monotonic() - began
 
 
 def _time_left(job: Mapping[str, Any]) -> str:
