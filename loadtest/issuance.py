@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.api import client, new_csr, post
-from loadtest.mass import Processes
+from loadtest.processes import Processes
 from loadtest.revocations import percentile
 from loadtest.system import System
 

@@ -15,10 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import multiprocessing
 import os
-import platform
 import re
 import secrets
 import statistics
@@ -27,12 +25,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +37,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from loadtest import page, revocations
 from loadtest.api import client
 from loadtest.bulk import issue, revoke
-from loadtest.revocations import percentile
+from loadtest.mass_report import MARCH_2020, Measured, missed, table
+from loadtest.processes import Processes
 from loadtest.system import REPOSITORY, System
 from quash.pki.serials import new_serial
 from quash.runtime.config import Config
@@ -51,7 +47,6 @@ from quash.store import certificates, issuers, outbox
 from quash.store.database import SCHEMA, Connection, connect_once
 from quash.store.roles import OWNER
 
-MARCH_2020 = 3_048_289
 _ISSUER = "tls-dv"
 _IN_SHARD = 100_000  # B21: a CRL below 150,000 entries
 _IN_BUCKET = 3000
@@ -60,8 +55,6 @@ _POLL = 1.0  # seconds, at first: every look is a scrape of all processes
 _ACCURACY = 0.01  # of the time that has passed, so that looking costs a long run no more than it must
 _PAUSE = 0.2
 _SIGNATURES = 50_000
-_MARKS = (10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 1000, 2000)  # milliseconds, of the histogram
-_TICKS = os.sysconf("SC_CLK_TCK")
 _SIGNED, _APPLIED = "quash_presign_records_total", "quash_follower_records_applied_total"
 
 
@@ -121,57 +114,6 @@ def metric(system: System, name: str) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{system.ports['metrics']}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if re.match(rf"{name}[{{ ]", line))
-
-
-class Processes:
-    """CPU seconds and peak memory of each child of the supervisor, with all that it started."""
-
-    def __init__(self, system: System) -> None:
-        self._roots = system.children()
-        self.before = self.cpu()
-
-    def spent(self) -> Counter[str]:
-        """Since this was made."""
-        return self.cpu() - self.before
-
-    def cpu(self) -> Counter[str]:
-        trees = {name: self._tree(pid) for name, pid in self._roots.items()}
-        return Counter({name: sum(map(_cpu, pids)) for name, pids in trees.items()})
-
-    def peaks(self) -> dict[str, float]:
-        """MB, of the largest process of each; shared memory counts in each that touched it."""
-        return {name: max(map(_peak, self._tree(pid)), default=0.0) for name, pid in self._roots.items()}
-
-    @staticmethod
-    def _tree(root: int) -> list[int]:
-        parents = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-                parents[int(entry.name)] = int(fields[1])
-        found = [root]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
-
-
-def _stat(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _cpu(pid: int) -> float:
-    """Also of its children that ended."""
-    return sum(map(int, _stat(pid)[11:15])) / _TICKS
-
-
-def _peak(pid: int) -> float:
-    try:
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return int(found[1]) / 1024 if found else 0.0
 
 
 async def reached(began: float, done: Callable[[], Awaitable[bool]]) -> float:
@@ -244,30 +186,6 @@ async def singles(session: Any, system: System, serials: list[str], until: async
     return times
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Seconds; `stages`: from the start of the job until each is over. `idle`, `busy`: milliseconds of single ones.
-
-    `listed`: milliseconds of single ones afterwards until their CRL is published.
-    `compared`: what a presigner that takes over spends on what CRLs and OCSP tell already.
-    """
-
-    count: int
-    signature: float
-    loaded: float
-    answered: float
-    answered_cpu: float
-    previewed: float
-    stages: Mapping[str, float]
-    cpu: Counter[str]
-    peaks: Mapping[str, float]
-    octets: float
-    compared: float
-    idle: Sequence[float]
-    busy: Sequence[float]
-    listed: Sequence[float]
-
-
 async def measure(system: System, count: int, single: int) -> Measured:
     """Raises when the cache does not have every certificate revoked in the end."""
     signatures, issued = [await asyncio.to_thread(bare)], int(time.time()) - 30 * _DAY
@@ -331,6 +249,7 @@ async def measure(system: System, count: int, single: int) -> Measured:
         idle=idle,
         busy=busy,
         listed=listed_singly,
+        shards=shards_for(count),
     )
 
 
@@ -344,96 +263,14 @@ async def comparison(system: System, count: int) -> float:
     return float(said["seconds"])
 
 
-def table(of: Measured) -> str:
-    """Markdown."""
-    cores, count, cpu, load = os.cpu_count() or 1, of.count, of.cpu.total(), os.getloadavg()[1]
-    alone, last = 2 * count * of.signature, max(of.stages.values())
-    lines = [
-        f"{count} certificates; {cores} cores, load {load:.1f}, {platform.machine()}, {platform.python_version()}.",
-        f"Bare sign loop on all cores: {of.signature * 1e6:.1f} µs of CPU a signature, {alone:.1f} s for two of each.",
-        "",
-        "| stage | over after s | certificates/s |",
-        "|---|---|---|",
-    ]
-    before = {
-        "pre-loaded by COPY": of.loaded,
-        f"answered good, in the cache ({of.answered_cpu:.1f} s of CPU)": of.answered,
-        "preview: set, siblings, scopes, hash": of.previewed,
-    }
-    for name, seconds in (before | dict(of.stages)).items():
-        lines.append(f"| {name} | {seconds:.1f} | {count / seconds:.0f} |")
-    lines += [
-        "",
-        f"From the start to the last: {last:.1f} s, {last * cores / alone:.2f} times the bare loop on all cores.",
-        f"CPU {cpu:.1f} s, {cpu / alone:.2f} times the bare loop's, {cpu / count * 1e6:.0f} µs a certificate.",
-        f"All {MARCH_2020} of March 2020, at this CPU: {cpu / count * MARCH_2020 / cores / 60:.1f} minutes.",
-        "",
-        "| process | CPU s | µs a certificate | peak MB |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {seconds:.1f} | {seconds / count * 1e6:.1f} | {of.peaks[name]:.0f} |"
-        for name, seconds in of.cpu.most_common()
-        if seconds > cpu / 200
-    ]
-    lines += ["", f"Cache: {of.octets:.0f} used octets a certificate, both hashes."]
-    lines += [f"A takeover's comparison of CRLs and cache with the database: {of.compared:.1f} s."]
-    for name, values in (("idle system", of.idle), ("beside the mass revocation", of.busy)):
-        if values:
-            p50, p99 = percentile(list(values), 0.5), percentile(list(values), 0.99)
-            lines.append(f"Single revocation -> visible, {name} ({len(values)}): p50 {p50:.0f} ms, p99 {p99:.0f} ms.")
-    if of.listed:
-        p50, p99 = percentile(list(of.listed), 0.5), percentile(list(of.listed), 0.99)
-        entries = count // shards(count)
-        lines.append(
-            f"Single revocation -> published CRL, of some {entries} entries ({len(of.listed)}):"
-            f" p50 {p50:.0f} ms, p99 {p99:.0f} ms."
-        )
-    return "\n".join([*lines, *histogram({"idle system": of.idle, "beside the mass revocation": of.busy})])
-
-
-def missed(of: Measured) -> list[str]:
-    """The budgets that were not held."""
-    alone = 2 * of.count * of.signature / (os.cpu_count() or 1)
-    found = {
-        "times the bare loop": (max(of.stages.values()) / alone, 3.0),
-        "octets of cache a certificate": (of.octets, 300.0),
-        "ms p99 until a single revocation is seen": (percentile(list(of.busy), 0.99) if of.busy else 0.0, 2000.0),
-        "ms p99 until its CRL is published": (percentile(list(of.listed), 0.99) if of.listed else 0.0, 10_000.0),
-    }
-    return [f"{value:.2f} {what} (budget {limit:.0f})" for what, (value, limit) in found.items() if value > limit]
-
-
-def histogram(series: Mapping[str, Sequence[float]]) -> list[str]:
-    """Lines of Markdown: how many of each series (milliseconds) lie between two marks, with a bar, 2 % a sign."""
-    named = {name: values for name, values in series.items() if values}
-    if not named:
-        return []
-    lines = ["", f"| revoke -> visible | {' | '.join(named)} |", f"|---|{'---|' * len(named)}"]
-    for low, high in pairwise((0.0, *_MARKS, math.inf)):
-        counts = [sum(low <= value < high for value in values) for values in named.values()]
-        if any(counts):
-            bars = [_bar(n, len(values)) for n, values in zip(counts, named.values(), strict=True)]
-            lines.append(f"| {_between(low, high)} | {' | '.join(bars)} |")
-    return lines
-
-
-def _between(low: float, high: float) -> str:
-    return f"{low:.0f} to {high:.0f} ms" if high < math.inf else f"from {low:.0f} ms"
-
-
-def _bar(count: int, of: int) -> str:
-    return f"{'#' * math.ceil(50 * count / of)} {count}" if count else ""
-
-
-def shards(count: int) -> int:
+def shards_for(count: int) -> int:
     return max(4, -(-count // _IN_SHARD))
 
 
 def settings(folder: Path, count: int) -> tuple[str, tuple[str, ...]]:
     """Configuration and overrides of a system for so many certificates: B21 wants shards, urgent news small buckets."""
-    buckets = min(65536, shards(count) * max(1, -(-count // (_IN_BUCKET * shards(count)))))
-    return str(config_with(folder, shards(count))), (f"presign.buckets={buckets}", "admin.reads_per_minute=60000")
+    buckets = min(65536, shards_for(count) * max(1, -(-count // (_IN_BUCKET * shards_for(count)))))
+    return str(config_with(folder, shards_for(count))), (f"presign.buckets={buckets}", "admin.reads_per_minute=60000")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 
-from loadtest.mass import Measured, histogram, missed
+from loadtest.mass_report import Measured, histogram, missed
 
 
 def test_a_histogram_has_each_value_once() -> None:
@@ -29,7 +29,7 @@ def test_nothing_measured_is_no_histogram() -> None:
 def test_what_is_beyond_its_budget_is_named() -> None:
     """Design, section 8: three times the bare loop on all cores, 300 octets, 2 s and 10 s; each by itself."""
     stages = {"in the cache": 6.0 / (os.cpu_count() or 1)}  # two signatures of 1000 take 2 s of one core
-    held = Measured(1000, 0.001, 1, 1, 1, 1, stages, Counter(), {}, 300.0, 1.0, [9.0], [2000.0], [10_000.0])
+    held = Measured(1000, 0.001, 1, 1, 1, 1, stages, Counter(), {}, 300.0, 1.0, [9.0], [2000.0], [10_000.0], 4)
     assert missed(held) == []
     assert [each.partition(" ")[2] for each in missed(replace(held, signature=0.00099))] == [
         "times the bare loop (budget 3)"
