@@ -66,7 +66,7 @@ async def linted(world: World) -> list[tuple[str, str, list[str], bool]]:
     """Document, linter, what it said, and whether that refused it."""
     rows = await world.fetch("select document, linter, findings, refused from lint_result order by id")
     return [
-        (row["document"], row["linter"], [each["message"] for each in row["findings"]], row["refused"]) for row in rows
+        (row["document"], row["linter"], [each["code"] for each in row["findings"]], row["refused"]) for row in rows
     ]
 
 
